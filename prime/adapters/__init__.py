@@ -1,0 +1,1 @@
+"""What touches the world, each with its in-memory twin."""

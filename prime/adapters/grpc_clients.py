@@ -1,0 +1,216 @@
+"""Verifier, reward model and rollout over gRPC: deadlines on every call, retries where a repeat is harmless."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+import prime.errors
+from prime import wire
+from prime.adapters.grpc_server import AUTHORIZATION_KEY, ERROR_CLASS_KEY, MAX_MESSAGE_BYTES
+from prime.errors import EngineError, PeerUnavailable, PrimeError
+from prime.types import (
+    GradeItem,
+    PrmGroup,
+    PrmInfo,
+    PrmMetrics,
+    PushManifest,
+    PushReceipt,
+    RolloutGroup,
+    RolloutRequest,
+    RolloutStatus,
+    TokenRewards,
+    TrainerStatus,
+    Verdict,
+    VerifierInfo,
+)
+from prime.v1 import (
+    prm_pb2,
+    prm_pb2_grpc,
+    rollout_pb2,
+    rollout_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+    verifier_pb2,
+    verifier_pb2_grpc,
+)
+
+CHUNK_BYTES = 1024 * 1024
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+_ATTEMPTS = 5
+
+AnswerT = TypeVar("AnswerT")
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to one service; connects when first used."""
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ],
+    )
+
+
+def resolve(address: str) -> list[str]:
+    """Every `ip:port` behind `host:port`: a name may stand for many replicas.
+
+    Raises:
+        PeerUnavailable: the name does not resolve.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise PeerUnavailable(f"{address}: the host name does not resolve ({error.strerror})") from None
+    v4 = sorted({f"{info[4][0]}:{port}" for info in found if info[0] is socket.AF_INET})
+    return v4 or sorted({f"[{info[4][0]}]:{port}" for info in found})
+
+
+def to_prime_error(error: grpc.aio.AioRpcError, address: str) -> PrimeError:
+    """The error that the server raised, or PeerUnavailable when nothing answered in time."""
+    name = next((value for key, value in error.trailing_metadata() or () if key == ERROR_CLASS_KEY), "")
+    raised = getattr(prime.errors, str(name), None)
+    detail = error.details() or error.code().name
+    if isinstance(raised, type) and issubclass(raised, PrimeError):
+        return raised(f"{address}: {detail}")
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+        return PeerUnavailable(f"{address}: {error.code().name.lower()}: {detail}")
+    return EngineError(f"{address}: {error.code().name.lower()}: {detail}")
+
+
+class _Peer:
+    """One service at one address: the token and a deadline on every call, retries with back-off."""
+
+    def __init__(self, address: str, token: str, deadline_s: float) -> None:
+        self.address = address
+        self._channel = open_channel(address)
+        self._metadata = ((AUTHORIZATION_KEY, f"Bearer {token}"),)
+        self._deadline_s = deadline_s
+
+    async def _call(
+        self, method: Callable[..., Awaitable[AnswerT]], request: Any, *, attempts: int = _ATTEMPTS
+    ) -> AnswerT:
+        pause = _FIRST_PAUSE_S
+        for attempt in range(1, attempts + 1):
+            try:
+                return await method(request, timeout=self._deadline_s, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                translated = to_prime_error(error, self.address)
+                if not translated.retryable or attempt == attempts:
+                    raise translated from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
+class GrpcVerifier(_Peer):
+    """`ports.Verifier` over gRPC. Grading has no side effect, so every call may be repeated."""
+
+    def __init__(self, address: str, token: str, deadline_s: float) -> None:
+        super().__init__(address, token, deadline_s)
+        self._stub = verifier_pb2_grpc.VerifierServiceStub(self._channel)
+
+    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
+        """One verdict per item, in order."""
+        request = verifier_pb2.GradeRequest(items=[wire.encode_item(item) for item in items])
+        answer = await self._call(self._stub.Grade, request)
+        return [wire.decode_verdict(verdict) for verdict in answer.verdicts]
+
+    async def info(self) -> VerifierInfo:
+        """What it can grade."""
+        return wire.decode_verifier_info(
+            await self._call(self._stub.GetInfo, verifier_pb2.VerifierServiceGetInfoRequest())
+        )
+
+
+class GrpcRewardModel(_Peer):
+    """`ports.RewardModel` over gRPC. Learn is repeatable because the service learns each step number once."""
+
+    def __init__(self, address: str, token: str, deadline_s: float) -> None:
+        super().__init__(address, token, deadline_s)
+        self._stub = prm_pb2_grpc.PrmServiceStub(self._channel)
+
+    async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        """Token rewards of every sample."""
+        request = prm_pb2.ScoreRequest(groups=[wire.encode_prm_group(group) for group in groups])
+        return wire.decode_rewards(await self._call(self._stub.Score, request))
+
+    async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        """Learn the outcomes once for this step number."""
+        request = prm_pb2.LearnRequest(
+            step=step,
+            groups=[wire.encode_prm_group(group) for group in groups],
+            outcomes=wire.encode_floats(outcomes),
+        )
+        return wire.decode_prm_metrics(await self._call(self._stub.Learn, request))
+
+    async def save(self, step: int) -> str:
+        """Write weights and optimiser; returns the folder."""
+        return (await self._call(self._stub.Save, prm_pb2.SaveRequest(step=step))).path
+
+    async def restore(self, step: int) -> int:
+        """Go back to what was saved for `step`."""
+        return (await self._call(self._stub.Restore, prm_pb2.RestoreRequest(step=step))).prm_version
+
+    async def info(self) -> PrmInfo:
+        """Version, scale, reference and tokenizer."""
+        return wire.decode_prm_info(await self._call(self._stub.GetInfo, prm_pb2.PrmServiceGetInfoRequest()))
+
+
+class GrpcRollout(_Peer):
+    """`ports.Rollout` over gRPC: one replica."""
+
+    def __init__(self, address: str, token: str, deadline_s: float) -> None:
+        super().__init__(address, token, deadline_s)
+        self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Sample at once, past the queue."""
+        message = rollout_pb2.GenerateRequest(requests=[wire.encode_request(request) for request in requests])
+        answer: rollout_pb2.GenerateResponse = await self._call(self._stub.Generate, message)
+        return [wire.decode_group(group) for group in answer.groups]
+
+    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
+        """Stream the weights. Not repeated here: the chunks are spent, and the caller knows whether to try again."""
+
+        async def parts() -> AsyncIterator[rollout_pb2.PushWeightsRequest]:
+            yield rollout_pb2.PushWeightsRequest(begin=wire.encode_manifest(manifest))
+            async for chunk in chunks:
+                yield rollout_pb2.PushWeightsRequest(chunk=chunk)
+            yield rollout_pb2.PushWeightsRequest(commit=rollout_pb2.PushCommit())
+
+        answer: rollout_pb2.PushWeightsResponse = await self._call(self._stub.PushWeights, parts(), attempts=1)
+        return wire.decode_receipt(answer)
+
+    async def status(self) -> RolloutStatus:
+        """Where it stands."""
+        return wire.decode_rollout_status(
+            await self._call(self._stub.GetStatus, rollout_pb2.RolloutServiceGetStatusRequest())
+        )
+
+
+class GrpcTrainer(_Peer):
+    """A running trainer, for `primectl status` and for the supervisor."""
+
+    def __init__(self, address: str, token: str, deadline_s: float) -> None:
+        super().__init__(address, token, deadline_s)
+        self._stub = trainer_pb2_grpc.TrainerServiceStub(self._channel)
+
+    async def status(self) -> TrainerStatus:
+        """Where the run stands. Asked often, so an answer that does not come is not asked for again."""
+        request = trainer_pb2.TrainerServiceGetStatusRequest()
+        return wire.decode_trainer_status(await self._call(self._stub.GetStatus, request, attempts=1))
+
+    async def stop(self) -> int:
+        """Ask for an end after the step at hand; returns that step."""
+        return (await self._call(self._stub.Stop, trainer_pb2.StopRequest(), attempts=1)).step

@@ -1,0 +1,118 @@
+"""Builds a gRPC server: bearer token, one mapping from the error tree to status codes, health, metrics.
+
+Handlers decode, call and encode; they hold no `try`. The name of the error class travels in the trailing metadata,
+so that the client raises the same class again.
+"""
+
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from prime.adapters.telemetry import Meters
+from prime.errors import PrimeError, Unauthenticated
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+ERROR_CLASS_KEY = "prime-error"
+AUTHORIZATION_KEY = "authorization"
+
+_HEALTH_PREFIX = "/grpc.health.v1.Health/"
+_log = structlog.get_logger()
+
+
+class EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Checks the token, maps errors to status codes, logs and counts. The only broad `except` of a service."""
+
+    def __init__(self, token: str, meters: Meters) -> None:
+        self._token = f"Bearer {token}".encode()
+        self._meters = meters
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handler of one method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        # Probes of an orchestrator carry no token, and health tells nobody anything.
+        presented = str(metadata.get(AUTHORIZATION_KEY, "")).encode()
+        allowed = method.startswith(_HEALTH_PREFIX) or hmac.compare_digest(presented, self._token)
+        if handler.unary_unary:
+            wrapped = self._guard(method, handler.unary_unary, allowed)
+            return grpc.unary_unary_rpc_method_handler(
+                wrapped, handler.request_deserializer, handler.response_serializer
+            )
+        if handler.stream_unary:
+            wrapped = self._guard(method, handler.stream_unary, allowed)
+            return grpc.stream_unary_rpc_method_handler(
+                wrapped, handler.request_deserializer, handler.response_serializer
+            )
+        return handler  # response streams: only health's Watch, which needs neither token nor mapping
+
+    def _guard(self, method: str, behaviour: Callable[..., Awaitable[Any]], allowed: bool) -> Callable[..., Any]:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            code = "OK"
+            try:
+                if not allowed:
+                    raise Unauthenticated("the bearer token is missing or wrong; services share one, see docs/operations.md")
+                return await behaviour(request, context)
+            except PrimeError as error:
+                code = error.grpc_status
+                _log.warning("call refused", method=method, error=type(error).__name__, detail=str(error))
+                context.set_trailing_metadata(((ERROR_CLASS_KEY, type(error).__name__),))
+                await context.abort(grpc.StatusCode[code], str(error))
+            except (grpc.aio.AbortError, grpc.aio.UsageError):
+                raise
+            except Exception as error:
+                code = "INTERNAL"
+                _log.exception("call failed", method=method)
+                await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            finally:
+                self._meters.rpc_seconds.labels(method, code).observe(time.perf_counter() - started)
+
+        return guarded
+
+
+class Health:
+    """grpc.health.v1: "" is alive while the process serves; the service's full name follows readiness."""
+
+    def __init__(self, service_name: str) -> None:
+        self._servicer = health.aio.HealthServicer()
+        self._service_name = service_name
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve it."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    async def set_ready(self, ready: bool) -> None:
+        """Publish readiness."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._servicer.set("", serving)
+        await self._servicer.set(self._service_name, status)
+
+    async def stop(self) -> None:
+        """Everything not serving, for good."""
+        await self._servicer.enter_graceful_shutdown()
+
+
+def build_server(token: str, meters: Meters) -> grpc.aio.Server:
+    """A server without servicers and ports. Messages up to 64 MiB."""
+    return grpc.aio.server(
+        interceptors=(EdgeInterceptor(token, meters),),
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # A taken port is an error, not a second listener that gets every other call.
+            ("grpc.so_reuseport", 0),
+        ],
+    )

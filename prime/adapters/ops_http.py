@@ -1,0 +1,39 @@
+"""The small HTTP app of every service: is it alive, is it ready, what do its metrics say."""
+
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+
+def ops_app(service: str, is_ready: Callable[[], bool], registry: CollectorRegistry) -> FastAPI:
+    """`/healthz` (200 while the process serves), `/readyz` (503 until it is ready), `/metrics`."""
+    app = FastAPI(title=f"PRIME {service}: operations", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"service": service, "status": "alive"}
+
+    @app.get("/readyz")
+    def readyz(response: Response) -> dict[str, str]:
+        ready = is_ready()
+        response.status_code = 200 if ready else 503
+        return {"service": service, "status": "ready" if ready else "not ready"}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class OpsServer(uvicorn.Server):
+    """Uvicorn inside a loop that somebody else owns: it leaves the signals to the service."""
+
+    def __init__(self, app: FastAPI, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        super().__init__(uvicorn.Config(app, host=host, port=int(port), log_level="error", access_log=False))
+
+    def install_signal_handlers(self) -> None:
+        """Signals belong to `prime.adapters.service`."""

@@ -1,0 +1,100 @@
+"""The life of a service process: start, publish readiness, serve, stop gracefully on SIGTERM or SIGINT.
+
+Each service's `main.py` wires its parts and hands them to `serve`.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+
+from prime.adapters.grpc_server import Health, build_server
+from prime.adapters.ops_http import OpsServer, ops_app
+from prime.adapters.settings import ServiceSettings
+from prime.adapters.telemetry import Meters
+from prime.errors import SettingsError
+
+_log = structlog.get_logger()
+_READINESS_PERIOD_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What `serve` runs. A background job that ends, by return or error, ends the service."""
+
+    name: str
+    """The full gRPC name, e.g. `prime.v1.PrmService`."""
+    settings: ServiceSettings
+    token: str
+    meters: Meters
+    add_servicers: Callable[[grpc.aio.Server], None]
+    is_ready: Callable[[], bool] = lambda: True
+    jobs: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    close: Callable[[], Awaitable[None]] | None = None
+
+
+async def serve(service: Service) -> None:
+    """Run until a signal comes or a background job ends; re-raise what a job raised.
+
+    Raises:
+        SettingsError: the gRPC or HTTP address cannot be bound.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+
+    health = Health(service.name)
+    server = build_server(service.token, service.meters)
+    service.add_servicers(server)
+    health.add_to(server)
+    try:
+        server.add_insecure_port(service.settings.listen)
+    except RuntimeError:
+        raise SettingsError(
+            f"cannot listen on {service.settings.listen} (setting `listen` of {service.name}): taken or not allowed"
+        ) from None
+    await health.set_ready(service.is_ready())
+    await server.start()
+    ops = OpsServer(ops_app(service.name, service.is_ready, service.meters.registry), service.settings.ops_listen)
+    _log.info("serving", grpc=service.settings.listen, http=service.settings.ops_listen)
+
+    tasks = [asyncio.ensure_future(job()) for job in service.jobs]
+    stopper = asyncio.ensure_future(stop.wait())
+    readiness = asyncio.ensure_future(_publish_readiness(health, service.is_ready))
+    http = asyncio.ensure_future(_serve_http(ops, service.settings.ops_listen))
+    try:
+        await asyncio.wait([*tasks, stopper, http], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        _log.info("stopping", asked=stop.is_set())
+        readiness.cancel()
+        await health.stop()
+        await server.stop(service.settings.grace_seconds)
+        ops.should_exit = True
+        for task in (*tasks, stopper):
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(SettingsError):
+            await http
+        if service.close is not None:
+            await service.close()
+    for outcome in (*outcomes, http.exception()):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+async def _publish_readiness(health: Health, is_ready: Callable[[], bool]) -> None:
+    while True:
+        await health.set_ready(is_ready())
+        await asyncio.sleep(_READINESS_PERIOD_S)
+
+
+async def _serve_http(ops: OpsServer, listen: str) -> None:
+    try:
+        await ops.serve()
+    except SystemExit:  # uvicorn's way to say that it cannot bind
+        raise SettingsError(f"cannot listen on {listen} (setting `ops_listen`): taken or not allowed") from None

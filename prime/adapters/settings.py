@@ -1,0 +1,158 @@
+"""Reads settings: one TOML file per run, dotted overrides, and the few values that come from the environment.
+
+The only module that reads the environment. Unknown keys are errors; messages name the key and where it was set.
+"""
+
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from prime.errors import SettingsError
+
+TOKEN_VARIABLE = "PRIME_TOKEN"
+
+
+class Settings(BaseModel):
+    """Base of every settings model: typed, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _host_and_port(address: str) -> str:
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_host_and_port)]
+"""`host:port`."""
+
+
+class ServiceSettings(Settings):
+    """What every service has: where it listens. Loopback unless the operator says otherwise."""
+
+    listen: Address
+    """gRPC."""
+    ops_listen: Address
+    """HTTP: /healthz, /readyz, /metrics."""
+    grace_seconds: float = 20.0
+    """How long calls in flight may run on after a stop was asked for."""
+
+
+class RunSettings(Settings):
+    """The section `[run]`, which every service reads: what belongs together and where it lies."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run folder and the Redis keys."""
+    model: Path
+    """Hugging Face folder of the SFT checkpoint: policy, PRM and reference all start from it."""
+    folder: Path = Path("runs")
+    """Where run folders lie."""
+    seed: int = 0
+    redis_url: str = ""
+    """Empty: `primectl up` starts a Redis of its own."""
+
+    @property
+    def path(self) -> Path:
+        """This run's folder."""
+        return self.folder / self.name
+
+    @property
+    def token_file(self) -> Path:
+        """Where `primectl up` leaves the bearer token, readable by its owner alone."""
+        return self.path / "token"
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_settings(model: type[SettingsT], path: Path | None, overrides: Sequence[str] = ()) -> SettingsT:
+    """Read `path`, lay `section.key=value` overrides on top, and check the whole against `model`.
+
+    Override values are read as TOML where they parse as TOML (`4`, `0.5`, `true`, `[1, 2]`), else as text.
+
+    Raises:
+        SettingsError: the file is missing or no TOML, an override has no `=`, or any key or value does not fit.
+    """
+    tree = _read_toml(path) if path is not None else {}
+    for override in overrides:
+        _lay_on_top(tree, override)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(problem, overrides, path) for problem in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def read_token(token_file: Path | None) -> str:
+    """The bearer token that services share: `PRIME_TOKEN`, else the token file.
+
+    Raises:
+        SettingsError: neither is there. No token means no service: nothing listens without one.
+    """
+    from_environment = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if from_environment:
+        return from_environment
+    if token_file is not None and token_file.is_file():
+        token = token_file.read_text().strip()
+        if token:
+            return token
+    raise SettingsError(
+        f"no bearer token: set {TOKEN_VARIABLE}, or write one into {token_file} (`primectl up` makes it by itself)"
+    )
+
+
+def child_environment(token: str) -> dict[str, str]:
+    """This process's environment for a service started from it, with the token; one thread pool per process."""
+    environment = dict(os.environ)
+    environment[TOKEN_VARIABLE] = token
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return environment
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"settings file {path} does not exist") from None
+    except IsADirectoryError:
+        raise SettingsError(f"settings file {path} is a folder; give the .toml file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {path} is not valid TOML: {error}") from None
+
+
+def _lay_on_top(tree: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise SettingsError(f"override {override!r} is not of the form section.key=value")
+    *parents, last = dotted.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise SettingsError(f"override {override!r}: {parent!r} is a value, not a section")
+    try:
+        node[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        node[last] = text
+
+
+def _explain(problem: Any, overrides: Sequence[str], path: Path | None) -> str:
+    dotted = ".".join(str(part) for part in problem["loc"])
+    source = next(
+        (f"override {override!r}" for override in overrides if override.partition("=")[0].strip() == dotted),
+        f"settings file {path}" if path is not None else "settings",
+    )
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{source}: unknown setting {dotted!r}; check its spelling and section (docs/settings.md lists all)"
+        case "missing":
+            return f"{source}: setting {dotted!r} is missing"
+        case _:
+            return f"{source}: setting {dotted!r} = {problem['input']!r}: {problem['msg']}"

@@ -1,0 +1,1 @@
+"""Problems: the schema, where they come from, and the demo task."""

@@ -1,0 +1,101 @@
+"""The one error tree. Every failure that a caller can act on is one of these.
+
+    PrimeError                      status               retry   raised when
+    ├── InvalidInput                INVALID_ARGUMENT     no      a request, a record or a batch breaks its contract
+    │   ├── SettingsError           INVALID_ARGUMENT     no      a setting is unknown, missing or out of range
+    │   └── DataError               INVALID_ARGUMENT     no      a row of a file cannot be used
+    ├── TokenizerMismatch           FAILED_PRECONDITION  no      two models do not share one tokenizer
+    ├── VersionConflict             FAILED_PRECONDITION  no      a model is not at the version the caller counts on
+    ├── CheckpointError             FAILED_PRECONDITION  no      a run folder or checkpoint is missing, foreign or torn
+    ├── Unauthenticated             UNAUTHENTICATED      no      the bearer token is missing or wrong
+    ├── WeightPushError             DATA_LOSS            no      pushed weights are not the ones that answer
+    ├── EngineError                 INTERNAL             no      the generation engine or a model broke
+    ├── SandboxError                INTERNAL             no      the sandbox itself cannot work on this machine
+    ├── NotReady                    UNAVAILABLE          yes     a service holds no weights yet, or is stopping
+    ├── PeerUnavailable             UNAVAILABLE          yes     Redis or another service cannot be reached
+    └── Overloaded                  RESOURCE_EXHAUSTED   yes     a bounded queue is full
+
+Messages say what was wrong, where, and what to do. To add a class, add its row above.
+"""
+
+from typing import ClassVar
+
+
+class PrimeError(Exception):
+    """Base of everything this project raises on purpose."""
+
+    grpc_status: ClassVar[str] = "INTERNAL"
+    retryable: ClassVar[bool] = False
+
+
+class InvalidInput(PrimeError):
+    """A request, a record or a batch breaks its contract."""
+
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class SettingsError(InvalidInput):
+    """A setting is unknown, missing or out of range; names the setting and where it was set."""
+
+
+class DataError(InvalidInput):
+    """A row of a file cannot be used; names the file, the row and the column."""
+
+
+class TokenizerMismatch(PrimeError):
+    """Two models do not share one tokenizer, so their log-probs speak of different tokens."""
+
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class VersionConflict(PrimeError):
+    """A model is not at the version that the caller counts on."""
+
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class CheckpointError(PrimeError):
+    """A run folder or a checkpoint is missing, belongs to another run, or was torn by a crash."""
+
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class Unauthenticated(PrimeError):
+    """The bearer token is missing or wrong."""
+
+    grpc_status = "UNAUTHENTICATED"
+
+
+class WeightPushError(PrimeError):
+    """Pushed weights did not arrive whole, or are not the ones that answer."""
+
+    grpc_status = "DATA_LOSS"
+
+
+class EngineError(PrimeError):
+    """The generation engine or a model broke."""
+
+
+class SandboxError(PrimeError):
+    """The sandbox cannot work on this machine; names the missing layer."""
+
+
+class NotReady(PrimeError):
+    """A service holds no weights yet, or is stopping."""
+
+    grpc_status = "UNAVAILABLE"
+    retryable = True
+
+
+class PeerUnavailable(PrimeError):
+    """Redis or another service cannot be reached; names the address."""
+
+    grpc_status = "UNAVAILABLE"
+    retryable = True
+
+
+class Overloaded(PrimeError):
+    """A bounded queue is full; try again later."""
+
+    grpc_status = "RESOURCE_EXHAUSTED"
+    retryable = True

@@ -1,0 +1,1 @@
+"""One causal-LM core for policy, PRM and SFT."""

@@ -1,0 +1,1 @@
+"""Pure tensor functions: rewards, advantages, losses, filtering. Imports torch and nothing else."""

@@ -1,0 +1,131 @@
+"""The small Protocols through which services reach each other. In-memory twins ship in `prime.adapters.memory`."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from prime.types import (
+    GradeItem,
+    PrmGroup,
+    PrmInfo,
+    PrmMetrics,
+    PushManifest,
+    PushReceipt,
+    RolloutFailure,
+    RolloutGroup,
+    RolloutRequest,
+    RolloutStatus,
+    TokenRewards,
+    Verdict,
+    VerifierInfo,
+)
+
+ItemT_co = TypeVar("ItemT_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim(Generic[ItemT_co]):
+    """An item held under a lease: `Claim(entry_id="171-0", item=request, deliveries=1)`.
+
+    The holder renews it while it works; when it lapses, another consumer may take the item over.
+    """
+
+    entry_id: str
+    item: ItemT_co
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDepths:
+    """Entries not yet acknowledged, per stream."""
+
+    requests: int
+    groups: int
+    dead: int
+
+
+class RolloutQueue(Protocol):
+    """The trainer's side of the queue: ask for groups, take the results."""
+
+    async def ask(self, requests: Sequence[RolloutRequest]) -> None:
+        """Append all requests in one transaction, so that a worker sees all of them or none."""
+
+    async def take(self, limit: int, timeout_s: float) -> list[Claim[RolloutGroup | RolloutFailure]]:
+        """Up to `limit` results, after waiting at most `timeout_s`; an empty list when none came."""
+
+    async def acknowledge(self, claims: Sequence[Claim[RolloutGroup | RolloutFailure]]) -> None:
+        """Forget results for good: used by a finished step, or dropped on purpose."""
+
+    async def discard_all(self) -> int:
+        """Drop every request and result of an earlier life of this run; returns how many."""
+
+    async def depths(self) -> QueueDepths:
+        """How much lies in each stream."""
+
+
+class RequestQueue(Protocol):
+    """The rollout worker's side of the queue: claim requests, deliver groups."""
+
+    async def claim(self, limit: int, timeout_s: float) -> list[Claim[RolloutRequest]]:
+        """Up to `limit` requests in order, lapsed leases of others first; an empty list when none came.
+
+        A request claimed more often than the delivery limit goes to the dead-letter stream instead, and its
+        `RolloutFailure` to the results.
+        """
+
+    async def renew(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
+        """Start the leases anew."""
+
+    async def deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> bool:
+        """Acknowledge the request and append its group in one transaction.
+
+        False, and nothing appended, when another worker had already answered it.
+        """
+
+    async def refuse(self, claim: Claim[RolloutRequest], reason: str) -> None:
+        """Give a request up for good: to the dead-letter stream, and its `RolloutFailure` to the results."""
+
+    async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
+        """Let the leases lapse now, for another worker to take."""
+
+
+class Verifier(Protocol):
+    """Grades answers."""
+
+    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
+        """One verdict per item, in order."""
+
+    async def info(self) -> VerifierInfo:
+        """What it can grade and how it isolates."""
+
+
+class RewardModel(Protocol):
+    """The implicit PRM."""
+
+    async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        """Token rewards of every sample, all from one PRM version."""
+
+    async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        """Learn the outcomes (one per sample, groups in order) once for this step number."""
+
+    async def save(self, step: int) -> str:
+        """Write weights and optimiser for `step`; returns the Hugging Face folder."""
+
+    async def restore(self, step: int) -> int:
+        """Go back to what was saved for `step` (0: the start); returns the PRM version."""
+
+    async def info(self) -> PrmInfo:
+        """Version, scale, reference and tokenizer."""
+
+
+class Rollout(Protocol):
+    """One rollout replica, reached directly."""
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Sample at once, past the queue; groups in the order of the requests."""
+
+    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
+        """Replace the weights; requests in flight go on with the new ones."""
+
+    async def status(self) -> RolloutStatus:
+        """Where it stands."""

@@ -1,0 +1,307 @@
+"""The records that travel between the services: frozen, made of plain Python values, no torch.
+
+One story runs through the examples: problem `sum-7` ("3+5+8=", answer 6) is asked with K = 2 samples of the
+policy at version 4; its tokens are one per character.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a prompt, e.g. `Message(role="user", content="3+5+8=")`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A prompt whose answer can be checked.
+
+    Example: `Problem(problem_id="sum-7", data_source="chain", ability="math", messages=(Message(...),),
+    ground_truth="6")`. For `ability="code"` the ground truth is a JSON text with equally long `inputs` and
+    `outputs`, and `fn_name` for function calls.
+    """
+
+    problem_id: str
+    data_source: str
+    ability: str
+    messages: tuple[Message, ...]
+    ground_truth: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to sample, e.g. `SamplingParams(temperature=1.0, top_p=1.0, max_tokens=64)`."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRequest:
+    """A wish for `num_samples` samples of one prompt.
+
+    Example: `RolloutRequest(group_id="12-sum-7-0", problem_id="sum-7", attempt=0, prompt_ids=(3, 10, 5),
+    num_samples=2, sampling=..., seed=99, min_version=4)`. Sample i draws from a stream seeded by `(seed, i)`.
+    """
+
+    group_id: str
+    problem_id: str
+    attempt: int
+    """How often this problem was asked before in this run."""
+    prompt_ids: tuple[int, ...]
+    num_samples: int
+    sampling: SamplingParams
+    seed: int
+    min_version: int
+    """A replica that holds older weights leaves the request to others."""
+
+
+class FinishReason(StrEnum):
+    """Why a sample ended: its end token, or the token limit."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    """A run of consecutive tokens from one policy version: `VersionSpan(version=4, length=11)`."""
+
+    version: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One response, end token included when it was sampled.
+
+    Example: response ids for "3+5=8;8+8=6#6" and the end token are 14 ids, with 14 log-probs, and
+    `spans=(VersionSpan(version=4, length=14),)`.
+    """
+
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Of the sampled tokens, under the distribution they were drawn from."""
+    spans: tuple[VersionSpan, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroup:
+    """K samples of one prompt: the unit that is graded, filtered, scored and acknowledged together."""
+
+    group_id: str
+    problem_id: str
+    attempt: int
+    prompt_ids: tuple[int, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def oldest_version(self) -> int:
+        """The smallest policy version that sampled any token; staleness is counted from it."""
+        return min(span.version for sample in self.samples for span in sample.spans)
+
+    @property
+    def newest_version(self) -> int:
+        """The largest policy version that sampled any token."""
+        return max(span.version for sample in self.samples for span in sample.spans)
+
+    @property
+    def num_response_tokens(self) -> int:
+        """Response tokens over all samples."""
+        return sum(len(sample.response_ids) for sample in self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutFailure:
+    """A request that was given up: `RolloutFailure(group_id="12-sum-7-0", problem_id="sum-7", reason="...")`."""
+
+    group_id: str
+    problem_id: str
+    reason: str
+
+
+class VerdictStatus(StrEnum):
+    """Right, wrong, or not known."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What grading found.
+
+    Examples: `Verdict(status=PASSED, score=1.0, reason="exact", milliseconds=0.1)`; three of four tests passed:
+    `Verdict(status=FAILED, score=0.75, reason="wrong_output:3", ...)`; the worker was killed:
+    `Verdict(status=UNDECIDED, score=None, reason="deadline", ...)`.
+    """
+
+    status: VerdictStatus
+    score: float | None
+    """1 passed, below 1 failed (the share of tests passed), None undecided."""
+    reason: str
+    milliseconds: float
+
+    def __post_init__(self) -> None:
+        if (self.score is None) != (self.status is VerdictStatus.UNDECIDED):
+            raise ValueError(f"an undecided verdict has no score, any other has one: {self.status}, {self.score}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeItem:
+    """One answer to grade; the item id is echoed in logs, verdicts come back in order."""
+
+    item_id: str
+    data_source: str
+    ability: str
+    response: str
+    ground_truth: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierInfo:
+    """What a verifier can do and how it isolates what it runs."""
+
+    graders: tuple[str, ...]
+    isolation: tuple[str, ...]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrmGroup:
+    """What the PRM sees of a group: token ids, and reference log-probs when the policy is the reference."""
+
+    group_id: str
+    prompt_ids: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+    reference_logprobs: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRewards:
+    """`beta * log-ratio` per response token, rows of all groups in the order asked, all from one PRM version.
+
+    Example: two samples of 2 and 3 tokens: `TokenRewards(rows=((0.1, -0.2), (0.0, 0.3, 0.1)), prm_version=4,
+    beta=0.05, reference_id="sha256:1f...")`.
+    """
+
+    rows: tuple[tuple[float, ...], ...]
+    prm_version: int
+    beta: float
+    reference_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrmMetrics:
+    """What one `Learn` did. `loss` and `pair_accuracy` are measured before its first update."""
+
+    prm_version: int
+    loss: float
+    grad_norm: float
+    pair_accuracy: float
+    mean_logit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrmInfo:
+    """Which PRM answers: its version, scale, reference and tokenizer."""
+
+    prm_version: int
+    beta: float
+    reference_id: str
+    reference_mode: str
+    tokenizer_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, dtype (`"float32"`) and shape of one weight."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushManifest:
+    """What a weight push brings: the tensors in the order of their bytes, and how to tell that they arrived.
+
+    `probe_ids` is a short sequence whose log-probs, under the weights that answer afterwards, go back to the
+    trainer.
+    """
+
+    version: int
+    tensors: tuple[TensorSpec, ...]
+    digest: bytes
+    probe_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushReceipt:
+    """A replica's answer to a push: log-prob of each probe token after the first, and how long it took."""
+
+    version: int
+    probe_logprobs: tuple[float, ...]
+    stage_seconds: float
+    pause_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutStatus:
+    """Where a rollout replica stands."""
+
+    engine: str
+    ready: bool
+    version: int
+    groups_delivered: int
+    tokens_generated: int
+    groups_in_flight: int
+    tokenizer_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerStatus:
+    """Where a run stands, for people: phase, progress, speed and the last figures."""
+
+    run: str
+    phase: str
+    step: int
+    total_steps: int
+    policy_version: int
+    tokens_per_second: float
+    mean_score: float
+    accuracy: float
+    seconds_left: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedGroup:
+    """A group with one outcome per sample, each in [0, 1]."""
+
+    group: RolloutGroup
+    outcomes: tuple[float, ...]
+
+
+Metrics = Mapping[str, float]
+"""Named figures of one step; the keys are the columns of `metrics.jsonl`."""
+
+
+def prm_view(groups: Sequence[GradedGroup]) -> list[PrmGroup]:
+    """The part of graded groups that the PRM may see."""
+    return [
+        PrmGroup(
+            group_id=graded.group.group_id,
+            prompt_ids=graded.group.prompt_ids,
+            responses=tuple(sample.response_ids for sample in graded.group.samples),
+        )
+        for graded in groups
+    ]

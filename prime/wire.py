@@ -1,0 +1,495 @@
+"""Record to protobuf message and back, and nothing else. Ragged arrays are flat little-endian bytes plus lengths."""
+
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from prime.errors import InvalidInput
+from prime.types import (
+    FinishReason,
+    GradeItem,
+    PrmGroup,
+    PrmInfo,
+    PrmMetrics,
+    PushManifest,
+    PushReceipt,
+    RolloutFailure,
+    RolloutGroup,
+    RolloutRequest,
+    RolloutStatus,
+    Sample,
+    SamplingParams,
+    TensorSpec,
+    TokenRewards,
+    TrainerStatus,
+    Verdict,
+    VerdictStatus,
+    VerifierInfo,
+    VersionSpan,
+)
+from prime.v1 import prm_pb2, rollout_pb2, trainer_pb2, types_pb2, verifier_pb2
+
+T = TypeVar("T")
+
+# ---------------------------------------------------------------- arrays
+
+
+def _to_bytes(typecode: str, values: Iterable[float]) -> bytes:
+    packed = array(typecode, values)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _from_bytes(typecode: str, data: bytes) -> array[float]:
+    packed = array(typecode)
+    if len(data) % packed.itemsize:
+        raise InvalidInput(f"packed array of {len(data)} bytes is not a whole number of {packed.itemsize}-byte items")
+    packed.frombytes(data)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed
+
+
+def encode_ids(ids: Iterable[int]) -> bytes:
+    """Token ids as int32 little-endian."""
+    return _to_bytes("i", ids)
+
+
+def decode_ids(data: bytes) -> tuple[int, ...]:
+    """Inverse of `encode_ids`; raises InvalidInput on a torn array."""
+    return tuple(map(int, _from_bytes("i", data)))
+
+
+def encode_floats(values: Iterable[float]) -> bytes:
+    """Floats as float32 little-endian."""
+    return _to_bytes("f", values)
+
+
+def decode_floats(data: bytes) -> tuple[float, ...]:
+    """Inverse of `encode_floats`; raises InvalidInput on a torn array."""
+    return tuple(_from_bytes("f", data))
+
+
+def _rows(flat: tuple[T, ...], lengths: Sequence[int]) -> tuple[tuple[T, ...], ...]:
+    if sum(lengths) != len(flat):
+        raise InvalidInput(f"ragged array holds {len(flat)} values, its lengths sum to {sum(lengths)}")
+    rows, start = [], 0
+    for length in lengths:
+        rows.append(flat[start : start + length])
+        start += length
+    return tuple(rows)
+
+
+def encode_token_rows(rows: Sequence[Sequence[int]]) -> types_pb2.RaggedTokens:
+    """Rows of token ids as one flat array plus lengths."""
+    return types_pb2.RaggedTokens(values=encode_ids(chain.from_iterable(rows)), lengths=[len(row) for row in rows])
+
+
+def decode_token_rows(message: types_pb2.RaggedTokens) -> tuple[tuple[int, ...], ...]:
+    """Inverse of `encode_token_rows`; raises InvalidInput when lengths and values disagree."""
+    return _rows(decode_ids(message.values), message.lengths)
+
+
+def encode_float_rows(rows: Sequence[Sequence[float]]) -> types_pb2.RaggedFloats:
+    """Rows of floats as one flat array plus lengths."""
+    return types_pb2.RaggedFloats(values=encode_floats(chain.from_iterable(rows)), lengths=[len(row) for row in rows])
+
+
+def decode_float_rows(message: types_pb2.RaggedFloats) -> tuple[tuple[float, ...], ...]:
+    """Inverse of `encode_float_rows`; raises InvalidInput when lengths and values disagree."""
+    return _rows(decode_floats(message.values), message.lengths)
+
+
+# ---------------------------------------------------------------- rollout
+
+_FINISH_TO_WIRE = {
+    FinishReason.STOP: types_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: types_pb2.FINISH_REASON_LENGTH,
+}
+_FINISH_FROM_WIRE = {wire: reason for reason, wire in _FINISH_TO_WIRE.items()}
+
+
+def encode_request(request: RolloutRequest) -> types_pb2.RolloutRequest:
+    """A rollout request as a message."""
+    return types_pb2.RolloutRequest(
+        group_id=request.group_id,
+        problem_id=request.problem_id,
+        attempt=request.attempt,
+        prompt_ids=encode_ids(request.prompt_ids),
+        num_samples=request.num_samples,
+        sampling=types_pb2.SamplingParams(
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            max_tokens=request.sampling.max_tokens,
+        ),
+        seed=request.seed,
+        min_version=request.min_version,
+    )
+
+
+def decode_request(message: types_pb2.RolloutRequest) -> RolloutRequest:
+    """Inverse of `encode_request`; raises InvalidInput on a request that no engine can serve."""
+    request = RolloutRequest(
+        group_id=message.group_id,
+        problem_id=message.problem_id,
+        attempt=message.attempt,
+        prompt_ids=decode_ids(message.prompt_ids),
+        num_samples=message.num_samples,
+        sampling=SamplingParams(
+            temperature=message.sampling.temperature,
+            top_p=message.sampling.top_p,
+            max_tokens=message.sampling.max_tokens,
+        ),
+        seed=message.seed,
+        min_version=message.min_version,
+    )
+    if not request.prompt_ids or request.num_samples < 1 or request.sampling.max_tokens < 1:
+        raise InvalidInput(
+            f"rollout request {request.group_id!r}: needs a prompt (has {len(request.prompt_ids)} ids), samples "
+            f"(asks {request.num_samples}) and room to answer (max_tokens {request.sampling.max_tokens})"
+        )
+    return request
+
+
+def encode_group(group: RolloutGroup) -> types_pb2.RolloutGroup:
+    """A group of samples as a message."""
+    return types_pb2.RolloutGroup(
+        group_id=group.group_id,
+        problem_id=group.problem_id,
+        attempt=group.attempt,
+        prompt_ids=encode_ids(group.prompt_ids),
+        responses=encode_token_rows([sample.response_ids for sample in group.samples]),
+        logprobs=encode_float_rows([sample.logprobs for sample in group.samples]),
+        traces=[
+            types_pb2.SampleTrace(
+                spans=[types_pb2.VersionSpan(version=span.version, length=span.length) for span in sample.spans],
+                finish_reason=_FINISH_TO_WIRE[sample.finish_reason],
+            )
+            for sample in group.samples
+        ],
+    )
+
+
+def decode_group(message: types_pb2.RolloutGroup) -> RolloutGroup:
+    """Inverse of `encode_group`; raises InvalidInput when its arrays disagree."""
+    responses = decode_token_rows(message.responses)
+    logprobs = decode_float_rows(message.logprobs)
+    if not len(responses) == len(logprobs) == len(message.traces):
+        raise InvalidInput(
+            f"group {message.group_id!r}: {len(responses)} responses, {len(logprobs)} rows of log-probs, "
+            f"{len(message.traces)} traces"
+        )
+    samples = []
+    for ids, logps, trace in zip(responses, logprobs, message.traces, strict=True):
+        spans = tuple(VersionSpan(version=span.version, length=span.length) for span in trace.spans)
+        if len(ids) != len(logps) or sum(span.length for span in spans) != len(ids):
+            raise InvalidInput(f"group {message.group_id!r}: log-probs or version spans do not cover the response")
+        samples.append(
+            Sample(
+                response_ids=ids,
+                logprobs=logps,
+                spans=spans,
+                finish_reason=_FINISH_FROM_WIRE.get(trace.finish_reason, FinishReason.LENGTH),
+            )
+        )
+    return RolloutGroup(
+        group_id=message.group_id,
+        problem_id=message.problem_id,
+        attempt=message.attempt,
+        prompt_ids=decode_ids(message.prompt_ids),
+        samples=tuple(samples),
+    )
+
+
+def encode_result(result: RolloutGroup | RolloutFailure) -> types_pb2.RolloutResult:
+    """What goes into the stream of groups."""
+    if isinstance(result, RolloutGroup):
+        return types_pb2.RolloutResult(group=encode_group(result))
+    return types_pb2.RolloutResult(
+        failure=types_pb2.RolloutFailure(
+            group_id=result.group_id, problem_id=result.problem_id, reason=result.reason
+        )
+    )
+
+
+def decode_result(message: types_pb2.RolloutResult) -> RolloutGroup | RolloutFailure:
+    """Inverse of `encode_result`; raises InvalidInput when it holds neither."""
+    match message.WhichOneof("result"):
+        case "group":
+            return decode_group(message.group)
+        case "failure":
+            failure = message.failure
+            return RolloutFailure(
+                group_id=failure.group_id, problem_id=failure.problem_id, reason=failure.reason
+            )
+        case _:
+            raise InvalidInput("rollout result holds neither a group nor a failure")
+
+
+def encode_manifest(manifest: PushManifest) -> rollout_pb2.PushBegin:
+    """The first message of a weight push."""
+    return rollout_pb2.PushBegin(
+        version=manifest.version,
+        tensors=[
+            rollout_pb2.TensorSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in manifest.tensors
+        ],
+        digest=manifest.digest,
+        probe_ids=encode_ids(manifest.probe_ids),
+    )
+
+
+def decode_manifest(message: rollout_pb2.PushBegin) -> PushManifest:
+    """Inverse of `encode_manifest`."""
+    return PushManifest(
+        version=message.version,
+        tensors=tuple(
+            TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(spec.shape)) for spec in message.tensors
+        ),
+        digest=message.digest,
+        probe_ids=decode_ids(message.probe_ids),
+    )
+
+
+def encode_receipt(receipt: PushReceipt) -> rollout_pb2.PushWeightsResponse:
+    """A replica's answer to a push."""
+    return rollout_pb2.PushWeightsResponse(
+        version=receipt.version,
+        probe_logprobs=encode_floats(receipt.probe_logprobs),
+        stage_seconds=receipt.stage_seconds,
+        pause_seconds=receipt.pause_seconds,
+    )
+
+
+def decode_receipt(message: rollout_pb2.PushWeightsResponse) -> PushReceipt:
+    """Inverse of `encode_receipt`."""
+    return PushReceipt(
+        version=message.version,
+        probe_logprobs=decode_floats(message.probe_logprobs),
+        stage_seconds=message.stage_seconds,
+        pause_seconds=message.pause_seconds,
+    )
+
+
+def encode_rollout_status(status: RolloutStatus) -> rollout_pb2.RolloutServiceGetStatusResponse:
+    """Where a replica stands."""
+    return rollout_pb2.RolloutServiceGetStatusResponse(
+        engine=status.engine,
+        ready=status.ready,
+        version=status.version,
+        groups_delivered=status.groups_delivered,
+        tokens_generated=status.tokens_generated,
+        groups_in_flight=status.groups_in_flight,
+        tokenizer_fingerprint=status.tokenizer_fingerprint,
+    )
+
+
+def decode_rollout_status(message: rollout_pb2.RolloutServiceGetStatusResponse) -> RolloutStatus:
+    """Inverse of `encode_rollout_status`."""
+    return RolloutStatus(
+        engine=message.engine,
+        ready=message.ready,
+        version=message.version,
+        groups_delivered=message.groups_delivered,
+        tokens_generated=message.tokens_generated,
+        groups_in_flight=message.groups_in_flight,
+        tokenizer_fingerprint=message.tokenizer_fingerprint,
+    )
+
+
+# ---------------------------------------------------------------- verifier
+
+_STATUS_TO_WIRE = {
+    VerdictStatus.PASSED: types_pb2.VERDICT_STATUS_PASSED,
+    VerdictStatus.FAILED: types_pb2.VERDICT_STATUS_FAILED,
+    VerdictStatus.UNDECIDED: types_pb2.VERDICT_STATUS_UNDECIDED,
+}
+_STATUS_FROM_WIRE = {wire: status for status, wire in _STATUS_TO_WIRE.items()}
+
+
+def encode_item(item: GradeItem) -> verifier_pb2.GradeItem:
+    """An answer to grade."""
+    return verifier_pb2.GradeItem(
+        item_id=item.item_id,
+        data_source=item.data_source,
+        ability=item.ability,
+        response=item.response,
+        ground_truth=item.ground_truth,
+    )
+
+
+def decode_item(message: verifier_pb2.GradeItem) -> GradeItem:
+    """Inverse of `encode_item`."""
+    return GradeItem(
+        item_id=message.item_id,
+        data_source=message.data_source,
+        ability=message.ability,
+        response=message.response,
+        ground_truth=message.ground_truth,
+    )
+
+
+def encode_verdict(verdict: Verdict) -> types_pb2.Verdict:
+    """A verdict; an undecided one carries no score that anyone could read by mistake as a zero (it is NaN)."""
+    return types_pb2.Verdict(
+        status=_STATUS_TO_WIRE[verdict.status],
+        score=float("nan") if verdict.score is None else verdict.score,
+        reason=verdict.reason,
+        milliseconds=verdict.milliseconds,
+    )
+
+
+def decode_verdict(message: types_pb2.Verdict) -> Verdict:
+    """Inverse of `encode_verdict`; raises InvalidInput on a status that this version does not know."""
+    status = _STATUS_FROM_WIRE.get(message.status)
+    if status is None:
+        raise InvalidInput(f"verdict status {message.status} is not known here")
+    return Verdict(
+        status=status,
+        score=None if status is VerdictStatus.UNDECIDED else message.score,
+        reason=message.reason,
+        milliseconds=message.milliseconds,
+    )
+
+
+def encode_verifier_info(info: VerifierInfo) -> verifier_pb2.VerifierServiceGetInfoResponse:
+    """What a verifier can do."""
+    return verifier_pb2.VerifierServiceGetInfoResponse(
+        graders=info.graders, isolation=info.isolation, workers=info.workers
+    )
+
+
+def decode_verifier_info(message: verifier_pb2.VerifierServiceGetInfoResponse) -> VerifierInfo:
+    """Inverse of `encode_verifier_info`."""
+    return VerifierInfo(graders=tuple(message.graders), isolation=tuple(message.isolation), workers=message.workers)
+
+
+# ---------------------------------------------------------------- prm
+
+
+def encode_prm_group(group: PrmGroup) -> prm_pb2.PrmGroup:
+    """Samples of one prompt, as the PRM sees them."""
+    return prm_pb2.PrmGroup(
+        group_id=group.group_id,
+        prompt_ids=encode_ids(group.prompt_ids),
+        responses=encode_token_rows(group.responses),
+        reference_logprobs=encode_float_rows(group.reference_logprobs),
+    )
+
+
+def decode_prm_group(message: prm_pb2.PrmGroup) -> PrmGroup:
+    """Inverse of `encode_prm_group`; raises InvalidInput when reference log-probs do not match the responses."""
+    group = PrmGroup(
+        group_id=message.group_id,
+        prompt_ids=decode_ids(message.prompt_ids),
+        responses=decode_token_rows(message.responses),
+        reference_logprobs=decode_float_rows(message.reference_logprobs),
+    )
+    if not group.prompt_ids or not group.responses or not all(group.responses):
+        raise InvalidInput(f"PRM group {group.group_id!r}: the prompt and every response need at least one token")
+    if group.reference_logprobs and [len(row) for row in group.reference_logprobs] != [
+        len(row) for row in group.responses
+    ]:
+        raise InvalidInput(f"PRM group {group.group_id!r}: reference log-probs do not match the responses")
+    return group
+
+
+def encode_rewards(rewards: TokenRewards) -> prm_pb2.ScoreResponse:
+    """Token rewards of a batch."""
+    return prm_pb2.ScoreResponse(
+        rewards=encode_float_rows(rewards.rows),
+        prm_version=rewards.prm_version,
+        beta=rewards.beta,
+        reference_id=rewards.reference_id,
+    )
+
+
+def decode_rewards(message: prm_pb2.ScoreResponse) -> TokenRewards:
+    """Inverse of `encode_rewards`."""
+    return TokenRewards(
+        rows=decode_float_rows(message.rewards),
+        prm_version=message.prm_version,
+        beta=message.beta,
+        reference_id=message.reference_id,
+    )
+
+
+def encode_prm_metrics(metrics: PrmMetrics) -> prm_pb2.LearnResponse:
+    """What one Learn did."""
+    return prm_pb2.LearnResponse(
+        prm_version=metrics.prm_version,
+        loss=metrics.loss,
+        grad_norm=metrics.grad_norm,
+        pair_accuracy=metrics.pair_accuracy,
+        mean_logit=metrics.mean_logit,
+    )
+
+
+def decode_prm_metrics(message: prm_pb2.LearnResponse) -> PrmMetrics:
+    """Inverse of `encode_prm_metrics`."""
+    return PrmMetrics(
+        prm_version=message.prm_version,
+        loss=message.loss,
+        grad_norm=message.grad_norm,
+        pair_accuracy=message.pair_accuracy,
+        mean_logit=message.mean_logit,
+    )
+
+
+def encode_prm_info(info: PrmInfo) -> prm_pb2.PrmServiceGetInfoResponse:
+    """Which PRM answers."""
+    return prm_pb2.PrmServiceGetInfoResponse(
+        prm_version=info.prm_version,
+        beta=info.beta,
+        reference_id=info.reference_id,
+        reference_mode=info.reference_mode,
+        tokenizer_fingerprint=info.tokenizer_fingerprint,
+    )
+
+
+def decode_prm_info(message: prm_pb2.PrmServiceGetInfoResponse) -> PrmInfo:
+    """Inverse of `encode_prm_info`."""
+    return PrmInfo(
+        prm_version=message.prm_version,
+        beta=message.beta,
+        reference_id=message.reference_id,
+        reference_mode=message.reference_mode,
+        tokenizer_fingerprint=message.tokenizer_fingerprint,
+    )
+
+
+# ---------------------------------------------------------------- trainer
+
+
+def encode_trainer_status(status: TrainerStatus) -> trainer_pb2.TrainerServiceGetStatusResponse:
+    """Where a run stands."""
+    return trainer_pb2.TrainerServiceGetStatusResponse(
+        run=status.run,
+        phase=status.phase,
+        step=status.step,
+        total_steps=status.total_steps,
+        policy_version=status.policy_version,
+        tokens_per_second=status.tokens_per_second,
+        mean_score=status.mean_score,
+        accuracy=status.accuracy,
+        seconds_left=status.seconds_left,
+        error=status.error,
+    )
+
+
+def decode_trainer_status(message: trainer_pb2.TrainerServiceGetStatusResponse) -> TrainerStatus:
+    """Inverse of `encode_trainer_status`."""
+    return TrainerStatus(
+        run=message.run,
+        phase=message.phase,
+        step=message.step,
+        total_steps=message.total_steps,
+        policy_version=message.policy_version,
+        tokens_per_second=message.tokens_per_second,
+        mean_score=message.mean_score,
+        accuracy=message.accuracy,
+        seconds_left=message.seconds_left,
+        error=message.error,
+    )

@@ -1,0 +1,1 @@
+"""The long-lived processes. They never import each other."""

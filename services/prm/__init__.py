@@ -1,0 +1,1 @@
+"""Scores tokens with the implicit PRM and teaches it outcomes."""

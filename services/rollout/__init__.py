@@ -1,0 +1,1 @@
+"""Turns rollout requests into groups of samples."""

@@ -1,0 +1,196 @@
+"""The use case of a rollout replica: claim requests, sample with the newest weights, deliver groups.
+
+    consumes   the request stream, and weight pushes (through `rpc.py`)
+    produces   one group per request
+    waits for  the first weight push: a replica without current weights claims nothing
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Protocol
+
+import structlog
+
+from prime.errors import EngineError, InvalidInput, NotReady
+from prime.ports import Claim, RequestQueue
+from prime.types import PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
+from services.rollout.staging import StagedWeights
+
+_log = structlog.get_logger()
+_CLAIM_WAIT_S = 1.0
+_IDLE_PAUSE_S = 0.05
+
+
+class Engine(Protocol):
+    """A sampler that can change its weights while it samples."""
+
+    name: str
+    continuous: bool
+    """True: takes new requests at any time. False: samples one batch to its end before the next."""
+
+    async def start(self) -> None:
+        """Load the model. Raises EngineError when it cannot be served, saying why."""
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[RolloutGroup]:
+        """Groups in the order in which they finish; every sampled token tells the version that sampled it."""
+
+    async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
+        """Pause with requests kept, replace the weights, go on; returns the seconds of pause."""
+
+    async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-prob of each token after the first, under the weights in use, at temperature 1."""
+
+    async def close(self) -> None:
+        """Free what it holds."""
+
+
+class RolloutWorker:
+    """Owns the engine: the queue's requests, direct requests and weight pushes all pass here."""
+
+    def __init__(
+        self, *, queue: RequestQueue, engine: Engine, max_groups: int, lease_seconds: float, max_context: int
+    ) -> None:
+        self._queue = queue
+        self._engine = engine
+        self._max_groups = max_groups
+        self._renew_every_s = lease_seconds / 3
+        self._max_context = max_context
+        self._version: int | None = None
+        self._in_flight: dict[str, Claim[RolloutRequest]] = {}
+        self._batches: set[asyncio.Task[None]] = set()
+        self._push_lock = asyncio.Lock()
+        self._groups_delivered = 0
+        self._tokens_generated = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it holds pushed weights."""
+        return self._version is not None
+
+    async def run(self) -> None:
+        """Claim and sample until cancelled; what was in flight then goes back to the queue.
+
+        Raises:
+            EngineError: the engine broke; its requests were given back.
+        """
+        renewing = asyncio.create_task(self._renew())
+        try:
+            while True:
+                await self._reap()
+                room = self._room()
+                if not room or self._version is None:
+                    await asyncio.sleep(_IDLE_PAUSE_S)
+                    continue
+                claims = await self._queue.claim(room, _CLAIM_WAIT_S)
+                early = [claim for claim in claims if claim.item.min_version > self._version]
+                if early:
+                    await self._queue.give_back(early)
+                    await asyncio.sleep(_IDLE_PAUSE_S)
+                ours = [claim for claim in claims if claim.item.min_version <= self._version]
+                if ours:
+                    self._in_flight |= {claim.entry_id: claim for claim in ours}
+                    self._batches.add(asyncio.create_task(self._sample(ours)))
+        finally:
+            renewing.cancel()
+            for batch in self._batches:
+                batch.cancel()
+            await asyncio.gather(renewing, *self._batches, return_exceptions=True)
+            await self._queue.give_back(list(self._in_flight.values()))
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Sample at once, past the queue; groups in the order of the requests.
+
+        Raises:
+            NotReady: no weights were pushed yet.
+            InvalidInput: a request does not fit into the context.
+        """
+        if self._version is None:
+            raise NotReady("no weights were pushed to this replica yet; the trainer pushes when it starts")
+        for request in requests:
+            self._check(request)
+        by_id = {group.group_id: group async for group in self._engine.generate(requests)}
+        self._count(by_id.values())
+        return [by_id[request.group_id] for request in requests]
+
+    async def push(self, staged: StagedWeights) -> PushReceipt:
+        """Put staged weights to use and show, by the probe, that they are.
+
+        Raises:
+            WeightPushError: the bytes that arrived are not the ones that were announced.
+        """
+        tensors = staged.finish()
+        manifest = staged.manifest
+        async with self._push_lock:
+            pause_seconds = await self._engine.load_weights(manifest.version, tensors)
+            probe = await self._engine.logprobs(manifest.probe_ids)
+            self._version = manifest.version
+        _log.info("weights in use", version=manifest.version, pause_ms=round(1000 * pause_seconds, 1))
+        return PushReceipt(
+            version=manifest.version,
+            probe_logprobs=probe,
+            stage_seconds=staged.seconds,
+            pause_seconds=pause_seconds,
+        )
+
+    def status(self, tokenizer_fingerprint: str) -> RolloutStatus:
+        """Where this replica stands."""
+        return RolloutStatus(
+            engine=self._engine.name,
+            ready=self.is_ready,
+            version=self._version or 0,
+            groups_delivered=self._groups_delivered,
+            tokens_generated=self._tokens_generated,
+            groups_in_flight=len(self._in_flight),
+            tokenizer_fingerprint=tokenizer_fingerprint,
+        )
+
+    def _room(self) -> int:
+        if not self._engine.continuous and self._batches:
+            return 0
+        return self._max_groups - len(self._in_flight)
+
+    async def _sample(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
+        by_group = {claim.item.group_id: claim for claim in claims}
+        sound = []
+        for claim in claims:
+            try:
+                self._check(claim.item)
+                sound.append(claim.item)
+            except InvalidInput as error:
+                await self._queue.refuse(claim, str(error))
+                del self._in_flight[claim.entry_id]
+        async for group in self._engine.generate(sound):
+            claim = by_group[group.group_id]
+            delivered = await self._queue.deliver(claim, group)
+            del self._in_flight[claim.entry_id]
+            if delivered:
+                self._count([group])
+            else:
+                _log.info("group was answered by another replica", group_id=group.group_id)
+
+    def _check(self, request: RolloutRequest) -> None:
+        length = len(request.prompt_ids) + request.sampling.max_tokens
+        if length > self._max_context:
+            raise InvalidInput(
+                f"rollout request {request.group_id!r}: {len(request.prompt_ids)} prompt tokens and up to "
+                f"{request.sampling.max_tokens} new ones exceed rollout.max_context = {self._max_context}"
+            )
+
+    async def _reap(self) -> None:
+        finished = {batch for batch in self._batches if batch.done()}
+        self._batches -= finished
+        for batch in finished:
+            error = batch.exception()
+            if error is not None:
+                raise EngineError(f"the {self._engine.name} engine broke while sampling: {error}") from error
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_every_s)
+            if self._in_flight:
+                await self._queue.renew(list(self._in_flight.values()))
+
+    def _count(self, groups: Iterable[RolloutGroup]) -> None:
+        for group in groups:
+            self._groups_delivered += 1
+            self._tokens_generated += group.num_response_tokens

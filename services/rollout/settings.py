@@ -1,0 +1,26 @@
+"""What can be set for a rollout replica: the section `[rollout]`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from prime.adapters.settings import Address, ServiceSettings
+
+
+class RolloutSettings(ServiceSettings):
+    """One replica."""
+
+    listen: Address = "127.0.0.1:50051"
+    ops_listen: Address = "127.0.0.1:9151"
+    engine: Literal["transformers", "vllm"] = "transformers"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`; the vLLM engine picks by itself."""
+    max_groups: int = Field(64, ge=1)
+    """Groups in flight at once. The transformers engine samples them as one batch."""
+    max_context: int = Field(4096, ge=8)
+    """Prompt and response tokens together; a request beyond it is refused."""
+    lease_seconds: float = Field(30.0, gt=0)
+    """How long a claimed request stays ours without a sign of life."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """vLLM on CPU: memory for its key-value cache."""

@@ -1,0 +1,1 @@
+"""Owns the loop and the policy."""

@@ -1,0 +1,1 @@
+"""Grades answers; runs what it does not trust in a sandbox."""
