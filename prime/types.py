@@ -234,14 +234,16 @@ class TensorSpec:
 class PushManifest:
     """What a weight push brings: the tensors in the order of their bytes, and how to tell that they arrived.
 
-    `probe_ids` is a short sequence whose log-probs, under the weights that answer afterwards, go back to the
-    trainer.
+    `probe_ids` is a short sequence, `probe_logprobs` the trainer's log-prob of each of its tokens after the first. A
+    replica whose own differ by more than `max_gap` takes itself out of service.
     """
 
     version: int
     tensors: tuple[TensorSpec, ...]
     digest: bytes
     probe_ids: tuple[int, ...]
+    probe_logprobs: tuple[float, ...]
+    max_gap: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,8 +43,8 @@ def _to_bytes(typecode: str, values: Iterable[float]) -> bytes:
     return packed.tobytes()
 
 
-def _from_bytes(typecode: str, data: bytes) -> array[float]:
-    packed = array(typecode)
+def _from_bytes(typecode: str, data: bytes) -> "array[float]":
+    packed: array[float] = array(typecode)
     if len(data) % packed.itemsize:
         raise InvalidInput(f"packed array of {len(data)} bytes is not a whole number of {packed.itemsize}-byte items")
     packed.frombytes(data)
@@ -209,9 +209,7 @@ def encode_result(result: RolloutGroup | RolloutFailure) -> types_pb2.RolloutRes
     if isinstance(result, RolloutGroup):
         return types_pb2.RolloutResult(group=encode_group(result))
     return types_pb2.RolloutResult(
-        failure=types_pb2.RolloutFailure(
-            group_id=result.group_id, problem_id=result.problem_id, reason=result.reason
-        )
+        failure=types_pb2.RolloutFailure(group_id=result.group_id, problem_id=result.problem_id, reason=result.reason)
     )
 
 
@@ -222,9 +220,7 @@ def decode_result(message: types_pb2.RolloutResult) -> RolloutGroup | RolloutFai
             return decode_group(message.group)
         case "failure":
             failure = message.failure
-            return RolloutFailure(
-                group_id=failure.group_id, problem_id=failure.problem_id, reason=failure.reason
-            )
+            return RolloutFailure(group_id=failure.group_id, problem_id=failure.problem_id, reason=failure.reason)
         case _:
             raise InvalidInput("rollout result holds neither a group nor a failure")
 
@@ -238,6 +234,8 @@ def encode_manifest(manifest: PushManifest) -> rollout_pb2.PushBegin:
         ],
         digest=manifest.digest,
         probe_ids=encode_ids(manifest.probe_ids),
+        probe_logprobs=encode_floats(manifest.probe_logprobs),
+        max_gap=manifest.max_gap,
     )
 
 
@@ -250,6 +248,8 @@ def decode_manifest(message: rollout_pb2.PushBegin) -> PushManifest:
         ),
         digest=message.digest,
         probe_ids=decode_ids(message.probe_ids),
+        probe_logprobs=decode_floats(message.probe_logprobs),
+        max_gap=message.max_gap,
     )
 
 

@@ -24,7 +24,7 @@ _HEALTH_PREFIX = "/grpc.health.v1.Health/"
 _log = structlog.get_logger()
 
 
-class EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class EdgeInterceptor(grpc.aio.ServerInterceptor):
     """Checks the token, maps errors to status codes, logs and counts. The only broad `except` of a service."""
 
     def __init__(self, token: str, meters: Meters) -> None:
@@ -63,7 +63,9 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             code = "OK"
             try:
                 if not allowed:
-                    raise Unauthenticated("the bearer token is missing or wrong; services share one, see docs/operations.md")
+                    raise Unauthenticated(
+                        "the bearer token is missing or wrong; services share one, see docs/operations.md"
+                    )
                 return await behaviour(request, context)
             except PrimeError as error:
                 code = error.grpc_status
@@ -72,7 +74,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 await context.abort(grpc.StatusCode[code], str(error))
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  the edge: whatever is left becomes INTERNAL
                 code = "INTERNAL"
                 _log.exception("call failed", method=method)
                 await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")

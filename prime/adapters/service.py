@@ -34,6 +34,8 @@ class Service:
     add_servicers: Callable[[grpc.aio.Server], None]
     is_ready: Callable[[], bool] = lambda: True
     jobs: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    drain: Callable[[], Awaitable[None]] | None = None
+    """On a stop: lets the jobs come to a good end within the grace, before they are cancelled."""
     close: Callable[[], Awaitable[None]] | None = None
 
 
@@ -73,6 +75,9 @@ async def serve(service: Service) -> None:
         _log.info("stopping", asked=stop.is_set())
         readiness.cancel()
         await health.stop()
+        if service.drain is not None and stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.drain(), service.settings.grace_seconds)
         await server.stop(service.settings.grace_seconds)
         ops.should_exit = True
         for task in (*tasks, stopper):

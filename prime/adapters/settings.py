@@ -3,6 +3,7 @@
 The only module that reads the environment. Unknown keys are errors; messages name the key and where it was set.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Sequence
@@ -118,13 +119,16 @@ def child_environment(token: str) -> dict[str, str]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        text = path.read_text()
+        # The resolved settings of a run folder are JSON, which the services that `primectl up` starts read back.
+        tree: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return tree
     except FileNotFoundError:
         raise SettingsError(f"settings file {path} does not exist") from None
     except IsADirectoryError:
         raise SettingsError(f"settings file {path} is a folder; give the .toml file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"settings file {path} is not valid TOML: {error}") from None
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error}") from None
 
 
 def _lay_on_top(tree: dict[str, Any], override: str) -> None:

@@ -1,8 +1,8 @@
 """The use case of a rollout replica: claim requests, sample with the newest weights, deliver groups.
 
-    consumes   the request stream, and weight pushes (through `rpc.py`)
-    produces   one group per request
-    waits for  the first weight push: a replica without current weights claims nothing
+consumes   the request stream, and weight pushes (through `rpc.py`)
+produces   one group per request
+waits for  the first weight push: a replica without current weights claims nothing
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from prime.errors import EngineError, InvalidInput, NotReady
+from prime.errors import EngineError, InvalidInput, NotReady, WeightPushError
 from prime.ports import Claim, RequestQueue
 from prime.types import PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
 from services.rollout.staging import StagedWeights
@@ -116,13 +116,21 @@ class RolloutWorker:
         """Put staged weights to use and show, by the probe, that they are.
 
         Raises:
-            WeightPushError: the bytes that arrived are not the ones that were announced.
+            WeightPushError: the bytes that arrived are not the ones that were announced, or the probe shows that
+                other weights answer; in the latter case this replica claims nothing until a push succeeds.
         """
         tensors = staged.finish()
         manifest = staged.manifest
         async with self._push_lock:
             pause_seconds = await self._engine.load_weights(manifest.version, tensors)
             probe = await self._engine.logprobs(manifest.probe_ids)
+            gap = max(abs(own - theirs) for own, theirs in zip(probe, manifest.probe_logprobs, strict=True))
+            if not gap <= manifest.max_gap:
+                self._version = None
+                raise WeightPushError(
+                    f"push of version {manifest.version}: its log-probs differ from the trainer's by {gap:.2g} "
+                    f"(limit {manifest.max_gap:.2g}), so other weights answer than the ones that were sent"
+                )
             self._version = manifest.version
         _log.info("weights in use", version=manifest.version, pause_ms=round(1000 * pause_seconds, 1))
         return PushReceipt(

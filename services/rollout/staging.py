@@ -22,9 +22,14 @@ class StagedWeights:
         """
         unknown = sorted({spec.dtype for spec in manifest.tensors} - set(ITEM_BYTES))
         if unknown:
-            raise WeightPushError(f"push of version {manifest.version}: dtypes {unknown} are not among {list(ITEM_BYTES)}")
-        if len(manifest.probe_ids) < 2:
-            raise WeightPushError(f"push of version {manifest.version}: a probe needs at least two tokens")
+            raise WeightPushError(
+                f"push of version {manifest.version}: dtypes {unknown} are not among {list(ITEM_BYTES)}"
+            )
+        if len(manifest.probe_ids) < 2 or len(manifest.probe_logprobs) != len(manifest.probe_ids) - 1:
+            raise WeightPushError(
+                f"push of version {manifest.version}: a probe is two tokens or more with a log-prob for each after "
+                f"the first; got {len(manifest.probe_ids)} and {len(manifest.probe_logprobs)}"
+            )
         self.manifest = manifest
         self._sizes = [ITEM_BYTES[spec.dtype] * math.prod(spec.shape) for spec in manifest.tensors]
         self._buffer = bytearray(sum(self._sizes))

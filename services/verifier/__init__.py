@@ -1,1 +1,1 @@
-"""Grades answers; runs what it does not trust in a sandbox."""
+"""The verifier service: says whether answers are right, and runs the programs among them in a sandbox."""

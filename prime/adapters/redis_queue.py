@@ -1,0 +1,266 @@
+"""The rollout queue on Redis Streams (commands of Redis 6.2).
+
+    prime:{run}:requests   stream   field m: protobuf RolloutRequest    group "rollout", a consumer per replica
+    prime:{run}:groups     stream   field m: protobuf RolloutResult     group "trainer", one consumer
+    prime:{run}:dead       stream   fields m, reason, deliveries        read by people
+
+A claimed entry stays in its group's pending list until it is acknowledged, and is deleted with the acknowledgement,
+so a stream's length is what is still to be done. A lease is the entry's idle time: renewing sets it to 0, an entry
+idle for longer than the lease may be claimed by anyone. Answering a request is one script: acknowledge, delete and
+append the result, or nothing at all when somebody else was first.
+"""
+
+from collections.abc import Awaitable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import redis.asyncio
+import structlog
+from google.protobuf.message import DecodeError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from prime import wire
+from prime.errors import InvalidInput, PeerUnavailable
+from prime.ports import Claim, QueueDepths
+from prime.types import RolloutFailure, RolloutGroup, RolloutRequest
+from prime.v1 import types_pb2
+
+_log = structlog.get_logger()
+_FIELD = b"m"
+_ROLLOUT, _TRAINER = "rollout", "trainer"
+
+# KEYS: requests, results, dead. ARGV: entry id, result, and for a dead letter: request, reason, deliveries.
+_ANSWER = """
+if redis.call('XACK', KEYS[1], 'rollout', ARGV[1]) == 0 then return 0 end
+redis.call('XDEL', KEYS[1], ARGV[1])
+redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])
+if ARGV[3] then
+  redis.call('XADD', KEYS[3], '*', 'm', ARGV[3], 'reason', ARGV[4], 'deliveries', ARGV[5])
+end
+return 1
+"""
+
+AnswerT = TypeVar("AnswerT")
+
+
+class RedisQueue:
+    """Both sides of the queue: `ports.RolloutQueue` and `ports.RequestQueue`. Use as an async context manager."""
+
+    def __init__(
+        self, url: str, *, run: str, consumer: str, lease_seconds: float = 30.0, delivery_limit: int = 5
+    ) -> None:
+        self._url = url
+        self._requests = f"prime:{run}:requests"
+        self._groups = f"prime:{run}:groups"
+        self._dead = f"prime:{run}:dead"
+        self._consumer = consumer
+        self._lease_ms = round(1000 * lease_seconds)
+        self._delivery_limit = delivery_limit
+        self._redis: Any = redis.asyncio.Redis.from_url(url, socket_connect_timeout=5.0, protocol=2)
+        self._answer = self._redis.register_script(_ANSWER)
+
+    async def __aenter__(self) -> Self:
+        """Connect and make the streams and groups.
+
+        Raises:
+            PeerUnavailable: nothing answers at the URL.
+        """
+        for stream, group in ((self._requests, _ROLLOUT), (self._groups, _TRAINER)):
+            try:
+                await self._do(self._redis.xgroup_create(stream, group, id="0", mkstream=True))
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    # ------------------------------------------------------------ the trainer's side
+
+    async def ask(self, requests: Sequence[RolloutRequest]) -> None:
+        """Append all requests in one transaction."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for request in requests:
+                pipeline.xadd(self._requests, {_FIELD: wire.encode_request(request).SerializeToString()})
+            await self._do(pipeline.execute())
+
+    async def take(self, limit: int, timeout_s: float) -> list[Claim[RolloutGroup | RolloutFailure]]:
+        """Up to `limit` results. One that cannot be read goes to the dead-letter stream.
+
+        Results are not taken over from another trainer: there is one, and it discards an earlier life's at its start.
+        """
+        claims: list[Claim[RolloutGroup | RolloutFailure]] = []
+        for entry_id, data, deliveries in await self._fresh(self._groups, _TRAINER, limit, timeout_s):
+            try:
+                result = wire.decode_result(types_pb2.RolloutResult.FromString(data))
+            except (DecodeError, InvalidInput) as error:
+                await self._bury(self._groups, _TRAINER, entry_id, data, f"unreadable result: {error}", deliveries)
+                continue
+            claims.append(Claim(entry_id=entry_id, item=result, deliveries=deliveries))
+        return claims
+
+    async def acknowledge(self, claims: Sequence[Claim[RolloutGroup | RolloutFailure]]) -> None:
+        """Forget results for good."""
+        if not claims:
+            return
+        entry_ids = [claim.entry_id for claim in claims]
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xack(self._groups, _TRAINER, *entry_ids)
+            pipeline.xdel(self._groups, *entry_ids)
+            await self._do(pipeline.execute())
+
+    async def discard_all(self) -> int:
+        """Drop every request and result, claimed ones too: a worker that still answers one finds it gone."""
+        depths = await self.depths()
+        for stream, group in ((self._requests, _ROLLOUT), (self._groups, _TRAINER)):
+            await self._do(self._redis.delete(stream))
+            await self._do(self._redis.xgroup_create(stream, group, id="0", mkstream=True))
+        return depths.requests + depths.groups
+
+    async def depths(self) -> QueueDepths:
+        """Entries not yet acknowledged, and dead letters."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for stream in (self._requests, self._groups, self._dead):
+                pipeline.xlen(stream)
+            requests, groups, dead = await self._do(pipeline.execute())
+        return QueueDepths(requests=requests, groups=groups, dead=dead)
+
+    # ------------------------------------------------------------ the rollout worker's side
+
+    async def claim(self, limit: int, timeout_s: float) -> list[Claim[RolloutRequest]]:
+        """Up to `limit` requests in order, lapsed leases of others first."""
+        claims = []
+        for entry_id, data, deliveries in await self._lapsed_or_fresh(self._requests, _ROLLOUT, limit, timeout_s):
+            try:
+                request = wire.decode_request(types_pb2.RolloutRequest.FromString(data))
+            except (DecodeError, InvalidInput) as error:
+                await self._bury(self._requests, _ROLLOUT, entry_id, data, f"unreadable request: {error}", deliveries)
+                continue
+            claim = Claim(entry_id=entry_id, item=request, deliveries=deliveries)
+            if deliveries > self._delivery_limit:
+                await self.refuse(claim, f"given up after {self._delivery_limit} deliveries without an answer")
+                continue
+            claims.append(claim)
+        return claims
+
+    async def renew(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
+        """Start the leases anew."""
+        await self._set_idle(claims, idle_ms=0, count_delivery=True)
+
+    async def deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> bool:
+        """Acknowledge the request and append its group; False when it had been answered."""
+        result = wire.encode_result(group).SerializeToString()
+        return bool(await self._do(self._answer(self._keys, [claim.entry_id, result])))
+
+    async def refuse(self, claim: Claim[RolloutRequest], reason: str) -> None:
+        """Move a request to the dead-letter stream and tell the trainer."""
+        failure = RolloutFailure(group_id=claim.item.group_id, problem_id=claim.item.problem_id, reason=reason)
+        result = wire.encode_result(failure).SerializeToString()
+        request = wire.encode_request(claim.item).SerializeToString()
+        await self._do(self._answer(self._keys, [claim.entry_id, result, request, reason, claim.deliveries]))
+        _log.warning("request given up", group_id=claim.item.group_id, reason=reason)
+
+    async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
+        """Let the leases lapse now; the delivery that was not used is not counted."""
+        await self._set_idle(claims, idle_ms=self._lease_ms, count_delivery=False)
+
+    # ------------------------------------------------------------ inside
+
+    @property
+    def _keys(self) -> list[str]:
+        return [self._requests, self._groups, self._dead]
+
+    async def _lapsed_or_fresh(
+        self, stream: str, group: str, limit: int, timeout_s: float
+    ) -> list[tuple[str, bytes, int]]:
+        """(entry id, data, deliveries): lapsed leases first; waits only when there are none."""
+        lapsed = await self._do(
+            self._redis.xautoclaim(stream, group, self._consumer, min_idle_time=self._lease_ms, count=limit),
+            stream_may_be_new=True,
+        )
+        entries = [(entry_id, fields) for entry_id, fields in (lapsed[1] if lapsed else []) if fields]
+        deliveries = await self._deliveries(stream, group, [entry_id for entry_id, _ in entries])
+        found = [(entry_id.decode(), fields[_FIELD], deliveries.get(entry_id, 1)) for entry_id, fields in entries]
+        if len(found) < limit:
+            found += await self._fresh(stream, group, limit - len(found), 0.0 if found else timeout_s)
+        return found
+
+    async def _fresh(self, stream: str, group: str, limit: int, timeout_s: float) -> list[tuple[str, bytes, int]]:
+        """Entries nobody held before, waiting for the first of them."""
+        read = await self._do(
+            self._redis.xreadgroup(
+                group,
+                self._consumer,
+                {stream: ">"},
+                count=limit,
+                block=max(1, round(1000 * timeout_s)) if timeout_s > 0 else None,
+            ),
+            stream_may_be_new=True,
+        )
+        return [(entry_id.decode(), fields[_FIELD], 1) for _, entries in read or [] for entry_id, fields in entries]
+
+    async def _deliveries(self, stream: str, group: str, entry_ids: Sequence[bytes]) -> dict[bytes, int]:
+        if not entry_ids:
+            return {}
+        pending = await self._do(
+            self._redis.xpending_range(
+                stream,
+                group,
+                min=entry_ids[0],
+                max=entry_ids[-1],
+                count=10 * len(entry_ids),
+                consumername=self._consumer,
+            )
+        )
+        return {entry["message_id"]: entry["times_delivered"] for entry in pending}
+
+    async def _set_idle(self, claims: Sequence[Claim[RolloutRequest]], *, idle_ms: int, count_delivery: bool) -> None:
+        if not claims:
+            return
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for claim in claims:
+                pipeline.xclaim(
+                    self._requests,
+                    _ROLLOUT,
+                    self._consumer,
+                    min_idle_time=0,
+                    message_ids=[claim.entry_id],
+                    idle=idle_ms,
+                    retrycount=claim.deliveries if count_delivery else claim.deliveries - 1,
+                    justid=True,
+                )
+            await self._do(pipeline.execute())
+
+    async def _bury(self, stream: str, group: str, entry_id: str, data: bytes, reason: str, deliveries: int) -> None:
+        """Move an entry that nobody can read out of the way."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xadd(self._dead, {"m": data, "reason": reason, "deliveries": deliveries})
+            pipeline.xack(stream, group, entry_id)
+            pipeline.xdel(stream, entry_id)
+            await self._do(pipeline.execute())
+        _log.error("entry moved to the dead-letter stream", stream=stream, entry_id=entry_id, reason=reason)
+
+    async def _do(self, operation: Awaitable[AnswerT], *, stream_may_be_new: bool = False) -> AnswerT:
+        """Await one Redis operation; failures to reach Redis become ours."""
+        try:
+            return await operation
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise PeerUnavailable(f"Redis at {_without_password(self._url)} does not answer: {error}") from error
+        except ResponseError as error:
+            # The trainer discarded an earlier life of the run while we were waiting.
+            if stream_may_be_new and ("NOGROUP" in str(error) or "UNBLOCKED" in str(error)):
+                return cast(AnswerT, [])
+            raise
+        except RedisError as error:
+            raise PeerUnavailable(f"Redis at {_without_password(self._url)}: {error}") from error
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,0 +1,103 @@
+"""The demo task `chain`: add the digits of a list modulo 10, one step at a time.
+
+`3+5+8=` is answered `3+5=8;8+8=6#6`. The SFT data carries wrong steps on purpose, so the policy that comes out is
+capable but careless: with n digits and a share e of wrong steps it is right on about (1 - e)^(n - 1) of the chains.
+"""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+
+from prime.types import Message, Problem
+
+DATA_SOURCE = "chain"
+_PAD, _END = "<pad>", "<end>"
+_CHARACTERS = "0123456789+=;#"
+_CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+def solve(digits: list[int], random_source: random.Random, *, wrong_share: float) -> str:
+    """The answer to a chain, each step replaced by a wrong digit with probability `wrong_share`.
+
+    Example: `solve([3, 5, 8], ..., wrong_share=0.0)` is `"3+5=8;8+8=6#6"`.
+    """
+    total, steps = digits[0], []
+    for digit in digits[1:]:
+        result = (total + digit) % 10
+        if random_source.random() < wrong_share:
+            result = (result + random_source.randint(1, 9)) % 10
+        steps.append(f"{total}+{digit}={result}")
+        total = result
+    return ";".join(steps) + f"#{total}"
+
+
+def draw_chains(count: int, *, length: int, seed: int, exclude: frozenset[str] = frozenset()) -> list[list[int]]:
+    """`count` different chains of `length` digits, none of whose prompts is in `exclude`."""
+    random_source = random.Random(seed)
+    seen = set(exclude)
+    chains: list[list[int]] = []
+    while len(chains) < count:
+        digits = [random_source.randint(0, 9) for _ in range(length)]
+        if prompt_of(digits) not in seen:
+            seen.add(prompt_of(digits))
+            chains.append(digits)
+    return chains
+
+
+def prompt_of(digits: list[int]) -> str:
+    """`[3, 5, 8]` to `"3+5+8="`."""
+    return "+".join(map(str, digits)) + "="
+
+
+def problem_of(digits: list[int]) -> Problem:
+    """A chain as a problem; its answer is checked exactly."""
+    prompt = prompt_of(digits)
+    return Problem(
+        problem_id=f"chain-{prompt[:-1].replace('+', '')}",
+        data_source=DATA_SOURCE,
+        ability="math",
+        messages=(Message(role="user", content=prompt),),
+        ground_truth=str(sum(digits) % 10),
+    )
+
+
+def sft_texts(*, length: int, seed: int, wrong_share: float) -> Iterator[tuple[str, str]]:
+    """An endless stream of (prompt, careless answer)."""
+    random_source = random.Random(seed)
+    while True:
+        digits = [random_source.randint(0, 9) for _ in range(length)]
+        yield prompt_of(digits), solve(digits, random_source, wrong_share=wrong_share)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character of the task, an end token and padding."""
+    vocabulary = {token: number for number, token in enumerate([_PAD, _END, *_CHARACTERS])}
+    rules = Tokenizer(models.WordLevel(vocabulary, unk_token=_PAD))
+    rules.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    rules.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token=_END, pad_token=_PAD, chat_template=_CHAT_TEMPLATE)
+
+
+def write_fresh_model(folder: Path, *, seed: int, hidden: int = 128, layers: int = 2, heads: int = 4) -> None:
+    """A randomly initialised Qwen2 of about 0.4 M parameters with the task's tokenizer, as a Hugging Face folder."""
+    tokenizer = build_tokenizer()
+    set_seed(seed)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=3 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=512,
+            tie_word_embeddings=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,166 @@
+"""Reads problems in the schema of Eurus-2-RL-Data from JSONL, parquet or a dataset name, and checks every row.
+
+data_source    text            names the grader's dialect, e.g. "numina_olympiads", "apps"
+prompt         list of {role, content}
+ability        "math" | "code"
+reward_model   {"ground_truth": text, ...}   for code a JSON text {"inputs": [...], "outputs": [...]}
+extra_info     {"index": int, ...}           optional
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prime.errors import DataError
+from prime.types import Message, Problem
+
+REQUIRED_COLUMNS = ("data_source", "prompt", "ability", "reward_model")
+ABILITIES = ("math", "code")
+
+
+def load_problems(source: str) -> list[Problem]:
+    """All problems of a `.jsonl` or `.parquet` file, or of a dataset `name` or `name:split` through `datasets`.
+
+    Raises:
+        DataError: the source does not exist, is empty, or a row breaks the schema; names source, row and column.
+    """
+    problems = [parse_row(row, f"{source}, row {number}", number) for number, row in enumerate(_rows(source), start=1)]
+    if not problems:
+        raise DataError(f"{source} holds no problems")
+    return problems
+
+
+def parse_row(row: Mapping[str, Any], where: str, number: int) -> Problem:
+    """One row as a problem.
+
+    Raises:
+        DataError: a column is missing, null, empty or of the wrong kind; `where` and the column are named.
+    """
+    missing = [column for column in REQUIRED_COLUMNS if column not in row]
+    if missing:
+        raise DataError(f"{where}: column {missing[0]!r} is missing; it has {sorted(row)}")
+    data_source = _text(row["data_source"], f"{where}: column 'data_source'")
+    ability = _text(row["ability"], f"{where}: column 'ability'")
+    if ability not in ABILITIES:
+        raise DataError(f"{where}: column 'ability' is {ability!r}; it must be one of {list(ABILITIES)}")
+    reward_model = row["reward_model"]
+    if not isinstance(reward_model, Mapping) or "ground_truth" not in reward_model:
+        raise DataError(f"{where}: column 'reward_model' must be an object with 'ground_truth'")
+    ground_truth = _text(reward_model["ground_truth"], f"{where}: column 'reward_model.ground_truth'")
+    if ability == "code":
+        check_tests(ground_truth, f"{where}: column 'reward_model.ground_truth'")
+    return Problem(
+        problem_id=f"{data_source}-{number}",
+        data_source=data_source,
+        ability=ability,
+        messages=_messages(row["prompt"], f"{where}: column 'prompt'"),
+        ground_truth=ground_truth,
+    )
+
+
+def check_tests(ground_truth: str, where: str) -> None:
+    """Check that a code ground truth is a usable suite of tests.
+
+    Raises:
+        DataError: no JSON object, no tests, lists of unequal length, or a null expectation.
+    """
+    try:
+        tests = json.loads(ground_truth)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} of a code problem must be JSON: {error}") from None
+    if not isinstance(tests, dict) or not all(isinstance(tests.get(key), list) for key in ("inputs", "outputs")):
+        raise DataError(f"{where} of a code problem must be an object with the lists 'inputs' and 'outputs'")
+    inputs, outputs = tests["inputs"], tests["outputs"]
+    if len(inputs) != len(outputs):
+        raise DataError(f"{where} has {len(inputs)} inputs but {len(outputs)} outputs")
+    if not inputs:
+        raise DataError(f"{where} has no tests; an answer that nothing checks is never right")
+    if any(output is None for output in outputs):
+        raise DataError(f"{where}: test {outputs.index(None) + 1} expects null")
+
+
+def row_of(problem: Problem, index: int) -> dict[str, Any]:
+    """The inverse of `parse_row`: a row in the schema."""
+    return {
+        "data_source": problem.data_source,
+        "prompt": [{"role": message.role, "content": message.content} for message in problem.messages],
+        "ability": problem.ability,
+        "reward_model": {"style": "rule", "ground_truth": problem.ground_truth},
+        "extra_info": {"split": "dummy", "index": index},
+    }
+
+
+def write_jsonl(problems: list[Problem], path: Path) -> None:
+    """Write problems in the schema, one JSON object per line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(row_of(problem, index), ensure_ascii=False) for index, problem in enumerate(problems))
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _rows(source: str) -> Iterator[Mapping[str, Any]]:
+    path = Path(source)
+    if path.suffix in (".jsonl", ".parquet"):
+        if not path.is_file():
+            raise DataError(f"{source} does not exist")
+        return _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
+    if path.exists():
+        raise DataError(f"{source} is neither a .jsonl nor a .parquet file")
+    return _dataset_rows(source)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, row {number}: not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: a row must be a JSON object")
+            yield row
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is not a parquet file: {error}") from None
+
+
+def _dataset_rows(source: str) -> Iterator[Mapping[str, Any]]:
+    import datasets
+
+    name, _, split = source.partition(":")
+    try:
+        yield from datasets.load_dataset(name, split=split or "train")
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
+        raise DataError(f"{source} is no file here, and no dataset that can be loaded: {error}") from error
+
+
+def _messages(value: Any, where: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where} must be a list of messages with 'role' and 'content', and not empty")
+    messages = []
+    for turn in value:
+        if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
+            raise DataError(f"{where}: every message needs 'role' and 'content'")
+        messages.append(Message(role=_text(turn["role"], where), content=str(turn["content"] or "")))
+    if not any(message.content.strip() for message in messages if message.role != "system"):
+        raise DataError(f"{where} is empty")
+    return tuple(messages)
+
+
+def _text(value: Any, where: str) -> str:
+    if value is None:
+        raise DataError(f"{where} is null")
+    if not isinstance(value, str):
+        raise DataError(f"{where} must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise DataError(f"{where} is empty")
+    return value

@@ -1,0 +1,63 @@
+"""Turns a problem's messages into token ids, once; from then on ids travel and text is never encoded again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prime.errors import DataError
+from prime.types import Message, Problem
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, ...]:
+    """Ids of the prompt, by the tokenizer's chat template where it has one, else of the contents joined by blank lines.
+
+    Example: the demo's template writes the contents alone, so `3+5+8=` becomes one id per character.
+    """
+    if tokenizer.chat_template:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tuple(tokenizer("\n\n".join(message.content for message in messages))["input_ids"])
+
+
+def encode_prompts(
+    tokenizer: Any, problems: Sequence[Problem], *, source: str, max_tokens: int, drop_long: bool
+) -> list[tuple[Problem, tuple[int, ...]]]:
+    """Problems with their prompt ids.
+
+    Raises:
+        DataError: a prompt encodes to nothing, is longer than `max_tokens` and may not be dropped, or none is left.
+    """
+    encoded = []
+    for number, problem in enumerate(problems, start=1):
+        ids = encode_prompt(tokenizer, problem.messages)
+        if not ids:
+            raise DataError(f"{source}, row {number}: the prompt of {problem.problem_id!r} encodes to no token")
+        if len(ids) > max_tokens:
+            if drop_long:
+                continue
+            raise DataError(
+                f"{source}, row {number}: the prompt of {problem.problem_id!r} has {len(ids)} tokens, over "
+                f"trainer.max_prompt_tokens = {max_tokens}; raise it, or set trainer.long_prompts = 'drop'"
+            )
+        encoded.append((problem, ids))
+    if not encoded:
+        raise DataError(f"{source}: no prompt has at most trainer.max_prompt_tokens = {max_tokens} tokens")
+    return encoded
+
+
+def step_ends(ids: Sequence[int], pieces: dict[int, str], tokenizer: Any, delimiter: str) -> list[int]:
+    """Positions of the tokens with which a step ends: those that complete `delimiter` in the running text.
+
+    `pieces` caches the text of single tokens between calls.
+    """
+    ends, running = [], ""
+    for position, token in enumerate(ids):
+        if token not in pieces:
+            pieces[token] = tokenizer.decode([token])
+        running += pieces[token]
+        if delimiter in running:
+            ends.append(position)
+            running = ""
+        else:
+            running = running[-len(delimiter) :]
+    return ends

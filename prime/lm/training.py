@@ -1,0 +1,64 @@
+"""The optimiser that policy, PRM and SFT share: gradients are accumulated by the caller, one call makes a step."""
+
+from typing import Any
+
+import torch
+
+from prime.errors import SettingsError
+from prime.lm.model import CausalLM
+
+# At or below this rate most updates are smaller than half a bf16 step of the weight, and are lost.
+_BF16_LOSES_UPDATES_BELOW = 1e-5
+
+
+class Optimiser:
+    """AdamW over fp32 master weights, with gradient clipping."""
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        *,
+        lr: float,
+        grad_clip: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Refuse to train what could not learn.
+
+        Raises:
+            SettingsError: master weights in bf16 or fp16 at a rate at which their updates would be lost.
+        """
+        coarse = {str(parameter.dtype) for parameter in lm.parameters if parameter.dtype != torch.float32}
+        if coarse and lr <= _BF16_LOSES_UPDATES_BELOW:
+            raise SettingsError(
+                f"master weights are {sorted(coarse)} at lr {lr}: updates at or below {_BF16_LOSES_UPDATES_BELOW} "
+                f"are lost in them; load the model in float32"
+            )
+        self._parameters = lm.parameters
+        self._grad_clip = grad_clip
+        self._adamw = torch.optim.AdamW(self._parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    def step(self, *, lr: float | None = None) -> float:
+        """Clip the accumulated gradient, update, and clear it; returns the norm before clipping.
+
+        Raises:
+            FloatingPointError: the gradient is not finite. Nothing was updated.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip))
+        if not torch.isfinite(torch.tensor(norm)):
+            self._adamw.zero_grad(set_to_none=True)
+            raise FloatingPointError(f"gradient norm is {norm}; the step was not taken")
+        if lr is not None:
+            for group in self._adamw.param_groups:
+                group["lr"] = lr
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """Moments and step counts, for a checkpoint."""
+        return self._adamw.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self._adamw.load_state_dict(state)

@@ -1,0 +1,28 @@
+"""One TOML file per run: a section for the run and one per service."""
+
+from pathlib import Path
+
+from prime.adapters.settings import RunSettings, Settings, load_settings
+from services.prm.settings import PrmSettings
+from services.rollout.settings import RolloutSettings
+from services.trainer.settings import TrainerSettings
+from services.verifier.settings import VerifierSettings
+
+
+class RunConfig(Settings):
+    """The whole file. Every service reads `[run]` and its own section."""
+
+    run: RunSettings
+    trainer: TrainerSettings
+    rollout: RolloutSettings = RolloutSettings()
+    prm: PrmSettings = PrmSettings()
+    verifier: VerifierSettings = VerifierSettings()
+
+
+def load_config(path: Path, overrides: list[str]) -> RunConfig:
+    """Read and check a run's settings, with what is wrong across sections.
+
+    Raises:
+        SettingsError: anything that does not fit; names the setting.
+    """
+    return load_settings(RunConfig, path, overrides)

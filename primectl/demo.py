@@ -1,0 +1,135 @@
+"""`primectl demo`: from nothing to a better policy and a PRM on the toy task `chain`, by the real services."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jobs.sft import SftSettings
+from prime.data.chain import draw_chains, problem_of, prompt_of, sft_texts, write_fresh_model
+from prime.data.problems import write_jsonl
+from prime.errors import EngineError
+from primectl.config import RunConfig, load_config
+from primectl.display import Display
+from primectl.sft import fine_tune
+from primectl.up import train_all, until_signal
+
+_LENGTH = 6
+_WRONG_SHARE = 0.22
+_NUM_TRAIN, _NUM_HELD_OUT = 4096, 512
+_SFT_STEPS, _SFT_BATCH = 400, 128
+_LAST_STEPS = 10
+
+
+def run_demo(*, engine: str, steps: int, folder: Path) -> int:
+    """Make data and model, fine-tune, run RL, report; the last line on stdout is one JSON object."""
+    started = time.monotonic()
+    display = Display()
+    run_path = _next_free(folder)
+    material = run_path / "material"
+    display.say(
+        f"Task: add {_LENGTH} digits modulo 10 step by step. The SFT data is wrong in {_WRONG_SHARE:.0%} of steps, "
+        f"so the SFT policy knows how but is careless.\nEverything goes to {run_path}."
+    )
+    _write_material(material)
+    fine_tune(
+        SftSettings(
+            model=material / "fresh",
+            data=material / "sft.jsonl",
+            output=material / "sft",
+            steps=_SFT_STEPS,
+            batch_size=_SFT_BATCH,
+            lr=3e-3,
+            final_lr_share=0.05,
+            token_budget=8192,
+        ),
+        display,
+    )
+    config = _config(run_path, material, engine=engine, steps=steps)
+    display.say("Starting Redis, verifier, PRM, rollout and trainer, each a process of its own ...")
+    asyncio.run(until_signal(train_all(config, display, resume=False, num_rollouts=1)))
+    report = _report(config, seconds=time.monotonic() - started)
+    _show(display, config, report)
+    print(json.dumps(report))
+    return 0
+
+
+def _next_free(folder: Path) -> Path:
+    number = 1
+    while (folder / f"demo-{number}").exists():
+        number += 1
+    return folder / f"demo-{number}"
+
+
+def _write_material(material: Path) -> None:
+    held_out = draw_chains(_NUM_HELD_OUT, length=_LENGTH, seed=1)
+    excluded = frozenset(map(prompt_of, held_out))
+    write_jsonl([problem_of(digits) for digits in held_out], material / "held_out.jsonl")
+    train = draw_chains(_NUM_TRAIN, length=_LENGTH, seed=2, exclude=excluded)
+    write_jsonl([problem_of(digits) for digits in train], material / "problems.jsonl")
+    texts = ((p, r) for p, r in sft_texts(length=_LENGTH, seed=3, wrong_share=_WRONG_SHARE) if p not in excluded)
+    with (material / "sft.jsonl").open("w") as file:
+        for prompt, response in islice(texts, _SFT_STEPS * _SFT_BATCH):
+            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
+    write_fresh_model(material / "fresh", seed=0)
+
+
+def _config(run_path: Path, material: Path, *, engine: str, steps: int) -> RunConfig:
+    with resources.as_file(resources.files("primectl") / "demo.toml") as file:
+        return load_config(
+            file,
+            [
+                f"run.name={run_path.name}",
+                f"run.folder={run_path.parent}",
+                f"run.model={material / 'sft'}",
+                f"rollout.engine={engine}",
+                f"trainer.steps={steps}",
+                f"trainer.problems={material / 'problems.jsonl'}",
+                f"trainer.evaluation.problems={material / 'held_out.jsonl'}",
+            ],
+        )
+
+
+def _report(config: RunConfig, *, seconds: float) -> dict[str, Any]:
+    lines = (config.run.path / "metrics.jsonl").read_text().splitlines()
+    metrics: list[Mapping[str, float]] = [json.loads(line) for line in lines]
+    accuracies = [row["eval/accuracy"] for row in metrics if "eval/accuracy" in row]
+    trained = [row for row in metrics if "prm/pair_accuracy" in row]
+    if not trained or len(accuracies) < 2:
+        raise EngineError(f"the run left no trained step in {config.run.path / 'metrics.jsonl'}; see its logs")
+    last = trained[-_LAST_STEPS:]
+    return {
+        "start_accuracy": round(accuracies[0], 4),
+        "end_accuracy": round(accuracies[-1], 4),
+        "steps": int(metrics[-1]["step"]),
+        "seconds": round(seconds, 1),
+        "prm_pair_accuracy": round(sum(row["prm/pair_accuracy"] for row in last) / len(last), 4),
+        "tokens_per_second": round(
+            sum(row["batch/response_tokens"] for row in trained) / sum(row["time/step_seconds"] for row in trained), 1
+        ),
+        "engine": config.rollout.engine,
+    }
+
+
+def _show(display: Display, config: RunConfig, report: Mapping[str, Any]) -> None:
+    table = Table(title=f"{_NUM_HELD_OUT} held-out chains of {_LENGTH} digits, sampled at temperature 1")
+    for heading in ("", "before RL", "after RL"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("accuracy", f"{report['start_accuracy']:.3f}", f"{report['end_accuracy']:.3f}")
+    table.add_row(f"PRM pair accuracy, last {_LAST_STEPS} steps", "0.500", f"{report['prm_pair_accuracy']:.3f}")
+    display.console.print(table)
+    checkpoint = config.run.path / "checkpoints" / f"step_{report['steps']}"
+    for kind, path in (
+        ("policy", checkpoint / "policy"),
+        ("PRM", checkpoint / "prm"),
+        ("metrics", config.run.path / "metrics.jsonl"),
+        ("rollouts with token rewards", config.run.path / "rollouts"),
+        ("logs", config.run.path / "logs"),
+    ):
+        display.say(f"{kind}: {path}")

@@ -1,0 +1,172 @@
+"""`primectl`: parses first and imports late, so that `--help` loads neither torch nor any service."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prime import __version__
+from prime.errors import PrimeError
+
+_CONFIG_HELP = "the run's TOML file; section.key=value after it overrides single settings"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a failure that we foresee is one message and exit code 1."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        sys.exit(parsed.run(parsed))
+    except PrimeError as error:
+        print(f"primectl: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("primectl: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="primectl", description="PRIME: online RL with implicit process rewards, as services."
+    )
+    parser.add_argument("--version", action="version", version=f"primectl {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(commands, "demo", _demo, "SFT, then PRIME with all services, on a toy task; about ten minutes")
+    demo.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    demo.add_argument("--steps", type=int, default=40, help="RL steps (default 40)")
+    demo.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
+
+    for name, text in (
+        ("up", "start all services of a run on this machine and train"),
+        ("train", "the same as up, on the problems given"),
+    ):
+        up = _command(commands, name, _up, text)
+        _add_config(up)
+        up.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+        up.add_argument("--rollouts", type=int, default=1, metavar="N", help="rollout replicas (default 1)")
+        if name == "train":
+            up.add_argument("--problems", metavar="FILE", help="sets trainer.problems")
+            up.add_argument("--model", metavar="FOLDER", help="sets run.model")
+
+    sft = _command(commands, "sft", _sft, "supervised fine-tuning of a checkpoint on prompts with responses")
+    sft.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
+    sft.add_argument("overrides", nargs="*", metavar="key=value")
+    sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+    status = _command(commands, "status", _status, "where a run stands")
+    status.add_argument("run", type=Path, help="the run folder, e.g. runs/demo-1")
+
+    _command(commands, "doctor", _doctor, "what this machine has and lacks")
+
+    make_model = _command(commands, "tiny-model", _tiny_model, "write a small untrained model, to try things with")
+    make_model.add_argument("output", type=Path, help="the folder to write")
+    make_model.add_argument("--seed", type=int, default=0)
+
+    for name in ("rollout", "prm", "verifier", "trainer"):
+        service = _command(commands, name, _service, f"run the {name} service alone")
+        _add_config(service)
+        service.set_defaults(service=name)
+        if name == "trainer":
+            service.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help=_CONFIG_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from primectl.demo import run_demo
+
+    return run_demo(engine=arguments.engine, steps=arguments.steps, folder=arguments.folder)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from primectl.config import load_config
+    from primectl.up import run_up
+
+    overrides = list(arguments.overrides)
+    if getattr(arguments, "problems", None):
+        overrides.append(f"trainer.problems={arguments.problems}")
+    if getattr(arguments, "model", None):
+        overrides.append(f"run.model={arguments.model}")
+    config = load_config(arguments.config, overrides)
+    if arguments.dry_run:
+        print(config.model_dump_json(indent=2))
+        return 0
+    return run_up(config, resume=arguments.resume, num_rollouts=arguments.rollouts)
+
+
+def _sft(arguments: argparse.Namespace) -> int:
+    from jobs.sft import SftSettings
+    from prime.adapters.settings import load_settings
+
+    settings = load_settings(SftSettings, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(settings.model_dump_json(indent=2))
+        return 0
+    from primectl.sft import run_sft_command
+
+    return run_sft_command(settings)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from primectl.status import show_status
+
+    return show_status(arguments.run)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from primectl.doctor import examine
+
+    return examine()
+
+
+def _tiny_model(arguments: argparse.Namespace) -> int:
+    from prime.data.tiny import write_tiny_model
+
+    write_tiny_model(arguments.output, seed=arguments.seed)
+    print(f"{arguments.output}: an untrained model that reads any text byte by byte")
+    return 0
+
+
+def _service(arguments: argparse.Namespace) -> int:
+    from prime.adapters.settings import read_token
+    from primectl.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(config.model_dump_json(indent=2))
+        return 0
+    token = read_token(config.run.token_file)
+    match arguments.service:
+        case "rollout":
+            from services.rollout.main import main as rollout
+
+            rollout(config.run, config.rollout, token)
+        case "prm":
+            from services.prm.main import main as prm
+
+            prm(config.run, config.prm, token)
+        case "verifier":
+            from services.verifier.main import main as verifier
+
+            verifier(config.run, config.verifier, token)
+        case "trainer":
+            from services.trainer.main import main as trainer
+
+            trainer(config.run, config.trainer, token, resume=arguments.resume)
+    return 0

@@ -1,0 +1,52 @@
+"""What can be known to be wrong before anything is started or written: said at once, in one message."""
+
+from prime.adapters.redis_queue import RedisQueue
+from prime.data.problems import load_problems
+from prime.data.prompts import encode_prompts
+from prime.errors import CheckpointError, SettingsError, TokenizerMismatch
+from prime.lm.model import load_tokenizer, tokenizer_fingerprint
+from primectl.config import RunConfig
+
+
+def check_inputs(config: RunConfig, *, resume: bool) -> None:
+    """Models, tokenizers, problems and the run folder.
+
+    Raises:
+        PrimeError: the first thing that is wrong; nothing was written.
+    """
+    tokenizer = load_tokenizer(config.run.model)
+    for name, folder in (("prm.model", config.prm.model), ("prm.reference", config.prm.reference)):
+        if folder is not None and tokenizer_fingerprint(load_tokenizer(folder)) != tokenizer_fingerprint(tokenizer):
+            raise TokenizerMismatch(
+                f"{name} = {folder} has another tokenizer than the policy's run.model = {config.run.model}; "
+                f"policy, PRM and reference must read text as the same tokens"
+            )
+    for source in filter(None, (config.trainer.problems, config.trainer.evaluation.problems)):
+        encode_prompts(
+            tokenizer,
+            load_problems(source),
+            source=source,
+            max_tokens=config.trainer.max_prompt_tokens,
+            drop_long=config.trainer.long_prompts == "drop",
+        )
+    longest = config.trainer.max_prompt_tokens + config.trainer.sampling.max_tokens
+    if longest > config.rollout.max_context:
+        raise SettingsError(
+            f"trainer.max_prompt_tokens + trainer.sampling.max_tokens = {longest} exceed "
+            f"rollout.max_context = {config.rollout.max_context}"
+        )
+    if config.prm.reference_mode == "policy" and config.trainer.sampling.temperature != 1.0:
+        raise SettingsError(
+            "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the policy's log-probs carry it"
+        )
+    if (config.run.path / "metrics.jsonl").is_file() and not resume:
+        raise CheckpointError(f"{config.run.path} already holds steps of this run; give --resume, or another run.name")
+    if resume and not (config.run.path / "run.json").is_file():
+        raise CheckpointError(f"--resume: {config.run.path} holds no run; check run.name and run.folder")
+
+
+async def check_redis(config: RunConfig) -> None:
+    """Raises PeerUnavailable when a Redis was named and does not answer."""
+    if config.run.redis_url:
+        async with RedisQueue(config.run.redis_url, run=config.run.name, consumer="preflight"):
+            pass

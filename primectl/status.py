@@ -1,0 +1,43 @@
+"""`primectl status`: asks the trainer, or reads what it left."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from prime.adapters.grpc_clients import GrpcTrainer
+from prime.adapters.settings import read_token
+from prime.errors import CheckpointError, PeerUnavailable
+from prime.types import TrainerStatus
+from primectl.display import Display, note_of
+
+_SECONDS = 2.0
+
+
+def show_status(folder: Path) -> int:
+    """One line for a live run, the last metrics of one that is not.
+
+    Raises:
+        CheckpointError: the folder holds no run.
+    """
+    settings_file = folder / "settings.json"
+    if not settings_file.is_file():
+        raise CheckpointError(f"{folder} holds no run: it has no settings.json")
+    settings = json.loads(settings_file.read_text())
+    display = Display()
+    try:
+        status = asyncio.run(_ask(settings["trainer"]["listen"], read_token(folder / "token")))
+        display.say(f"{status.run}: step {status.step}/{status.total_steps}  {note_of(status)}")
+    except PeerUnavailable:
+        metrics = folder / "metrics.jsonl"
+        last = metrics.read_text().splitlines()[-1] if metrics.is_file() else "{}"
+        display.say(f"{settings['run']['name']}: not running; last metrics:")
+        display.console.print_json(last)
+    return 0
+
+
+async def _ask(address: str, token: str) -> TrainerStatus:
+    trainer = GrpcTrainer(address, token, _SECONDS)
+    try:
+        return await trainer.status()
+    finally:
+        await trainer.close()

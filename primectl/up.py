@@ -1,0 +1,53 @@
+"""`primectl up` and `primectl train`: all services of a run on this machine, watched from one terminal."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from prime.errors import SettingsError
+from prime.types import TrainerStatus
+from primectl.config import RunConfig
+from primectl.display import Display, note_of
+from primectl.preflight import check_inputs
+from primectl.stack import local_stack
+
+
+def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
+    """Check the input, start everything, train, stop everything; 0 when the run came to its end."""
+    if num_rollouts < 1:
+        raise SettingsError(f"--rollouts {num_rollouts}: at least one replica is needed")
+    display = Display()
+    check_inputs(config, resume=resume)
+    display.say(f"run {config.run.name} in {config.run.path}: starting the services (logs in {config.run.path}/logs)")
+    started = time.monotonic()
+    asyncio.run(until_signal(train_all(config, display, resume=resume, num_rollouts=num_rollouts)))
+    display.say(f"finished in {time.monotonic() - started:.0f} s; artefacts:")
+    for kind in ("policy", "prm"):
+        folder = config.run.path / "checkpoints" / f"step_{config.trainer.steps}" / kind
+        if folder.is_dir():
+            display.say(f"  {kind:<8}{folder}")
+    display.say(f"  metrics {config.run.path / 'metrics.jsonl'}")
+    return 0
+
+
+async def train_all(config: RunConfig, display: Display, *, resume: bool, num_rollouts: int) -> TrainerStatus | None:
+    """Run the stack until the trainer ends; returns its last status."""
+    status = None
+    async with local_stack(config, num_rollouts=num_rollouts) as stack:
+        with display.bar("RL", config.trainer.steps) as bar:
+            async for status in stack.train(resume=resume):
+                bar.update(status.step, note_of(status))
+    return status
+
+
+async def until_signal(work: Coroutine[Any, Any, object]) -> None:
+    """Await `work`; SIGINT and SIGTERM cancel it, so that what it started is stopped in good order."""
+    task = asyncio.ensure_future(work)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

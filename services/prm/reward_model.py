@@ -1,0 +1,167 @@
+"""The implicit PRM: a trainable causal LM against a reference. The one file of this service that holds weights.
+
+Token reward: `beta * (log pi_prm - log pi_ref)` (PRIME eq. 3). Learning: the sum of a response's token rewards is
+the logit of its outcome (CE), or orders it within its group (DPO).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prime.errors import InvalidInput, TokenizerMismatch
+from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state
+from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
+from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
+from prime.lm.training import Optimiser
+from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
+from prime.types import PrmGroup, PrmMetrics
+from services.prm.settings import PrmSettings
+
+MODEL_FOLDER, STATE_FOLDER = "prm", "prm_state"
+
+
+class ImplicitPrm:
+    """Weights, reference and optimiser. Not safe for concurrent use: `reward.py` lets one call in at a time."""
+
+    def __init__(self, settings: PrmSettings, *, start: Path) -> None:
+        """Load the PRM from `settings.model` or `start`, and its reference.
+
+        Raises:
+            CheckpointError: a folder holds no model.
+            TokenizerMismatch: PRM and reference do not share a tokenizer.
+        """
+        self._settings = settings
+        self._start = settings.model or start
+        self._tokenizer = load_tokenizer(self._start)
+        self.fingerprint = tokenizer_fingerprint(self._tokenizer)
+        device = pick_device(settings.device)
+        self._lm = CausalLM(self._start, device=device)
+        self._optimiser = self._fresh_optimiser()
+        self._reference: CausalLM | None = None
+        self.reference_id = "policy"
+        if settings.reference_mode == "freeze":
+            folder = settings.reference or self._start
+            if tokenizer_fingerprint(load_tokenizer(folder)) != self.fingerprint:
+                raise TokenizerMismatch(f"PRM {self._start} and reference {folder} do not share one tokenizer")
+            self._reference = CausalLM(folder, device=device)
+            self.reference_id = self._reference.digest()
+        self.beta = settings.beta
+        self.version = 0
+
+    def score(self, groups: Sequence[PrmGroup]) -> list[list[float]]:
+        """Token rewards of every sample, rows of all groups in order.
+
+        Raises:
+            InvalidInput: the policy is the reference and its log-probs are missing.
+        """
+        rows = _rows(groups)
+        ours = self._lm.score_rows(rows, token_budget=self._settings.token_budget)
+        references = self._references(groups)
+        return [(self.beta * (own - theirs)).tolist() for own, theirs in zip(ours, references, strict=True)]
+
+    def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        """Take `mini_batches` optimiser steps towards the outcomes.
+
+        Loss and pair accuracy are those of the PRM as it came in, over the whole batch.
+
+        Raises:
+            InvalidInput: not one outcome in [0, 1] per sample.
+        """
+        rows = _rows(groups)
+        outcomes_B = torch.tensor(outcomes, dtype=torch.float32)
+        if len(outcomes) != len(rows) or not bool(((outcomes_B >= 0) & (outcomes_B <= 1)).all()):
+            raise InvalidInput(f"{len(rows)} samples need one outcome in [0, 1] each; got {len(outcomes)}")
+        group_B = _group_numbers(groups)
+        references = self._references(groups)
+        logits_B = self._logits(rows, references)
+        loss = self._batch_loss(logits_B, outcomes_B, group_B)
+        norms: list[float] = []
+        for part_B in _whole_group_parts(group_B, self._settings.mini_batches):
+            part_rows = [rows[number] for number in part_B.tolist()]
+            part_references = [references[number] for number in part_B.tolist()]
+            # Before the first step the weights are those that gave `logits_B`.
+            before_B = self._logits(part_rows, part_references) if norms else logits_B[part_B]
+            norms.append(self._step(part_rows, before_B, outcomes_B[part_B], group_B[part_B]))
+        self.version += 1
+        return PrmMetrics(
+            prm_version=self.version,
+            loss=float(loss),
+            grad_norm=sum(norms) / len(norms),
+            pair_accuracy=pair_accuracy(logits_B, outcomes_B, group_B),
+            mean_logit=float(logits_B.mean()),
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Write the Hugging Face folder and the training state under `folder`; returns the former."""
+        save_model(self._lm, self._tokenizer, folder / MODEL_FOLDER)
+        save_training_state(self._optimiser, {"version": self.version}, folder / STATE_FOLDER)
+        return folder / MODEL_FOLDER
+
+    def restore(self, folder: Path | None) -> None:
+        """Go back to what `save` wrote under `folder`; None: to the start.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        load_weights(self._lm, self._start if folder is None else folder / MODEL_FOLDER)
+        self._optimiser = self._fresh_optimiser()
+        self.version = 0
+        if folder is not None:
+            self.version = int(load_training_state(self._optimiser, folder / STATE_FOLDER)["version"])
+
+    def _fresh_optimiser(self) -> Optimiser:
+        return Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
+
+    def _step(self, rows: Sequence[TokenRow], logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> float:
+        """One optimiser step whose gradient does not depend on how rows fall into packs.
+
+        The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
+        logits is taken first, over the whole mini-batch, and then carried through each pack.
+        """
+        logits_B = logits_B.detach().requires_grad_()
+        (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
+        for numbers in plan_packs(rows, token_budget=self._settings.token_budget):
+            pack = build_pack(rows, numbers)
+            by_row = split_rows(self._lm.logprobs(pack).logprobs_N, pack)
+            logits = torch.stack([by_row[number].sum() for number in pack.rows])
+            (self.beta * logits @ towards_logits_B[list(pack.rows)].to(logits.device)).backward()  # type: ignore[no-untyped-call]
+        return self._optimiser.step()
+
+    def _logits(self, rows: Sequence[TokenRow], references: Sequence[Tensor]) -> Tensor:
+        ours = self._lm.score_rows(rows, token_budget=self._settings.token_budget)
+        return torch.stack(
+            [self.beta * (own - reference).sum() for own, reference in zip(ours, references, strict=True)]
+        )
+
+    def _batch_loss(self, logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> Tensor:
+        if self._settings.loss == "dpo":
+            return pairwise_dpo(logits_B, outcomes_B, group_B)
+        return cross_entropy(logits_B, outcomes_B) / len(outcomes_B)
+
+    def _references(self, groups: Sequence[PrmGroup]) -> list[Tensor]:
+        if self._reference is not None:
+            return self._reference.score_rows(_rows(groups), token_budget=self._settings.token_budget)
+        bare = [group.group_id for group in groups if not group.reference_logprobs]
+        if bare:
+            raise InvalidInput(
+                f"prm.reference_mode is 'policy', so every group must bring its log-probs; {bare[0]!r} has none"
+            )
+        return [torch.tensor(row) for group in groups for row in group.reference_logprobs]
+
+
+def _rows(groups: Sequence[PrmGroup]) -> list[TokenRow]:
+    return [
+        TokenRow(prompt_ids=group.prompt_ids, response_ids=response) for group in groups for response in group.responses
+    ]
+
+
+def _group_numbers(groups: Sequence[PrmGroup]) -> Tensor:
+    return torch.tensor([number for number, group in enumerate(groups) for _ in group.responses])
+
+
+def _whole_group_parts(group_B: Tensor, count: int) -> list[Tensor]:
+    """Row numbers of up to `count` parts of about equally many groups, none split."""
+    groups = torch.unique(group_B)
+    return [torch.isin(group_B, part).nonzero().squeeze(1) for part in torch.chunk(groups, count)]

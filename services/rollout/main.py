@@ -1,0 +1,84 @@
+"""Wires a rollout replica and runs it."""
+
+import asyncio
+import os
+import socket
+
+from prime.adapters.redis_queue import RedisQueue
+from prime.adapters.service import Service, serve
+from prime.adapters.settings import RunSettings
+from prime.adapters.telemetry import Meters, configure_logging
+from prime.errors import SettingsError
+from prime.lm.model import load_tokenizer, tokenizer_fingerprint
+from prime.v1 import rollout_pb2_grpc
+from services.rollout.loop import Engine, RolloutWorker
+from services.rollout.rpc import RolloutServicer
+from services.rollout.settings import RolloutSettings
+
+
+def main(run: RunSettings, settings: RolloutSettings, token: str) -> None:
+    """Serve until stopped, or until the engine breaks."""
+    configure_logging("rollout")
+    asyncio.run(_run(run, settings, token))
+
+
+async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
+    if not run.redis_url:
+        raise SettingsError("run.redis_url is empty: give the URL of the Redis that trainer and rollout share")
+    fingerprint = tokenizer_fingerprint(load_tokenizer(run.model))
+    consumer = f"{socket.gethostname()}-{os.getpid()}"
+    async with RedisQueue(
+        run.redis_url, run=run.name, consumer=consumer, lease_seconds=settings.lease_seconds
+    ) as queue:
+        engine = _build_engine(run, settings)
+        await engine.start()
+        worker = RolloutWorker(
+            queue=queue,
+            engine=engine,
+            max_groups=settings.max_groups,
+            lease_seconds=settings.lease_seconds,
+            max_context=settings.max_context,
+        )
+        await serve(
+            Service(
+                name="prime.v1.RolloutService",
+                settings=settings,
+                token=token,
+                meters=_meters(worker, fingerprint),
+                add_servicers=lambda server: rollout_pb2_grpc.add_RolloutServiceServicer_to_server(
+                    RolloutServicer(worker, fingerprint), server
+                ),
+                is_ready=lambda: worker.is_ready,
+                jobs=(worker.run,),
+                close=engine.close,
+            )
+        )
+
+
+def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
+    if settings.engine == "vllm":
+        # Imported here: neither engine's library is needed for the other.
+        from services.rollout.vllm_engine import VllmEngine
+
+        return VllmEngine(
+            model=run.model,
+            dtype=settings.dtype,
+            max_context=settings.max_context,
+            max_groups=settings.max_groups,
+            kv_cache_gib=settings.kv_cache_gib,
+        )
+    from services.rollout.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model=run.model, device=settings.device, dtype=settings.dtype)
+
+
+def _meters(worker: RolloutWorker, fingerprint: str) -> Meters:
+    meters = Meters()
+    for name, text, read in (
+        ("prime_rollout_version", "Policy version in use.", lambda: worker.status(fingerprint).version),
+        ("prime_rollout_tokens", "Tokens sampled.", lambda: worker.status(fingerprint).tokens_generated),
+        ("prime_rollout_groups", "Groups delivered.", lambda: worker.status(fingerprint).groups_delivered),
+        ("prime_rollout_in_flight", "Groups being sampled.", lambda: worker.status(fingerprint).groups_in_flight),
+    ):
+        meters.gauge(name, text).set_function(read)
+    return meters

@@ -1,0 +1,291 @@
+"""The rollout engine on vLLM: continuous batching, weights exchanged under requests in flight.
+
+Weights come only from pushes. The engine starts with random ones, so nothing can go on answering with what lay in the
+model folder, and it refuses to sample before the first push.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from prime.errors import EngineError, PrimeError, WeightPushError
+from prime.lm.model import load_tokenizer, stop_token_ids
+from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, TensorSpec, VersionSpan
+from services.rollout.vllm_weights import BACKEND, SharedWeights
+
+_SEQUENCES_PER_GROUP = 8
+_MOST_SEQUENCES = 512
+_UNTIED = {"tie_word_embeddings": False}
+"""On CPU a tied head computes from a packed copy that an update of the embedding does not renew. A head of its own is
+packed anew by every push, and pushes always name it."""
+
+
+class VllmEngine:
+    """Implements `Engine` (loop.py) on `AsyncLLM`; vLLM runs in processes of its own, started by `start`."""
+
+    name = "vllm"
+    continuous = True
+
+    def __init__(
+        self,
+        *,
+        model: Path,
+        dtype: str = "float32",
+        max_context: int,
+        max_groups: int,
+        kv_cache_gib: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """`model` is a local Hugging Face folder: its configuration and tokenizer are used, its weights are not.
+
+        `kv_cache_gib` counts on CPU only; on a GPU vLLM takes what is free.
+        """
+        self._model = model
+        self._dtype = dtype
+        self._max_context = max_context
+        self._max_groups = max_groups
+        self._kv_cache_gib = kv_cache_gib
+        self._seed = seed
+        self._llm: Any = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._stop_ids: tuple[int, ...] = ()
+        self._version: int | None = None
+        self._broken = ""
+        self._push_lock = asyncio.Lock()
+        self._request_numbers = itertools.count()
+
+    async def start(self) -> None:
+        """Start vLLM's processes; takes half a minute and does not block the event loop.
+
+        Raises:
+            CheckpointError: the folder holds no model or no tokenizer.
+            EngineError: vLLM cannot serve the model.
+        """
+        from vllm import SamplingParams
+
+        self._stop_ids = stop_token_ids(self._model, load_tokenizer(self._model))
+        with _engine_errors(f"starting on {self._model}"):
+            self._shapes = _pushed_shapes(self._model)
+            self._llm = await asyncio.to_thread(self._build)
+        # Some models fail only when they first compute, and vLLM compiles a little then: better here than in a push.
+        params = SamplingParams(max_tokens=2, logprobs=0, prompt_logprobs=0, detokenize=False)
+        try:
+            await self._run("warm-up", (0, 0), params)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[RolloutGroup]:
+        """Groups in the order in which they finish.
+
+        Raises:
+            EngineError: vLLM broke, holds no pushed weights, or a push failed half-way.
+        """
+        self._require_weights()
+        tasks = [asyncio.create_task(self._sample(request)) for request in requests]
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:
+            # vLLM drops the requests whose consumers are cancelled.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
+        """Exchange the weights; requests in flight wait and go on under the new ones.
+
+        Once begun, it runs to its end even if the caller is cancelled: half-exchanged weights are of no use.
+
+        Raises:
+            WeightPushError: the tensors are not those of this model; nothing was changed.
+            EngineError: vLLM broke.
+        """
+        self._require_started()
+        self._check_complete(version, [spec for spec, _ in tensors])
+        return await asyncio.shield(asyncio.create_task(self._exchange(version, tensors)))
+
+    async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-prob of each token after the first, under the weights in use, at temperature 1.
+
+        Raises:
+            EngineError: vLLM broke, or there is no room for one token after `ids`.
+        """
+        from vllm import SamplingParams
+
+        self._require_weights()
+        # vLLM never answers prompt log-probs from its prefix cache. One token has to be generated; it is dropped.
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        output = await self._run("probe", ids, params)
+        return tuple(by_id[token].logprob for token, by_id in zip(ids[1:], output.prompt_logprobs[1:], strict=True))
+
+    async def close(self) -> None:
+        """End vLLM's processes."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+    def _build(self) -> Any:
+        from vllm import AsyncEngineArgs, envs
+        from vllm.config import WeightTransferConfig
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        # Forking a process that runs gRPC's threads can hang the child.
+        envs.VLLM_WORKER_MULTIPROC_METHOD = "spawn"
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(self._model),
+                dtype=self._dtype,
+                seed=self._seed,
+                max_model_len=self._max_context,
+                max_num_seqs=min(_SEQUENCES_PER_GROUP * self._max_groups, _MOST_SEQUENCES),
+                load_format="dummy",
+                hf_overrides=_UNTIED,
+                skip_tokenizer_init=True,
+                generation_config="vllm",  # no sampling defaults or end tokens from the model folder
+                logprobs_mode="processed_logprobs",
+                weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+                disable_log_stats=True,
+                **_platform_arguments(self._kv_cache_gib),
+            )
+        )
+
+    async def _sample(self, request: RolloutRequest) -> RolloutGroup:
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            n=request.num_samples,
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            max_tokens=request.sampling.max_tokens,
+            # vLLM gives sample i the seed + i: spread, so that neighbouring seeds share no sample's stream.
+            seed=random.Random(request.seed).getrandbits(62),
+            stop_token_ids=list(self._stop_ids),
+            logprobs=0,  # the sampled token's only
+            detokenize=False,
+        )
+        output = await self._run(request.group_id, request.prompt_ids, params)
+        return RolloutGroup(
+            group_id=request.group_id,
+            problem_id=request.problem_id,
+            attempt=request.attempt,
+            prompt_ids=request.prompt_ids,
+            samples=tuple(_sample_of(request.group_id, completion) for completion in output.outputs),
+        )
+
+    async def _run(self, label: str, ids: Sequence[int], params: Any) -> Any:
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        prompt = tokens_input(list(ids))
+        # A group may come twice, after a lost lease; vLLM wants every request to have a name of its own.
+        name = f"{label}#{next(self._request_numbers)}"
+        with _engine_errors(f"sampling {label!r}"):
+            (output,) = [output async for output in self._llm.generate(prompt, params, name)]
+        self._require_started()  # what was sampled across a push that failed half-way is worth nothing
+        return output
+
+    async def _exchange(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
+        async with self._push_lock:
+            self._require_started()  # the push before this one may have failed
+            with _engine_errors(f"taking the weights of version {version}"):
+                shared = await asyncio.to_thread(SharedWeights, tensors)
+                with contextlib.closing(shared):
+                    seconds = await self._swap(version, shared)
+            self._version = version
+        return seconds
+
+    async def _swap(self, version: int, shared: SharedWeights) -> float:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        started = time.perf_counter()
+        try:
+            # Also drops every cached key and value: nothing that old weights computed is read under the new ones.
+            # What is in flight keeps its tokens and is read in again.
+            await self._llm.pause_generation(mode="keep")
+            await self._llm.start_weight_update()
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info=shared.update_info()))
+            await self._llm.finish_weight_update(str(version))
+        except BaseException:
+            self._broken = f"the push of version {version} failed half-way; restart this replica"
+            raise
+        finally:
+            await self._llm.resume_generation()
+        return time.perf_counter() - started
+
+    def _check_complete(self, version: int, specs: Sequence[TensorSpec]) -> None:
+        pushed = {spec.name: spec.shape for spec in specs}
+        wrong = sorted(
+            name for name in self._shapes.keys() | pushed.keys() if self._shapes.get(name) != pushed.get(name)
+        )
+        if wrong:
+            name = wrong[0]
+            raise WeightPushError(
+                f"push of version {version}: {len(wrong)} tensors are not those of {self._model}, first {name!r}: "
+                f"pushed {pushed.get(name, 'not at all')}, the model has {self._shapes.get(name, 'none')}; "
+                "trainer and rollout must be given the same model, and a tied head must be pushed by name too"
+            )
+
+    def _require_started(self) -> None:
+        if self._broken:
+            raise EngineError(self._broken)
+        if self._llm is None:
+            raise EngineError("the vllm engine is not running; call start() first")
+
+    def _require_weights(self) -> None:
+        self._require_started()
+        if self._version is None:
+            raise EngineError("the vllm engine holds no weights yet; the trainer pushes them when it starts")
+
+
+def _platform_arguments(kv_cache_gib: float) -> dict[str, Any]:
+    """All that differs between CPU and GPU."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        # Compiling takes minutes there, and by default the cache takes most of the machine's memory.
+        return {"enforce_eager": True, "kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
+    return {}
+
+
+def _pushed_shapes(model: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a push has to bring, the output head always among them."""
+    config = AutoConfig.from_pretrained(model, local_files_only=True, **_UNTIED)
+    with torch.device("meta"):
+        module = AutoModelForCausalLM.from_config(config)
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _sample_of(group_id: str, completion: Any) -> Sample:
+    if completion.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vLLM ended a sample of group {group_id!r} with {completion.finish_reason!r}")
+    if completion.weight_versions is None:
+        raise EngineError("this vLLM does not tell which weights sampled a token; install the version that is pinned")
+    ids = tuple(completion.token_ids)  # with the end token, where one was sampled
+    return Sample(
+        response_ids=ids,
+        logprobs=tuple(by_id[token].logprob for token, by_id in zip(ids, completion.logprobs, strict=True)),
+        spans=tuple(
+            VersionSpan(version=int(span.version), length=span.end - span.start) for span in completion.weight_versions
+        ),
+        finish_reason=FinishReason(completion.finish_reason),
+    )
+
+
+@contextlib.contextmanager
+def _engine_errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except PrimeError:
+        raise
+    except Exception as error:  # failed calls into vLLM's processes arrive as plain `Exception`
+        raise EngineError(f"vLLM failed while {doing}: {error}") from error

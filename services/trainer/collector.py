@@ -1,0 +1,280 @@
+"""Fills a batch: asks for groups, takes them, grades them, and keeps those that carry signal.
+
+Every request is derived from its ticket, a running number: which problem, which attempt, which seed. So the state to
+checkpoint is the next ticket and the open ones, and a resumed run asks for exactly what an uninterrupted one would.
+"""
+
+import hashlib
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from prime.errors import PeerUnavailable
+from prime.maths.filtering import in_band
+from prime.ports import RolloutQueue, Verifier
+from prime.types import (
+    GradedGroup,
+    GradeItem,
+    Problem,
+    RolloutFailure,
+    RolloutGroup,
+    RolloutRequest,
+    SamplingParams,
+    Verdict,
+)
+from services.trainer.settings import TrainerSettings
+
+_log = structlog.get_logger()
+_POLL_S = 0.5
+_TAKE_LIMIT = 64
+# How fast the estimate of the kept share follows: it only sets how many prompts a round asks for.
+_KEPT_SHARE_MEMORY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A running number and how often its problem was asked under it: `Ticket(number=12, attempt=0)`."""
+
+    number: int
+    attempt: int
+
+
+@dataclass(slots=True, kw_only=True)
+class CollectorState:
+    """What a checkpoint keeps."""
+
+    next_number: int = 0
+    kept_share: float = 1.0
+    unfinished: list[Ticket] = field(default_factory=list)
+    """Asked for and neither used nor dropped; asked again first after a resume."""
+
+
+class ProblemSequence:
+    """All problems in a fresh random order per epoch, addressed by ticket number; no state but the seed."""
+
+    def __init__(self, problems: Sequence[tuple[Problem, tuple[int, ...]]], *, seed: int) -> None:
+        self._problems = problems
+        self._seed = seed
+        self._epoch_order: tuple[int, list[int]] = (-1, [])
+
+    def __getitem__(self, number: int) -> tuple[Problem, tuple[int, ...]]:
+        """The problem of a ticket and its prompt ids."""
+        epoch, place = divmod(number, len(self._problems))
+        if self._epoch_order[0] != epoch:
+            keyed = sorted(range(len(self._problems)), key=lambda index: stable_hash(self._seed, "order", epoch, index))
+            self._epoch_order = (epoch, keyed)
+        return self._problems[self._epoch_order[1][place]]
+
+
+class GroupCollector:
+    """Owns everything between "we need a batch" and "here are graded groups"."""
+
+    def __init__(
+        self,
+        *,
+        queue: RolloutQueue,
+        verifier: Verifier,
+        problems: ProblemSequence,
+        tokenizer: Any,
+        settings: TrainerSettings,
+        seed: int,
+        state: CollectorState,
+    ) -> None:
+        self._queue = queue
+        self._verifier = verifier
+        self._problems = problems
+        self._tokenizer = tokenizer
+        self._sampling = SamplingParams(**settings.sampling.model_dump())
+        self._batch_size = settings.prompts_per_step
+        self._num_samples = settings.samples_per_prompt
+        self._filter = settings.filter
+        self._max_lag = settings.max_lag
+        self._stall_s = settings.peers.stall_seconds
+        self._seed = seed
+        self._next_number = state.next_number
+        self._kept_share = state.kept_share
+        self._to_ask_again = list(state.unfinished)
+        self._open: dict[str, Ticket] = {}
+        self._ready: dict[Ticket, GradedGroup] = {}
+        self.counts: Counter[str] = Counter()
+        self.scores: list[float] = []
+        """Mean score of every group graded since `begin_step`, kept or not."""
+
+    @property
+    def state(self) -> CollectorState:
+        """For a checkpoint taken between two steps."""
+        unfinished = [*self._to_ask_again, *self._open.values(), *self._ready]
+        return CollectorState(
+            next_number=self._next_number,
+            kept_share=self._kept_share,
+            unfinished=sorted(unfinished, key=_ticket_order),
+        )
+
+    def begin_step(self) -> None:
+        """Start this step's counts anew."""
+        self.counts.clear()
+        self.scores.clear()
+
+    async def discard_leftovers(self) -> int:
+        """Drop what an earlier life of this run left in the queue; the checkpoint's tickets ask for it again."""
+        return await self._queue.discard_all()
+
+    async def fill(self, version: int) -> list[GradedGroup]:
+        """A batch of `prompts_per_step` kept groups in ticket order, or fewer after `max_rounds` rounds.
+
+        In strict mode (`max_lag` 0) every round is waited for to its end, so that which groups make the batch does
+        not depend on the order of arrival.
+
+        Raises:
+            PeerUnavailable: requests are open and nothing arrived for `stall_seconds`.
+        """
+        self._drop_stale(version)
+        for _ in range(self._filter.max_rounds):
+            missing = self._batch_size - len(self._ready)
+            if missing <= 0:
+                break
+            await self._ask(self._round_size(missing) - len(self._open), version)
+            await self._take_until(version, enough=self._batch_size)
+            self.counts["rounds"] += 1
+        return self._use_oldest()
+
+    async def prefetch(self, version: int) -> None:
+        """Ask for the next batch now, so that it is sampled while this one is learnt from."""
+        missing = self._batch_size - len(self._ready)
+        await self._ask(self._round_size(max(missing, 0)) - len(self._open), version)
+
+    def _round_size(self, missing: int) -> int:
+        share = max(self._kept_share, 1.0 / self._filter.max_oversample)
+        return math.ceil(missing / share)
+
+    async def _ask(self, count: int, version: int) -> None:
+        if count <= 0:
+            return
+        waiting = sorted(self._to_ask_again, key=_ticket_order)
+        tickets, self._to_ask_again = waiting[:count], waiting[count:]
+        while len(tickets) < count:
+            tickets.append(Ticket(number=self._next_number, attempt=0))
+            self._next_number += 1
+        requests = [self._request(ticket, version) for ticket in tickets]
+        self._open |= {request.group_id: ticket for request, ticket in zip(requests, tickets, strict=True)}
+        self.counts["asked"] += len(requests)
+        await self._queue.ask(requests)
+
+    def _request(self, ticket: Ticket, version: int) -> RolloutRequest:
+        problem, prompt_ids = self._problems[ticket.number]
+        return RolloutRequest(
+            group_id=f"{ticket.number}.{ticket.attempt}-{problem.problem_id}",
+            problem_id=problem.problem_id,
+            attempt=ticket.attempt,
+            prompt_ids=prompt_ids,
+            num_samples=self._num_samples,
+            sampling=self._sampling,
+            seed=stable_hash(self._seed, "sample", ticket.number, ticket.attempt),
+            min_version=max(0, version - self._max_lag),
+        )
+
+    async def _take_until(self, version: int, *, enough: int) -> None:
+        last_arrival = time.monotonic()
+        while self._open and (self._max_lag == 0 or len(self._ready) < enough):
+            claims = await self._queue.take(_TAKE_LIMIT, _POLL_S)
+            if claims:
+                last_arrival = time.monotonic()
+                await self._receive([claim.item for claim in claims], version)
+                # Settled either way; what a crash loses is asked for again from the checkpoint's tickets.
+                await self._queue.acknowledge(claims)
+            elif time.monotonic() - last_arrival > self._stall_s:
+                raise PeerUnavailable(
+                    f"{len(self._open)} requests are open and no group arrived for {self._stall_s:.0f} s "
+                    f"(trainer.peers.stall_seconds); is a rollout replica running and ready?"
+                )
+
+    async def _receive(self, results: Sequence[RolloutGroup | RolloutFailure], version: int) -> None:
+        groups = []
+        for result in results:
+            if result.group_id not in self._open:
+                self.counts["unexpected"] += 1
+            elif isinstance(result, RolloutFailure):
+                self.counts["rollout_failed"] += 1
+                self._ask_again(self._open.pop(result.group_id), result.reason)
+            else:
+                groups.append(result)
+        for group, verdicts in zip(groups, await self._grade(groups), strict=True):
+            self._judge(self._open.pop(group.group_id), group, verdicts, version)
+
+    async def _grade(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
+        items = []
+        for group in groups:
+            problem, _ = self._problems[self._open[group.group_id].number]
+            for number, sample in enumerate(group.samples):
+                items.append(
+                    GradeItem(
+                        item_id=f"{group.group_id}/{number}",
+                        data_source=problem.data_source,
+                        ability=problem.ability,
+                        response=self._tokenizer.decode(sample.response_ids, skip_special_tokens=True),
+                        ground_truth=problem.ground_truth,
+                    )
+                )
+        verdicts = iter(await self._verifier.grade(items) if items else [])
+        return [[next(verdicts) for _ in group.samples] for group in groups]
+
+    def _judge(self, ticket: Ticket, group: RolloutGroup, verdicts: Sequence[Verdict], version: int) -> None:
+        """Keep the group, or say why not. An undecided verdict is never a number."""
+        undecided = [verdict.reason for verdict in verdicts if verdict.score is None]
+        if undecided:
+            self.counts["undecided"] += 1
+            self._ask_again(ticket, f"undecided: {undecided[0]}")
+            return
+        if self._is_stale(group, version):
+            self.counts["stale"] += 1
+            self._to_ask_again.append(ticket)
+            return
+        outcomes = tuple(verdict.score for verdict in verdicts if verdict.score is not None)
+        self.scores.append(sum(outcomes) / len(outcomes))
+        self.counts["graded"] += 1
+        if in_band(outcomes, low=self._filter.low, high=self._filter.high):
+            self.counts["kept"] += 1
+            self._ready[ticket] = GradedGroup(group=group, outcomes=outcomes)
+        else:
+            self.counts["too_easy" if self.scores[-1] > self._filter.high else "too_hard"] += 1
+
+    def _ask_again(self, ticket: Ticket, reason: str) -> None:
+        if ticket.attempt + 1 < self._filter.max_attempts:
+            self._to_ask_again.append(Ticket(number=ticket.number, attempt=ticket.attempt + 1))
+        else:
+            self.counts["given_up"] += 1
+            _log.warning("prompt given up", ticket=ticket.number, attempts=ticket.attempt + 1, reason=reason)
+
+    def _is_stale(self, group: RolloutGroup, version: int) -> bool:
+        """Too old, or from a future that a restart has undone."""
+        return version - group.oldest_version > self._max_lag or group.newest_version > version
+
+    def _drop_stale(self, version: int) -> None:
+        """What an earlier step left over and is now too old goes; its prompts are asked again with the new policy."""
+        stale = [ticket for ticket, graded in self._ready.items() if self._is_stale(graded.group, version)]
+        for ticket in stale:
+            del self._ready[ticket]
+        self._to_ask_again += stale
+        self.counts["stale"] += len(stale)
+
+    def _use_oldest(self) -> list[GradedGroup]:
+        if self.counts["graded"]:
+            share = self.counts["kept"] / self.counts["graded"]
+            self._kept_share += _KEPT_SHARE_MEMORY * (share - self._kept_share)
+        chosen = sorted(self._ready, key=_ticket_order)[: self._batch_size]
+        return [self._ready.pop(ticket) for ticket in chosen]
+
+
+def _ticket_order(ticket: Ticket) -> tuple[int, int]:
+    return (ticket.number, ticket.attempt)
+
+
+def stable_hash(*parts: object) -> int:
+    """A 63-bit number that is the same in every process: `hash()` of text is not."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,66 @@
+"""Accuracy on held-out problems: one sample each, sampled like training, graded like training."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prime.ports import Rollout, Verifier
+from prime.types import GradeItem, Problem, RolloutRequest, SamplingParams
+from services.trainer.collector import stable_hash
+
+_REQUESTS_PER_CALL = 128
+
+
+class Evaluator:
+    """Asks the rollout replicas directly: held-out problems never enter the queue."""
+
+    def __init__(
+        self,
+        problems: Sequence[tuple[Problem, tuple[int, ...]]],
+        *,
+        find_replicas: Callable[[], Sequence[tuple[str, Rollout]]],
+        verifier: Verifier,
+        tokenizer: Any,
+        sampling: SamplingParams,
+        seed: int,
+    ) -> None:
+        self._problems = problems
+        self._find_replicas = find_replicas
+        self._verifier = verifier
+        self._tokenizer = tokenizer
+        self._sampling = sampling
+        self._seed = seed
+
+    async def accuracy(self) -> float:
+        """Mean score; an undecided answer counts as not right. The random numbers are the same every time."""
+        scores = []
+        for start in range(0, len(self._problems), _REQUESTS_PER_CALL):
+            part = self._problems[start : start + _REQUESTS_PER_CALL]
+            replicas = self._find_replicas()
+            _, replica = replicas[(start // _REQUESTS_PER_CALL) % len(replicas)]
+            groups = await replica.generate([self._request(problem, ids) for problem, ids in part])
+            verdicts = await self._verifier.grade(
+                [
+                    GradeItem(
+                        item_id=problem.problem_id,
+                        data_source=problem.data_source,
+                        ability=problem.ability,
+                        response=self._tokenizer.decode(group.samples[0].response_ids, skip_special_tokens=True),
+                        ground_truth=problem.ground_truth,
+                    )
+                    for (problem, _), group in zip(part, groups, strict=True)
+                ]
+            )
+            scores += [verdict.score or 0.0 for verdict in verdicts]
+        return sum(scores) / len(scores)
+
+    def _request(self, problem: Problem, prompt_ids: tuple[int, ...]) -> RolloutRequest:
+        return RolloutRequest(
+            group_id=f"eval-{problem.problem_id}",
+            problem_id=problem.problem_id,
+            attempt=0,
+            prompt_ids=prompt_ids,
+            num_samples=1,
+            sampling=self._sampling,
+            seed=stable_hash(self._seed, "evaluate", problem.problem_id),
+            min_version=0,
+        )

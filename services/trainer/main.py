@@ -1,0 +1,177 @@
+"""Wires the trainer and runs it."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout, GrpcVerifier, resolve
+from prime.adapters.redis_queue import RedisQueue
+from prime.adapters.service import Service, serve
+from prime.adapters.settings import RunSettings
+from prime.adapters.telemetry import Meters, configure_logging
+from prime.data.problems import load_problems
+from prime.data.prompts import encode_prompts
+from prime.errors import SettingsError
+from prime.lm.model import pick_device
+from prime.ports import Rollout
+from prime.types import Problem, SamplingParams
+from prime.v1 import trainer_pb2_grpc
+from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence
+from services.trainer.evaluate import Evaluator
+from services.trainer.loop import TrainingLoop
+from services.trainer.policy import Policy
+from services.trainer.progress import Progress
+from services.trainer.publisher import Publisher
+from services.trainer.rpc import TrainerServicer
+from services.trainer.run_folder import RunFolder
+from services.trainer.settings import TrainerSettings
+
+_PROBE_TOKENS = 64
+
+
+def main(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
+    """Train until the last step, a stop or an error."""
+    configure_logging("trainer")
+    asyncio.run(_run(run, settings, token, resume=resume))
+
+
+async def _run(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
+    if not run.redis_url:
+        raise SettingsError("run.redis_url is empty: give the URL of the Redis that trainer and rollout share")
+    # Whatever can be wrong with the input is found before anything is written.
+    problems = load_problems(settings.problems)
+    held_out = load_problems(settings.evaluation.problems) if settings.evaluation.problems else []
+    async with RedisQueue(run.redis_url, run=run.name, consumer="trainer") as queue:
+        policy = _build_policy(run, settings)
+        prompts = _encode(policy, settings, problems, settings.problems)
+        held_out_prompts = _encode(policy, settings, held_out, settings.evaluation.problems) if held_out else []
+        folder = RunFolder(run.path, identity=_identity(run, settings, policy), resume=resume)
+        replicas = _Replicas(settings.peers.rollout, token, settings.peers.call_seconds)
+        verifier = GrpcVerifier(settings.peers.verifier, token, settings.peers.call_seconds)
+        loop = TrainingLoop(
+            settings=settings,
+            seed=run.seed,
+            collector=GroupCollector(
+                queue=queue,
+                verifier=verifier,
+                problems=ProblemSequence(prompts, seed=run.seed),
+                tokenizer=policy.tokenizer,
+                settings=settings,
+                seed=run.seed,
+                state=folder.load_state(folder.latest) if folder.latest else CollectorState(),
+            ),
+            reward_model=GrpcRewardModel(settings.peers.prm, token, settings.peers.call_seconds),
+            policy=policy,
+            publisher=Publisher(replicas.find, source=policy, probe_ids=_probe(prompts), max_gap=settings.probe_gap),
+            evaluator=Evaluator(
+                held_out_prompts,
+                find_replicas=replicas.find,
+                verifier=verifier,
+                tokenizer=policy.tokenizer,
+                sampling=SamplingParams(**settings.sampling.model_dump()),
+                seed=run.seed,
+            )
+            if held_out
+            else None,
+            folder=folder,
+            progress=Progress(run=run.name, total_steps=settings.steps),
+        )
+        await _serve(settings, token, loop)
+
+
+async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> None:
+    meters = Meters()
+    for name, text in (
+        ("step", "Finished steps."),
+        ("mean_score", "Mean score of the groups graded in the last step."),
+        ("accuracy", "Accuracy on held-out problems when last measured."),
+        ("tokens_per_second", "Response tokens learnt from per second of the last step."),
+    ):
+        meters.gauge(f"prime_trainer_{name}", text).set_function(partial(getattr, loop.progress, name))
+    ended = asyncio.Event()
+
+    async def run_to_the_end() -> None:
+        try:
+            await loop.run()
+        finally:
+            ended.set()
+
+    async def drain() -> None:
+        loop.stop()
+        await ended.wait()
+
+    await serve(
+        Service(
+            name="prime.v1.TrainerService",
+            settings=settings,
+            token=token,
+            meters=meters,
+            add_servicers=lambda server: trainer_pb2_grpc.add_TrainerServiceServicer_to_server(
+                TrainerServicer(loop, loop.progress), server
+            ),
+            jobs=(run_to_the_end,),
+            drain=drain,
+        )
+    )
+
+
+def _build_policy(run: RunSettings, settings: TrainerSettings) -> Policy:
+    if settings.optimiser.threads:
+        torch.set_num_threads(settings.optimiser.threads)
+    # On a CPU the same batch then gives the same bits; CUDA has kernels without such a variant.
+    torch.use_deterministic_algorithms(pick_device(settings.optimiser.device).type == "cpu")
+    return Policy(run.model, settings)
+
+
+def _encode(
+    policy: Policy, settings: TrainerSettings, problems: Sequence[Problem], source: str
+) -> list[tuple[Problem, tuple[int, ...]]]:
+    return encode_prompts(
+        policy.tokenizer,
+        problems,
+        source=source,
+        max_tokens=settings.max_prompt_tokens,
+        drop_long=settings.long_prompts == "drop",
+    )
+
+
+def _identity(run: RunSettings, settings: TrainerSettings, policy: Policy) -> dict[str, object]:
+    """What makes a run this run: a folder with another identity is not resumed."""
+    return {
+        "model": str(run.model),
+        "seed": run.seed,
+        "problems": settings.problems,
+        "prompts_per_step": settings.prompts_per_step,
+        "samples_per_prompt": settings.samples_per_prompt,
+        "tokenizer": policy.fingerprint,
+    }
+
+
+def _probe(prompts: Sequence[tuple[Problem, tuple[int, ...]]]) -> tuple[int, ...]:
+    """Prompt tokens laid end to end: real text, the same in every push of a run."""
+    ids: list[int] = []
+    for _, prompt_ids in prompts:
+        ids += prompt_ids
+        if len(ids) >= _PROBE_TOKENS:
+            break
+    return tuple(ids[:_PROBE_TOKENS]) if len(ids) > 1 else (ids[0], ids[0])
+
+
+class _Replicas:
+    """The rollout replicas behind the configured names, with one channel each."""
+
+    def __init__(self, addresses: Sequence[str], token: str, call_seconds: float) -> None:
+        self._addresses = addresses
+        self._token = token
+        self._call_seconds = call_seconds
+        self._known: dict[str, GrpcRollout] = {}
+
+    def find(self) -> list[tuple[str, Rollout]]:
+        """All replicas that the names stand for now."""
+        found = sorted({replica for address in self._addresses for replica in resolve(address)})
+        for address in found:
+            if address not in self._known:
+                self._known[address] = GrpcRollout(address, self._token, self._call_seconds)
+        return [(address, self._known[address]) for address in found]

@@ -1,0 +1,158 @@
+"""The trainable policy: log-probs, the update, its weights for the rollout replicas, its checkpoints.
+
+The one file of this service that holds weights.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state
+from prime.lm.model import CausalLM, load_tokenizer, pick_device, tensor_bytes, tokenizer_fingerprint
+from prime.lm.packing import Pack, TokenRow, build_pack, plan_packs
+from prime.lm.training import Optimiser
+from prime.maths.losses import clipped_policy_loss, importance_weights
+from prime.types import PushManifest, TensorSpec
+from services.trainer.batch import PolicyBatch, UpdateMetrics
+from services.trainer.settings import TrainerSettings
+
+MODEL_FOLDER, STATE_FOLDER = "policy", "policy_state"
+
+
+class Policy:
+    """Weights and optimiser of the policy. Blocking; the loop calls it in a thread."""
+
+    def __init__(self, folder: Path, settings: TrainerSettings) -> None:
+        """Load the checkpoint.
+
+        Raises:
+            CheckpointError: the folder holds no model.
+        """
+        self._settings = settings.optimiser
+        self._temperature = settings.sampling.temperature
+        # In strict mode sampler and trainer hold the same weights, and there is nothing to correct for.
+        self._importance_cap = settings.optimiser.importance_cap if settings.max_lag > 0 else None
+        self.tokenizer: Any = load_tokenizer(folder)
+        self.fingerprint = tokenizer_fingerprint(self.tokenizer)
+        self._lm = CausalLM(folder, device=pick_device(self._settings.device))
+        self._optimiser = Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
+
+    def logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        """Log-probs of every row's response tokens at the sampling temperature, without gradient."""
+        return self._lm.score_rows(rows, token_budget=self._settings.token_budget, temperature=self._temperature)
+
+    def update(self, batch: PolicyBatch, *, seed: int) -> UpdateMetrics:
+        """Take `mini_batches` optimiser steps on the batch; `seed` deals the rows out to them.
+
+        With one step the policy is its own old policy, so no separate pass for old log-probs is made.
+        """
+        old = batch.old_logprobs
+        if old is None and self._settings.mini_batches > 1:
+            old = self.logprobs(batch.rows)
+        dealt = torch.randperm(len(batch.rows), generator=torch.Generator().manual_seed(seed)).tolist()
+        sums = torch.zeros(6, dtype=torch.float64)
+        norms = []
+        for part in _parts(dealt, self._settings.mini_batches):
+            part_sums, norm = self._one_step(batch, sorted(part), old)
+            sums += part_sums
+            norms.append(norm)
+        num_tokens = sum(len(row.response_ids) for row in batch.rows)
+        _, entropy, clipped, kl, gap, importance = (sums / num_tokens).tolist()
+        return UpdateMetrics(
+            loss=float(sums[0]) / len(norms),
+            grad_norm=sum(norms) / len(norms),
+            entropy=entropy,
+            clipped_share=clipped,
+            kl_to_old=kl,
+            sampler_gap=gap,
+            mean_importance=importance,
+        )
+
+    def push_manifest(
+        self, version: int, *, probe_ids: tuple[int, ...], max_gap: float
+    ) -> tuple[PushManifest, list[memoryview]]:
+        """Announcement and bytes of all weights, in one order; the probe's log-probs are this policy's."""
+        named = self._lm.named_tensors()
+        # Copies: a replica that joins late is sent them while the next update is already under way.
+        data = [memoryview(bytes(tensor_bytes(tensor))) for _, tensor in named]
+        digest = hashlib.sha256()
+        for each in data:
+            digest.update(each)
+        probe = TokenRow(prompt_ids=probe_ids[:1], response_ids=probe_ids[1:])
+        (probe_logprobs,) = self._lm.score_rows([probe], token_budget=self._settings.token_budget)
+        manifest = PushManifest(
+            version=version,
+            tensors=tuple(
+                TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
+                for name, tensor in named
+            ),
+            digest=digest.digest(),
+            probe_ids=probe_ids,
+            probe_logprobs=tuple(probe_logprobs.tolist()),
+            max_gap=max_gap,
+        )
+        return manifest, data
+
+    def save(self, folder: Path) -> Path:
+        """Write the Hugging Face folder and the training state under `folder`; returns the former."""
+        save_model(self._lm, self.tokenizer, folder / MODEL_FOLDER)
+        save_training_state(self._optimiser, {}, folder / STATE_FOLDER)
+        return folder / MODEL_FOLDER
+
+    def restore(self, folder: Path) -> None:
+        """Go back to what `save` wrote under `folder`."""
+        load_weights(self._lm, folder / MODEL_FOLDER)
+        load_training_state(self._optimiser, folder / STATE_FOLDER)
+
+    def _one_step(
+        self, batch: PolicyBatch, numbers: Sequence[int], old: Sequence[Tensor] | None
+    ) -> tuple[Tensor, float]:
+        """One optimiser step on the rows with these numbers; sums over their tokens, and the gradient norm."""
+        rows = [batch.rows[number] for number in numbers]
+        num_tokens = sum(len(row.response_ids) for row in rows)
+        sums = torch.zeros(6, dtype=torch.float64)
+        for plan in plan_packs(rows, token_budget=self._settings.token_budget):
+            pack = build_pack(rows, plan)
+            chosen = self._lm.logprobs(pack, temperature=self._temperature)
+            logprobs_N = chosen.logprobs_N
+            old_N = logprobs_N.detach() if old is None else self._gather(old, numbers, pack)
+            sampler_N = self._gather(batch.sampler_logprobs, numbers, pack)
+            weights_N = None
+            if self._importance_cap is not None:
+                weights_N = importance_weights(old_N, sampler_N, cap=self._importance_cap)
+            result = clipped_policy_loss(
+                logprobs_N,
+                old_N,
+                self._gather(batch.advantages, numbers, pack),
+                clip=self._settings.clip,
+                num_tokens=num_tokens,
+                weights_N=weights_N,
+            )
+            result.loss.backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack(
+                [
+                    result.loss.detach(),
+                    chosen.entropy_N.sum(),
+                    result.clipped,
+                    result.kl,
+                    (old_N - sampler_N).abs().sum(),
+                    torch.ones_like(old_N).sum() if weights_N is None else weights_N.sum(),
+                ]
+            ).cpu()
+        return sums, self._optimiser.step()
+
+    def _gather(self, by_row: Sequence[Tensor], numbers: Sequence[int], pack: Pack) -> Tensor:
+        """Per-row tensors laid end to end in the pack's order, on the model's device."""
+        return torch.cat([by_row[numbers[index]] for index in pack.rows]).to(self._lm.device)
+
+
+def _parts(numbers: Sequence[int], count: int) -> list[Sequence[int]]:
+    """`count` parts of nearly equal size, none empty."""
+    count = min(count, len(numbers))
+    bounds = [len(numbers) * part // count for part in range(count + 1)]
+    return [numbers[start:end] for start, end in itertools.pairwise(bounds)]

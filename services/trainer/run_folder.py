@@ -1,0 +1,122 @@
+"""The run folder: resolved settings, metrics, sampled rollouts, checkpoints, and an atomic `latest`.
+
+run.json                what this run is; another run's folder is refused
+metrics.jsonl           one object per step
+rollouts/step_N.jsonl   a few samples with their token rewards
+checkpoints/step_N/     policy/ prm/ (Hugging Face folders), policy_state/ prm_state/, trainer.json
+checkpoints/latest      the number of the newest whole checkpoint
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prime.errors import CheckpointError
+from prime.lm.checkpoint import write_file
+from prime.types import GradedGroup, TokenRewards
+from services.trainer.collector import CollectorState, Ticket
+
+
+class RunFolder:
+    """One run's place on disk."""
+
+    def __init__(self, path: Path, *, identity: Mapping[str, Any], resume: bool) -> None:
+        """Open the folder, or refuse it before anything is written.
+
+        Raises:
+            CheckpointError: it holds another run, or an earlier life of this run and `resume` is off.
+        """
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._latest_file = self.checkpoints / "latest"
+        identity_file = path / "run.json"
+        if identity_file.is_file():
+            written = json.loads(identity_file.read_text())
+            changed = sorted(key for key in identity if written.get(key) != identity[key])
+            if changed:
+                key = changed[0]
+                raise CheckpointError(
+                    f"{path} belongs to another run: {key} was {written.get(key)!r}, is {identity[key]!r}; "
+                    f"choose another run.name"
+                )
+            if not resume and (path / "metrics.jsonl").is_file():
+                raise CheckpointError(f"{path} already holds steps of this run; give --resume, or another run.name")
+        elif resume and path.is_dir() and any(self.checkpoints.glob("step_*")):
+            raise CheckpointError(f"{path} holds checkpoints but no run.json, so nobody knows what they are")
+        write_file(identity_file, json.dumps(dict(identity), indent=2, default=str))
+
+    @property
+    def latest(self) -> int:
+        """The step of the newest whole checkpoint, 0 without one."""
+        return int(self._latest_file.read_text()) if self._latest_file.is_file() else 0
+
+    def checkpoint(self, step: int) -> Path:
+        """Where a step's checkpoint lies."""
+        return self.checkpoints / f"step_{step}"
+
+    def commit_checkpoint(self, step: int, state: CollectorState, *, keep: int) -> None:
+        """Policy and PRM are written: add the collector's state, move `latest`, drop the oldest."""
+        write_file(self.checkpoint(step) / "trainer.json", json.dumps(asdict(state)))
+        write_file(self._latest_file, str(step))
+        steps = sorted(int(folder.name.removeprefix("step_")) for folder in self.checkpoints.glob("step_*"))
+        for old in [each for each in steps if each <= step][:-keep]:
+            shutil.rmtree(self.checkpoint(old))
+
+    def load_state(self, step: int) -> CollectorState:
+        """The collector's state of a checkpoint.
+
+        Raises:
+            CheckpointError: it is not there or not whole.
+        """
+        file = self.checkpoint(step) / "trainer.json"
+        try:
+            tree = json.loads(file.read_text())
+            return CollectorState(
+                next_number=tree["next_number"],
+                kept_share=tree["kept_share"],
+                unfinished=[Ticket(**ticket) for ticket in tree["unfinished"]],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+    def rewind_metrics(self, step: int) -> None:
+        """Forget the metrics of steps after `step`: a resumed run takes them again."""
+        file = self.path / "metrics.jsonl"
+        if file.is_file():
+            kept = [line for line in file.read_text().splitlines() if json.loads(line)["step"] <= step]
+            write_file(file, "".join(f"{line}\n" for line in kept))
+
+    def append_metrics(self, metrics: Mapping[str, float]) -> None:
+        """One line."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(dict(metrics)) + "\n")
+
+    def write_rollouts(
+        self, step: int, groups: Sequence[GradedGroup], rewards: TokenRewards | None, tokenizer: Any
+    ) -> None:
+        """The first group of a step, readable: text, outcome, and each token with its reward."""
+        if not groups:
+            return
+        graded = groups[0]
+        lines = []
+        for number, (sample, outcome) in enumerate(zip(graded.group.samples, graded.outcomes, strict=True)):
+            row = rewards.rows[number] if rewards is not None else (0.0,) * len(sample.response_ids)
+            pieces = [tokenizer.decode([token]) for token in sample.response_ids]
+            lines.append(
+                {
+                    "group_id": graded.group.group_id,
+                    "prompt": tokenizer.decode(graded.group.prompt_ids),
+                    "response": "".join(pieces),
+                    "outcome": outcome,
+                    "finish_reason": sample.finish_reason,
+                    "versions": [(span.version, span.length) for span in sample.spans],
+                    "token_rewards": [[piece, round(reward, 5)] for piece, reward in zip(pieces, row, strict=True)],
+                }
+            )
+        write_file(
+            self.path / "rollouts" / f"step_{step}.jsonl",
+            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
+        )

@@ -1,0 +1,117 @@
+"""What can be set for a training run: the section `[trainer]` and its subsections. Defaults are the paper's."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from prime.adapters.settings import Address, ServiceSettings, Settings
+
+
+class SamplingSettings(Settings):
+    """How rollouts are sampled."""
+
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(3072, ge=1)
+
+
+class FilterSettings(Settings):
+    """The online prompt filter and how the batch is filled."""
+
+    low: float = Field(0.2, ge=0, le=1)
+    high: float = Field(0.8, ge=0, le=1)
+    """Groups whose mean score lies in [low, high] are kept, bounds included."""
+    max_rounds: int = Field(8, ge=1)
+    """How often more prompts are asked for in one step."""
+    max_oversample: float = Field(4.0, ge=1)
+    """A round asks for at most this many times the prompts still missing."""
+    on_short: Literal["train", "skip", "fail"] = "train"
+    """What to do with a batch that is still short after the last round."""
+    max_attempts: int = Field(3, ge=1)
+    """How often one prompt is asked when its grading stays undecided or its rollout fails."""
+
+
+class AdvantageSettings(Settings):
+    """From outcomes and token rewards to advantages."""
+
+    estimator: Literal["rloo", "reinforce", "grpo"] = "rloo"
+    gamma: float = Field(1.0, ge=0, le=1)
+    process_coef: float = Field(1.0, ge=0)
+    """0: no PRM is asked at all: plain RLOO, REINFORCE or GRPO on outcomes."""
+    outcome_coef: float = Field(1.0, ge=0)
+    reward_norm: Literal["batch", "none"] = "batch"
+    granularity: Literal["token", "step", "whole"] = "token"
+    step_delimiter: str = Field("\n\n", min_length=1)
+
+
+class OptimiserSettings(Settings):
+    """The policy update."""
+
+    lr: float = Field(5e-7, gt=0)
+    clip: float = Field(0.2, gt=0)
+    grad_clip: float = Field(1.0, gt=0)
+    mini_batches: int = Field(1, ge=1)
+    """Optimiser steps per batch."""
+    importance_cap: float = Field(2.0, gt=0)
+    """Cap of the importance weight towards the sampler; used when `max_lag` > 0."""
+    token_budget: int = Field(16384, ge=1)
+    """Tokens per forward pass."""
+    device: str = "auto"
+    threads: int = Field(0, ge=0)
+    """CPU threads; 0 leaves the choice to torch."""
+
+
+class EvaluationSettings(Settings):
+    """Accuracy on held-out problems, sampled like training."""
+
+    problems: str = ""
+    every: int = Field(10, ge=1)
+    """In steps; the start and the end are always measured."""
+
+
+class PeerSettings(Settings):
+    """Where the other services answer."""
+
+    rollout: tuple[Address, ...] = ("127.0.0.1:50051",)
+    """Each name may stand for many replicas; all of them get the weights."""
+    prm: Address = "127.0.0.1:50052"
+    verifier: Address = "127.0.0.1:50053"
+    call_seconds: float = Field(600.0, gt=0)
+    """Deadline of one call."""
+    stall_seconds: float = Field(600.0, gt=0)
+    """The run fails when requests are open and no group arrived for this long."""
+
+
+class TrainerSettings(ServiceSettings):
+    """The loop."""
+
+    listen: Address = "127.0.0.1:50050"
+    ops_listen: Address = "127.0.0.1:9150"
+    problems: str
+    """A .jsonl or .parquet file, or a dataset name."""
+    steps: int = Field(ge=1)
+    prompts_per_step: int = Field(256, ge=1)
+    samples_per_prompt: int = Field(4, ge=2)
+    """At least 2: the baseline of a sample is the mean of the others."""
+    max_prompt_tokens: int = Field(1024, ge=1)
+    long_prompts: Literal["refuse", "drop"] = "refuse"
+    max_lag: int = Field(0, ge=0)
+    """Largest number of policy versions by which a token may lag behind; 0 is strict."""
+    prm_update: Literal["after", "before", "none"] = "after"
+    """Score then learn (single forward, the paper's choice), learn then score, or a frozen PRM."""
+    probe_gap: float = Field(1e-3, gt=0)
+    """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe."""
+    checkpoint_every: int = Field(16, ge=1)
+    keep_checkpoints: int = Field(3, ge=1)
+    sampling: SamplingSettings = SamplingSettings()
+    filter: FilterSettings = FilterSettings()
+    advantage: AdvantageSettings = AdvantageSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    peers: PeerSettings = PeerSettings()
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> "TrainerSettings":
+        if self.filter.low > self.filter.high:
+            raise ValueError(f"filter.low = {self.filter.low} is above filter.high = {self.filter.high}")
+        return self

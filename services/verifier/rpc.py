@@ -1,0 +1,27 @@
+"""The gRPC edge of the verifier: decode, grade, encode. Errors are mapped by the server's interceptor."""
+
+from typing import Any
+
+import grpc
+
+from prime import wire
+from prime.ports import Verifier
+from prime.v1 import verifier_pb2, verifier_pb2_grpc
+
+
+class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
+    """`prime.v1.VerifierService` in front of a `Verifier`."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+
+    async def Grade(  # noqa: D102 - described in verifier.proto
+        self, request: verifier_pb2.GradeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> verifier_pb2.GradeResponse:
+        verdicts = await self._verifier.grade([wire.decode_item(item) for item in request.items])
+        return verifier_pb2.GradeResponse(verdicts=[wire.encode_verdict(verdict) for verdict in verdicts])
+
+    async def GetInfo(  # noqa: D102 - described in verifier.proto
+        self, request: verifier_pb2.VerifierServiceGetInfoRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> verifier_pb2.VerifierServiceGetInfoResponse:
+        return wire.encode_verifier_info(await self._verifier.info())

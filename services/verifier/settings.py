@@ -1,0 +1,30 @@
+"""What can be set for the verifier: the section `[verifier]`."""
+
+from pydantic import Field
+
+from prime.adapters.settings import Address, ServiceSettings
+
+
+class VerifierSettings(ServiceSettings):
+    """One verifier. Isolation is not a setting: there is one way to run a program, and it cannot be switched off."""
+
+    listen: Address = "127.0.0.1:50053"
+    ops_listen: Address = "127.0.0.1:9153"
+    workers: int = Field(2, ge=1, le=64)
+    """Programs tested at once, and besides them as many mathematics answers."""
+    math_seconds: float = Field(5.0, gt=0)
+    """Wall time for one mathematics answer; then its worker is killed and the verdict is undecided."""
+    cpu_seconds: int = Field(5, ge=1, le=60)
+    """Processor time of one test, so that a busy machine changes no verdict."""
+    wall_seconds: float = Field(12.0, gt=0)
+    """Wall time of one test: what stops a program that sleeps."""
+    program_seconds: float = Field(120.0, gt=0)
+    """Processor time of all tests of one program together; what is left untested then counts as failed."""
+    memory_mib: int = Field(512, ge=128)
+    """Address space of one test."""
+    output_kib: int = Field(8192, ge=1)
+    """Output of one test."""
+    max_tests: int = Field(200, ge=1)
+    """A problem with more tests is refused."""
+    max_queue: int = Field(4096, ge=1)
+    """Answers accepted and not yet graded; beyond it calls are turned away."""

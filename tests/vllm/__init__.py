@@ -1,0 +1,1 @@
+"""The vLLM engine against plain transformers: `make test-vllm`."""
