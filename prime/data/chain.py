@@ -94,6 +94,7 @@ def write_fresh_model(folder: Path, *, seed: int, hidden: int = 128, layers: int
             num_attention_heads=heads,
             num_key_value_heads=heads,
             max_position_embeddings=512,
+            initializer_range=hidden**-0.5,
             tie_word_embeddings=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -1,0 +1,88 @@
+"""Small builders that tests share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from prime.data.tiny import write_tiny_model
+from prime.types import (
+    FinishReason,
+    GradedGroup,
+    Message,
+    Problem,
+    RolloutGroup,
+    RolloutRequest,
+    Sample,
+    SamplingParams,
+    VersionSpan,
+)
+
+SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=8)
+
+
+def request(
+    group_id: str = "0.0-p", *, prompt: Sequence[int] = (5, 6), samples: int = 2, max_tokens: int = 8, seed: int = 1
+) -> RolloutRequest:
+    return RolloutRequest(
+        group_id=group_id,
+        problem_id="p",
+        attempt=0,
+        prompt_ids=tuple(prompt),
+        num_samples=samples,
+        sampling=SamplingParams(temperature=1.0, top_p=1.0, max_tokens=max_tokens),
+        seed=seed,
+        min_version=0,
+    )
+
+
+def sample(ids: Sequence[int] = (3, 4, 1), *, version: int = 0, truncated: bool = False) -> Sample:
+    return Sample(
+        response_ids=tuple(ids),
+        logprobs=tuple(-0.5 for _ in ids),
+        spans=(VersionSpan(version=version, length=len(ids)),),
+        finish_reason=FinishReason.LENGTH if truncated else FinishReason.STOP,
+    )
+
+
+def group(group_id: str = "0.0-p", *, version: int = 0, responses: Sequence[Sequence[int]] = ((3, 1), (4, 1))) -> RolloutGroup:
+    return RolloutGroup(
+        group_id=group_id,
+        problem_id="p",
+        attempt=0,
+        prompt_ids=(5, 6),
+        samples=tuple(sample(ids, version=version) for ids in responses),
+    )
+
+
+def graded(outcomes: Sequence[float], responses: Sequence[Sequence[int]], group_id: str = "0.0-p") -> GradedGroup:
+    return GradedGroup(group=group(group_id, responses=responses), outcomes=tuple(outcomes))
+
+
+def problem(number: int = 0, *, ability: str = "math", ground_truth: str = "4") -> Problem:
+    return Problem(
+        problem_id=f"p{number}",
+        data_source="chain",
+        ability=ability,
+        messages=(Message(role="user", content=f"{number}+4="),),
+        ground_truth=ground_truth,
+    )
+
+
+def tiny_model(folder: Path, *, seed: int = 0, tied: bool = False) -> Path:
+    """A tiny model whose weights are large enough to make log-probs differ clearly."""
+    write_tiny_model(folder, seed=seed, hidden=32, tied=tied, context=256)
+    return folder
+
+
+def perturb(folder: Path, *, seed: int, scale: float = 0.05) -> Path:
+    """Move every weight of a model folder a little."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder

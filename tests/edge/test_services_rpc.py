@@ -1,0 +1,126 @@
+"""Rollout and PRM behind real gRPC on a loopback socket, called through the clients that ship."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+
+from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout
+from prime.adapters.grpc_server import build_server
+from prime.adapters.memory import MemoryBroker, MemoryQueue
+from prime.adapters.telemetry import Meters
+from prime.errors import InvalidInput, NotReady, WeightPushError
+from prime.types import PrmGroup
+from prime.v1 import prm_pb2_grpc, rollout_pb2_grpc
+from services.prm.reward import RewardService
+from services.prm.reward_model import ImplicitPrm
+from services.prm.rpc import PrmServicer
+from services.prm.settings import PrmSettings
+from services.rollout.loop import RolloutWorker
+from services.rollout.rpc import RolloutServicer
+from services.rollout.transformers_engine import TransformersEngine
+from services.trainer.policy import Policy
+from services.trainer.publisher import Publisher
+from services.trainer.settings import TrainerSettings
+from tests.builders import perturb, request, tiny_model
+
+TOKEN = "token"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return perturb(tiny_model(tmp_path_factory.mktemp("model")), seed=1)
+
+
+@asynccontextmanager
+async def _serving(server: grpc.aio.Server) -> AsyncIterator[str]:
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def _replica(folder: Path) -> AsyncIterator[GrpcRollout]:
+    engine = TransformersEngine(model=folder, device="cpu", dtype="float32")
+    await engine.start()
+    queue = MemoryQueue(MemoryBroker(), consumer="w")
+    worker = RolloutWorker(queue=queue, engine=engine, max_groups=4, lease_seconds=5.0, max_context=256)
+    server = build_server(TOKEN, Meters())
+    rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutServicer(worker, "f"), server)
+    async with _serving(server) as address:
+        client = GrpcRollout(address, TOKEN, 30.0)
+        yield client
+        await client.close()
+
+
+def _policy(folder: Path) -> Policy:
+    return Policy(folder, TrainerSettings(problems="x", steps=1))
+
+
+async def test_weights_travel_and_answer_as_the_trainers_do(folder: Path, tmp_path: Path) -> None:
+    other = perturb(tiny_model(tmp_path / "other", seed=3), seed=4)
+    async with _replica(folder) as replica:
+        with pytest.raises(NotReady, match="no weights were pushed"):
+            await replica.generate([request("g")])
+        publisher = Publisher(
+            lambda: [("r", replica)], source=_policy(other), probe_ids=tuple(range(5, 40)), max_gap=1e-3
+        )
+        report = await publisher.push(7)
+        assert report.probe_gap < 1e-4
+        status = await replica.status()
+        assert (status.ready, status.version, status.tokenizer_fingerprint) == (True, 7, "f")
+        (group,) = await replica.generate([request("g", samples=3)])
+        assert group.oldest_version == group.newest_version == 7
+        assert len(group.samples) == 3
+
+
+async def test_a_push_that_was_changed_on_its_way_changes_nothing(folder: Path) -> None:
+    policy = _policy(folder)
+    async with _replica(folder) as replica:
+        manifest, data = policy.push_manifest(1, probe_ids=(5, 6, 7), max_gap=1e-3)
+
+        async def tampered() -> AsyncIterator[bytes]:
+            for number, view in enumerate(data):
+                yield bytes(len(view)) if number == 0 else bytes(view)
+
+        with pytest.raises(WeightPushError, match="digest"):
+            await replica.push(manifest, tampered())
+        assert not (await replica.status()).ready
+
+
+async def test_a_request_that_no_engine_can_serve_is_refused_by_name(folder: Path) -> None:
+    policy = _policy(folder)
+    async with _replica(folder) as replica:
+        await Publisher(lambda: [("r", replica)], source=policy, probe_ids=(5, 6, 7), max_gap=1e-3).push(1)
+        with pytest.raises(InvalidInput, match="'g'"):
+            await replica.generate([request("g", prompt=())])
+        with pytest.raises(InvalidInput, match="max_context"):
+            await replica.generate([request("g", max_tokens=1000)])
+
+
+async def test_the_prm_answers_over_grpc_as_it_does_in_process(folder: Path, tmp_path: Path) -> None:
+    weights = ImplicitPrm(PrmSettings(lr=1e-3, device="cpu"), start=folder)
+    service = RewardService(weights, checkpoints=tmp_path)
+    server = build_server(TOKEN, Meters())
+    prm_pb2_grpc.add_PrmServiceServicer_to_server(PrmServicer(service), server)
+    groups = [PrmGroup(group_id="a", prompt_ids=(5, 6), responses=((3, 4, 1), (9, 1)))]
+    async with _serving(server) as address:
+        client = GrpcRewardModel(address, TOKEN, 30.0)
+        metrics = await client.learn(1, groups, [1.0, 0.0])
+        assert metrics.prm_version == 1
+        remote, local = await client.score(groups), await service.score(groups)
+        for theirs, ours in zip(remote.rows, local.rows, strict=True):
+            torch.testing.assert_close(torch.tensor(theirs), torch.tensor(ours))
+        assert (remote.prm_version, remote.reference_id) == (1, local.reference_id)
+        assert Path(await client.save(1), "config.json").is_file()
+        assert await client.restore(0) == 0
+        assert (await client.info()).reference_mode == "freeze"
+        with pytest.raises(InvalidInput, match="at least one token"):
+            await client.score([PrmGroup(group_id="a", prompt_ids=(5,), responses=((),))])
+        await client.close()

@@ -1,0 +1,270 @@
+"""Filling a batch over the in-memory queue: filter, refill, undecided, staleness, order, resume."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from prime.adapters.memory import MemoryBroker, MemoryQueue
+from prime.errors import PeerUnavailable
+from prime.types import (
+    GradedGroup,
+    GradeItem,
+    RolloutRequest,
+    Verdict,
+    VerdictStatus,
+    VerifierInfo,
+)
+from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
+from services.trainer.settings import TrainerSettings
+from tests.builders import group, problem
+
+PROBLEMS = [(problem(number), (10 + number,)) for number in range(12)]
+
+
+class ScriptedVerifier:
+    """Grades by a function of the item; the response text is the token ids."""
+
+    def __init__(self, score: Callable[[GradeItem], float | None]) -> None:
+        self._score = score
+
+    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
+        verdicts = []
+        for item in items:
+            score = self._score(item)
+            status = VerdictStatus.UNDECIDED if score is None else VerdictStatus.PASSED
+            verdicts.append(Verdict(status=status, score=score, reason="scripted", milliseconds=0.0))
+        return verdicts
+
+    async def info(self) -> VerifierInfo:
+        return VerifierInfo(graders=(), isolation=(), workers=1)
+
+
+class IdsTokenizer:
+    """Decodes to the ids themselves."""
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return " ".join(map(str, ids))
+
+
+class Fleet:
+    """Rollout workers in a task: answer every request, in an order and with a version of the test's choosing."""
+
+    def __init__(self, broker: MemoryBroker, *, version: int = 0, newest_first: bool = False) -> None:
+        self.queue = MemoryQueue(broker, consumer="fleet")
+        self.version = version
+        self.newest_first = newest_first
+        self.seen: list[RolloutRequest] = []
+
+    async def run(self) -> None:
+        while True:
+            claims = await self.queue.claim(100, 0.05)
+            self.seen += [claim.item for claim in claims]
+            for claim in reversed(claims) if self.newest_first else claims:
+                answer = group(claim.item.group_id, version=self.version, responses=((3, 1), (4, 1)))
+                await self.queue.deliver(claim, answer)
+
+
+def _collector(
+    broker: MemoryBroker,
+    score: Callable[[GradeItem], float | None],
+    *,
+    state: CollectorState | None = None,
+    prompts: int = 3,
+    **changes: Any,
+) -> GroupCollector:
+    settings = TrainerSettings.model_validate(
+        {
+            "problems": "x",
+            "steps": 1,
+            "prompts_per_step": prompts,
+            "samples_per_prompt": 2,
+            "peers": {"stall_seconds": 1.0},
+            **changes,
+        }
+    )
+    return GroupCollector(
+        queue=MemoryQueue(broker, consumer="trainer"),
+        verifier=ScriptedVerifier(score),
+        problems=ProblemSequence(PROBLEMS, seed=0),
+        tokenizer=IdsTokenizer(),
+        settings=settings,
+        seed=0,
+        state=state or CollectorState(),
+    )
+
+
+def _half(item: GradeItem) -> float:
+    """One of the two samples of every group is right."""
+    return 1.0 if item.item_id.endswith("/0") else 0.0
+
+
+def _sometimes(item: GradeItem) -> float:
+    """Groups of even tickets are all wrong, the others half right."""
+    return 0.0 if int(item.item_id.split(".")[0]) % 2 == 0 else _half(item)
+
+
+async def _fill(collector: GroupCollector, fleet: Fleet, *, version: int = 0) -> list[GradedGroup]:
+    working = asyncio.create_task(fleet.run())
+    try:
+        collector.begin_step()
+        return await collector.fill(version)
+    finally:
+        working.cancel()
+
+
+def _tickets(groups: Sequence[GradedGroup]) -> list[str]:
+    return [graded.group.group_id.split("-")[0] for graded in groups]
+
+
+async def test_only_whole_groups_inside_the_band_make_the_batch_and_the_rest_is_refilled() -> None:
+    """Defect 12: failing prompts never fill the gap."""
+    broker = MemoryBroker()
+    collector = _collector(broker, _sometimes)
+    groups = await _fill(collector, Fleet(broker))
+    assert _tickets(groups) == ["1.0", "3.0", "5.0"]
+    assert all(len(graded.outcomes) == len(graded.group.samples) == 2 for graded in groups)
+    assert collector.counts["too_hard"] >= 3
+    assert collector.counts["rounds"] > 1
+    assert (await MemoryQueue(broker, consumer="x").depths()).groups == 0
+
+
+async def test_the_order_of_arrival_changes_nothing() -> None:
+    orders = []
+    for newest_first in (False, True):
+        broker = MemoryBroker()
+        groups = await _fill(_collector(broker, _sometimes), Fleet(broker, newest_first=newest_first))
+        orders.append([graded.group.group_id for graded in groups])
+    assert orders[0] == orders[1]
+
+
+async def test_rounds_are_bounded_and_a_short_batch_is_what_there_is() -> None:
+    broker = MemoryBroker()
+    collector = _collector(broker, lambda item: 0.0, filter={"max_rounds": 3})
+    assert await _fill(collector, Fleet(broker)) == []
+    assert collector.counts["rounds"] == 3
+
+
+async def test_an_undecided_verdict_is_never_a_number_and_its_prompt_is_asked_again() -> None:
+    broker = MemoryBroker()
+
+    def first_attempt_unknown(item: GradeItem) -> float | None:
+        return None if item.item_id.startswith("0.0-") else _half(item)
+
+    collector = _collector(broker, first_attempt_unknown)
+    groups = await _fill(collector, Fleet(broker))
+    assert _tickets(groups) == ["0.1", "1.0", "2.0"]
+    assert collector.counts["undecided"] == 1
+
+
+async def test_a_prompt_that_stays_undecided_is_given_up() -> None:
+    broker = MemoryBroker()
+
+    def never_known(item: GradeItem) -> float | None:
+        return None if item.item_id.startswith("0.") else _half(item)
+
+    collector = _collector(broker, never_known, filter={"max_attempts": 2})
+    groups = await _fill(collector, Fleet(broker))
+    assert _tickets(groups) == ["1.0", "2.0", "3.0"]
+    assert collector.counts["given_up"] == 1
+
+
+async def test_a_failed_rollout_is_counted_and_its_prompt_asked_again() -> None:
+    broker = MemoryBroker()
+    collector = _collector(broker, _half)
+    queue = MemoryQueue(broker, consumer="refuser")
+    filling = asyncio.create_task(collector.fill(0))
+    claims = await queue.claim(1, 2.0)
+    await queue.refuse(claims[0], "too long")
+    fleet = asyncio.create_task(Fleet(broker).run())
+    assert _tickets(await filling) == ["0.1", "1.0", "2.0"]
+    assert collector.counts["rollout_failed"] == 1
+    fleet.cancel()
+
+
+async def test_stale_groups_are_dropped_and_their_prompts_asked_again() -> None:
+    """Defect 16: strict mode never mixes policies."""
+    broker = MemoryBroker()
+    collector, fleet = _collector(broker, _half), Fleet(broker, version=4)
+    assert await _fill(collector, fleet, version=5) == []
+    assert collector.counts["stale"] == collector.counts["asked"] > 0
+    fleet.version = 5
+    assert _tickets(await _fill(collector, fleet, version=5)) == ["0.0", "1.0", "2.0"]
+
+
+async def test_a_group_from_a_version_that_does_not_exist_yet_is_dropped() -> None:
+    broker = MemoryBroker()
+    collector = _collector(broker, _half, filter={"max_rounds": 1})
+    assert await _fill(collector, Fleet(broker, version=9), version=5) == []
+    assert collector.counts["stale"] == 3
+
+
+async def test_one_version_behind_is_used_when_the_lag_allows_it() -> None:
+    broker = MemoryBroker()
+    collector = _collector(broker, _half, max_lag=1)
+    groups = await _fill(collector, Fleet(broker, version=4), version=5)
+    assert len(groups) == 3
+
+
+async def test_prefetched_requests_are_not_asked_for_twice() -> None:
+    broker = MemoryBroker()
+    collector, fleet = _collector(broker, _half, max_lag=1), Fleet(broker)
+    await collector.prefetch(0)
+    assert len(broker.requests) == 3
+    groups = await _fill(collector, fleet)
+    assert _tickets(groups) == ["0.0", "1.0", "2.0"]
+    assert len(fleet.seen) == 3
+
+
+async def test_every_request_differs_in_seed_and_says_which_version_it_needs() -> None:
+    broker = MemoryBroker()
+    fleet = Fleet(broker, version=7)
+    await _fill(_collector(broker, _half, max_lag=2), fleet, version=7)
+    assert len({request.seed for request in fleet.seen}) == len(fleet.seen)
+    assert {request.min_version for request in fleet.seen} == {5}
+
+
+async def test_a_resumed_collector_asks_for_what_the_other_one_would_have() -> None:
+    """Defect 15: the checkpoint holds a cursor, not a data loader."""
+    broker = MemoryBroker()
+    collector, fleet = _collector(broker, _sometimes), Fleet(broker)
+    await _fill(collector, fleet)
+    state = collector.state
+    fleet.version, fleet.seen = 1, []
+    await _fill(collector, fleet, version=1)
+    went_on = [(request.group_id, request.seed) for request in fleet.seen]
+
+    other_broker = MemoryBroker()
+    other_fleet = Fleet(other_broker, version=1)
+    await _fill(_collector(other_broker, _sometimes, state=state), other_fleet, version=1)
+    assert [(request.group_id, request.seed) for request in other_fleet.seen] == went_on
+
+
+async def test_nothing_arriving_is_an_error_that_says_what_to_look_at() -> None:
+    collector = _collector(MemoryBroker(), _half)
+    with pytest.raises(PeerUnavailable, match="3 requests are open and no group arrived for 1 s"):
+        await collector.fill(0)
+
+
+async def test_groups_nobody_asked_for_are_counted_and_forgotten() -> None:
+    broker = MemoryBroker()
+    queue = MemoryQueue(broker, consumer="x")
+    broker.results["77-0"] = (group("99.0-p"), False)
+    collector = _collector(broker, _half)
+    await _fill(collector, Fleet(broker))
+    assert collector.counts["unexpected"] == 1
+    assert (await queue.depths()).groups == 0
+
+
+def test_an_epoch_holds_every_problem_once_in_an_order_of_its_own() -> None:
+    sequence = ProblemSequence(PROBLEMS, seed=0)
+    epochs = [[sequence[12 * epoch + place][0].problem_id for place in range(12)] for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(each.problem_id for each, _ in PROBLEMS)
+    assert epochs[0] != epochs[1]
+
+
+def test_open_and_waiting_tickets_are_part_of_the_state() -> None:
+    state = CollectorState(next_number=9, kept_share=0.5, unfinished=[Ticket(number=3, attempt=1)])
+    collector = _collector(MemoryBroker(), _half, state=state)
+    assert collector.state == state

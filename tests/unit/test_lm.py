@@ -1,0 +1,161 @@
+"""The LM core: packing changes nothing, and every model goes through the same code."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from prime.errors import CheckpointError, SettingsError
+from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state, write_folder
+from prime.lm.model import CausalLM, load_tokenizer, tokenizer_fingerprint
+from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
+from prime.lm.training import Optimiser
+from tests.builders import perturb, tiny_model
+
+CPU = torch.device("cpu")
+ROWS = [
+    TokenRow(prompt_ids=(7, 8), response_ids=(9,)),
+    TokenRow(prompt_ids=(5,), response_ids=(6, 4, 30, 77, 1)),
+    TokenRow(prompt_ids=(100, 101, 102, 103), response_ids=(1,)),
+    TokenRow(prompt_ids=(5,), response_ids=(6, 4)),
+]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return perturb(tiny_model(tmp_path_factory.mktemp("model"), tied=request.param), seed=1)
+
+
+def _plain_logprobs(folder: Path, row: TokenRow) -> torch.Tensor:
+    module: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
+    logprobs_LV = module(input_ids=ids).logits[0].float().log_softmax(dim=1)
+    start = len(row.prompt_ids)
+    return torch.stack([logprobs_LV[start + place - 1, token] for place, token in enumerate(row.response_ids)])
+
+
+@pytest.mark.parametrize("token_budget", [1, 8, 1000])
+def test_packed_logprobs_equal_one_plain_pass_per_row(folder: Path, token_budget: int) -> None:
+    lm = CausalLM(folder, device=CPU)
+    for row, ours in zip(ROWS, lm.score_rows(ROWS, token_budget=token_budget), strict=True):
+        torch.testing.assert_close(ours, _plain_logprobs(folder, row), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_do_not_depend_on_the_packs(folder: Path) -> None:
+    gradients = []
+    for token_budget in (1, 8, 1000):
+        lm = CausalLM(folder, device=CPU)
+        for numbers in plan_packs(ROWS, token_budget=token_budget):
+            pack = build_pack(ROWS, numbers)
+            by_row = split_rows(lm.logprobs(pack).logprobs_N, pack)
+            torch.stack([(number + 1) * by_row[number].sum() for number in numbers]).sum().backward()  # type: ignore[no-untyped-call]
+        gradients.append([parameter.grad for parameter in lm.parameters])
+    for other in gradients[1:]:
+        for mine, theirs in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_equal_weights_give_equal_bits(folder: Path) -> None:
+    """Defect 7: reference and PRM use one code path, so the log-ratio starts at exactly 0."""
+    one, other = CausalLM(folder, device=CPU), CausalLM(folder, device=CPU)
+    for mine, theirs in zip(
+        one.score_rows(ROWS, token_budget=64), other.score_rows(ROWS, token_budget=64), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+    assert one.digest() == other.digest()
+
+
+def test_the_head_is_named_even_when_it_is_tied(folder: Path) -> None:
+    names = [name for name, _ in CausalLM(folder, device=CPU).named_tensors()]
+    assert "lm_head.weight" in names
+    assert names == sorted(names)
+
+
+def test_packs_keep_every_row_once_and_respect_the_budget() -> None:
+    plans = plan_packs(ROWS, token_budget=6)
+    assert sorted(number for plan in plans for number in plan) == [0, 1, 2, 3]
+    assert all(sum(len(ROWS[number]) for number in plan) <= 6 for plan in plans)
+
+
+def test_the_worked_example_of_a_pack_holds() -> None:
+    pack = build_pack(
+        [TokenRow(prompt_ids=(7, 8), response_ids=(9,)), TokenRow(prompt_ids=(5,), response_ids=(6, 4))], [0, 1]
+    )
+    assert pack.ids_N.tolist() == [7, 8, 9, 5, 6, 4]
+    assert pack.positions_N.tolist() == [0, 1, 2, 0, 1, 2]
+    assert pack.slots_SL.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert pack.predictors_R.tolist() == [1, 3, 4]
+    assert pack.chosen_R.tolist() == [9, 6, 4]
+
+
+def test_a_row_without_a_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one prompt token"):
+        build_pack([TokenRow(prompt_ids=(), response_ids=(1,))], [0])
+
+
+def test_coarse_master_weights_are_refused_at_small_rates(folder: Path) -> None:
+    lm = CausalLM(folder, device=CPU, dtype=torch.bfloat16)
+    with pytest.raises(SettingsError, match="bfloat16"):
+        Optimiser(lm, lr=1e-6, grad_clip=1.0)
+    Optimiser(lm, lr=1e-3, grad_clip=1.0)
+
+
+def test_a_gradient_that_is_not_finite_updates_nothing(folder: Path) -> None:
+    lm = CausalLM(folder, device=CPU)
+    before = lm.digest()
+    optimiser = Optimiser(lm, lr=1e-3, grad_clip=1.0)
+    lm.parameters[0].grad = torch.full_like(lm.parameters[0], float("nan"))
+    with pytest.raises(FloatingPointError, match="not taken"):
+        optimiser.step()
+    assert lm.digest() == before
+
+
+def test_a_checkpoint_brings_weights_and_moments_back(folder: Path, tmp_path: Path) -> None:
+    def train(lm: CausalLM, optimiser: Optimiser) -> None:
+        lm.logprobs(build_pack(ROWS, [0, 1, 2, 3])).logprobs_N.sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    lm = CausalLM(folder, device=CPU)
+    optimiser = Optimiser(lm, lr=1e-2, grad_clip=1.0)
+    train(lm, optimiser)
+    save_model(lm, load_tokenizer(folder), tmp_path / "model")
+    save_training_state(optimiser, {"version": 3}, tmp_path / "state")
+    train(lm, optimiser)
+
+    again = CausalLM(folder, device=CPU)
+    load_weights(again, tmp_path / "model")
+    optimiser_again = Optimiser(again, lr=1e-2, grad_clip=1.0)
+    assert load_training_state(optimiser_again, tmp_path / "state") == {"version": 3}
+    train(again, optimiser_again)
+    assert again.digest() == lm.digest()
+
+
+def test_a_torn_write_leaves_the_old_folder_in_place(tmp_path: Path) -> None:
+    write_folder(tmp_path / "x", lambda target: (target / "a").write_text("old"))
+
+    def fail(target: Path) -> None:
+        (target / "a").write_text("new")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_folder(tmp_path / "x", fail)
+    assert (tmp_path / "x" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_fingerprints_tell_tokenizers_apart(tmp_path: Path) -> None:
+    from prime.data.chain import build_tokenizer
+
+    bytes_folder = tiny_model(tmp_path / "bytes")
+    one, same = load_tokenizer(bytes_folder), load_tokenizer(bytes_folder)
+    assert tokenizer_fingerprint(one) == tokenizer_fingerprint(same)
+    assert tokenizer_fingerprint(one) != tokenizer_fingerprint(build_tokenizer())
+    same.chat_template = "{{ messages }}"
+    assert tokenizer_fingerprint(one) != tokenizer_fingerprint(same)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        CausalLM(tmp_path, device=CPU)

@@ -1,0 +1,135 @@
+"""The implicit PRM: its starting point, its losses, its update modes, and independence of how rows are packed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prime.errors import InvalidInput, TokenizerMismatch
+from prime.types import PrmGroup
+from services.prm.reward import RewardService
+from services.prm.reward_model import ImplicitPrm
+from services.prm.settings import PrmSettings
+from tests.builders import perturb, tiny_model
+
+GROUPS = [
+    PrmGroup(group_id="a", prompt_ids=(5, 6), responses=((3, 4, 1), (9, 1))),
+    PrmGroup(group_id="b", prompt_ids=(7,), responses=((30, 31, 32, 1), (1,))),
+]
+OUTCOMES = [1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return perturb(tiny_model(tmp_path_factory.mktemp("start")), seed=1)
+
+
+def _prm(start: Path, **changes: Any) -> ImplicitPrm:
+    settings = {"lr": 1e-3, "device": "cpu", **changes}
+    return ImplicitPrm(PrmSettings(**settings), start=start)
+
+
+def test_a_fresh_prm_rewards_nothing_and_loses_ln_two(start: Path) -> None:
+    prm = _prm(start)
+    assert all(reward == 0.0 for row in prm.score(GROUPS) for reward in row)
+    metrics = prm.learn(GROUPS, OUTCOMES)
+    assert metrics.loss == pytest.approx(math.log(2))
+    assert metrics.pair_accuracy == 0.5
+
+
+def test_rewards_have_a_row_per_sample_and_a_number_per_token(start: Path) -> None:
+    prm = _prm(start)
+    prm.learn(GROUPS, OUTCOMES)
+    assert [len(row) for row in prm.score(GROUPS)] == [3, 2, 4, 1]
+    assert any(reward != 0.0 for row in prm.score(GROUPS) for reward in row)
+
+
+@pytest.mark.parametrize("loss", ["ce", "dpo"])
+def test_learning_raises_right_answers_above_wrong_ones(start: Path, loss: str) -> None:
+    prm = _prm(start, loss=loss)
+    losses = [prm.learn(GROUPS, OUTCOMES).loss for _ in range(15)]
+    assert losses[-1] < losses[0]
+    totals = [sum(row) for row in prm.score(GROUPS)]
+    assert totals[0] > totals[1]
+    assert totals[3] > totals[2]
+    assert prm.version == 15
+
+
+@pytest.mark.parametrize("loss", ["ce", "dpo"])
+def test_packs_change_nothing_about_what_is_learnt(start: Path, loss: str) -> None:
+    """Defect 3: the gradient equals the full batch's for any split."""
+    scores = []
+    for token_budget in (1, 6, 1000):
+        prm = _prm(start, loss=loss, token_budget=token_budget)
+        for _ in range(2):
+            prm.learn(GROUPS, OUTCOMES)
+        scores.append([reward for row in prm.score(GROUPS) for reward in row])
+    torch.testing.assert_close(torch.tensor(scores[1]), torch.tensor(scores[0]), atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(torch.tensor(scores[2]), torch.tensor(scores[0]), atol=1e-5, rtol=1e-3)
+
+
+def test_row_order_changes_nothing(start: Path) -> None:
+    """Defect 2: rewards belong to the rows that were asked for, in that order."""
+    prm, swapped = _prm(start), _prm(start)
+    prm.learn(GROUPS, OUTCOMES)
+    swapped.learn(GROUPS[::-1], [*OUTCOMES[2:], *OUTCOMES[:2]])
+    ours, theirs = prm.score(GROUPS), swapped.score(GROUPS[::-1])
+    for mine, other in zip(ours, [*theirs[2:], *theirs[:2]], strict=True):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(other), atol=1e-5, rtol=1e-3)
+
+
+def test_mini_batches_take_whole_groups(start: Path) -> None:
+    prm = _prm(start, mini_batches=5)
+    metrics = prm.learn(GROUPS, OUTCOMES)
+    assert metrics.prm_version == 1
+    assert math.isfinite(metrics.grad_norm)
+
+
+def test_the_policy_can_be_the_reference(start: Path) -> None:
+    """Defect 8: no reference model is loaded, and the policy's log-probs are used."""
+    prm = _prm(start, reference_mode="policy")
+    assert prm.reference_id == "policy"
+    with pytest.raises(InvalidInput, match="'a' has none"):
+        prm.score(GROUPS)
+    lower = PrmGroup(group_id="a", prompt_ids=(5, 6), responses=((3,),), reference_logprobs=((-100.0,),))
+    assert prm.score([lower])[0][0] > 0
+
+
+def test_an_outcome_outside_zero_to_one_is_refused(start: Path) -> None:
+    with pytest.raises(InvalidInput, match="one outcome in"):
+        _prm(start).learn(GROUPS, [1.0, 0.0, 0.0, 1.5])
+    with pytest.raises(InvalidInput, match="4 samples need one outcome"):
+        _prm(start).learn(GROUPS, [1.0])
+
+
+def test_a_reference_with_another_tokenizer_is_refused(start: Path, tmp_path: Path) -> None:
+    from prime.data.chain import write_fresh_model
+
+    write_fresh_model(tmp_path / "chain", seed=0, hidden=32)
+    with pytest.raises(TokenizerMismatch, match="do not share one tokenizer"):
+        _prm(start, reference=tmp_path / "chain")
+
+
+async def test_a_step_is_learnt_once(start: Path, tmp_path: Path) -> None:
+    service = RewardService(_prm(start), checkpoints=tmp_path)
+    first = await service.learn(1, GROUPS, OUTCOMES)
+    assert await service.learn(1, GROUPS, OUTCOMES) == first
+    assert (await service.info()).prm_version == 1
+    with pytest.raises(InvalidInput, match="restore first"):
+        await service.learn(0, GROUPS, OUTCOMES)
+
+
+async def test_restore_undoes_what_was_learnt_since_the_save(start: Path, tmp_path: Path) -> None:
+    service = RewardService(_prm(start), checkpoints=tmp_path)
+    await service.learn(1, GROUPS, OUTCOMES)
+    saved = await service.score(GROUPS)
+    folder = Path(await service.save(1))
+    assert (folder / "config.json").is_file()
+    second = await service.learn(2, GROUPS, OUTCOMES)
+    assert await service.restore(1) == 1
+    assert await service.score(GROUPS) == saved
+    assert await service.learn(2, GROUPS, OUTCOMES) == second
+    assert await service.restore(0) == 0
+    assert all(reward == 0.0 for row in (await service.score(GROUPS)).rows for reward in row)

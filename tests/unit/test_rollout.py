@@ -1,0 +1,305 @@
+"""The rollout worker over the in-memory queue, the transformers engine, and weight staging."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prime.adapters.memory import MemoryBroker, MemoryQueue
+from prime.errors import EngineError, InvalidInput, NotReady, WeightPushError
+from prime.lm.model import CausalLM, tensor_bytes
+from prime.lm.packing import TokenRow
+from prime.types import FinishReason, PushManifest, RolloutFailure, RolloutGroup, RolloutRequest, TensorSpec
+from services.rollout.loop import RolloutWorker
+from services.rollout.staging import StagedWeights
+from services.rollout.transformers_engine import TransformersEngine
+from tests.builders import group, perturb, request, tiny_model
+
+PROBE = (5, 6, 7, 8, 9)
+
+
+class ScriptedEngine:
+    """Answers every request with the same samples; holds one number as its weights."""
+
+    name = "scripted"
+    continuous = True
+
+    def __init__(self, *, hold: asyncio.Event | None = None, breaks: bool = False) -> None:
+        self.hold = hold
+        self.breaks = breaks
+        self.weight = 0.0
+        self.sampled: list[str] = []
+
+    async def start(self) -> None:
+        pass
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[RolloutGroup]:
+        for each in requests:
+            if self.breaks:
+                raise RuntimeError("out of memory")
+            if self.hold is not None:
+                await self.hold.wait()
+            self.sampled.append(each.group_id)
+            yield group(each.group_id)
+
+    async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
+        self.weight = torch.frombuffer(tensors[0][1], dtype=torch.float32).item()
+        return 0.0
+
+    async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
+        return tuple(self.weight for _ in ids[1:])
+
+    async def close(self) -> None:
+        pass
+
+
+def _staged(weight: float, *, version: int = 1, probe: float | None = None) -> StagedWeights:
+    data = tensor_bytes(torch.tensor([weight]))
+    expected = weight if probe is None else probe
+    staged = StagedWeights(
+        PushManifest(
+            version=version,
+            tensors=(TensorSpec(name="w", dtype="float32", shape=(1,)),),
+            digest=hashlib.sha256(data).digest(),
+            probe_ids=(1, 2),
+            probe_logprobs=(expected,),
+            max_gap=1e-3,
+        )
+    )
+    staged.add(bytes(data))
+    return staged
+
+
+def _worker(engine: Any, broker: MemoryBroker, *, max_groups: int = 8, consumer: str = "a") -> RolloutWorker:
+    queue = MemoryQueue(broker, consumer=consumer, lease_seconds=0.3)
+    return RolloutWorker(queue=queue, engine=engine, max_groups=max_groups, lease_seconds=0.3, max_context=32)
+
+
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_replica_claims_nothing_before_its_first_weights() -> None:
+    broker, engine = MemoryBroker(), ScriptedEngine()
+    worker = _worker(engine, broker)
+    trainer = MemoryQueue(broker, consumer="trainer")
+    await trainer.ask([request("g1")])
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.2)
+    assert engine.sampled == []
+    with pytest.raises(NotReady):
+        await worker.generate([request()])
+    await worker.push(_staged(0.5))
+    (claim,) = await trainer.take(1, 5.0)
+    assert claim.item.group_id == "g1"
+    running.cancel()
+
+
+async def test_requests_in_flight_go_back_when_the_worker_stops() -> None:
+    broker = MemoryBroker()
+    worker = _worker(ScriptedEngine(hold=asyncio.Event()), broker)
+    await worker.push(_staged(0.5))
+    await MemoryQueue(broker, consumer="trainer").ask([request("g1"), request("g2")])
+    running = asyncio.create_task(worker.run())
+    await _until(lambda: all(held.holder for held in broker.requests.values()))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    claims = await MemoryQueue(broker, consumer="b").claim(5, 0.0)
+    assert [claim.item.group_id for claim in claims] == ["g1", "g2"]
+
+
+async def test_a_long_sample_keeps_its_lease() -> None:
+    broker, hold = MemoryBroker(), asyncio.Event()
+    worker = _worker(ScriptedEngine(hold=hold), broker)
+    await worker.push(_staged(0.5))
+    await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.8)  # more than two leases of 0.3 s
+    assert await MemoryQueue(broker, consumer="b").claim(1, 0.0) == []
+    hold.set()
+    await _until(lambda: not broker.requests)
+    running.cancel()
+
+
+async def test_a_broken_engine_ends_the_worker_and_loses_nothing() -> None:
+    broker = MemoryBroker()
+    worker = _worker(ScriptedEngine(breaks=True), broker)
+    await worker.push(_staged(0.5))
+    await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
+    with pytest.raises(EngineError, match="out of memory"):
+        async with asyncio.timeout(10):
+            await worker.run()
+    assert [claim.item.group_id for claim in await MemoryQueue(broker, consumer="b").claim(5, 0.0)] == ["g1"]
+
+
+async def test_a_request_that_never_fits_is_given_up_with_its_reason() -> None:
+    broker = MemoryBroker()
+    worker, trainer = _worker(ScriptedEngine(), broker), MemoryQueue(broker, consumer="trainer")
+    await worker.push(_staged(0.5))
+    await trainer.ask([request("long", max_tokens=100), request("fits")])
+    running = asyncio.create_task(worker.run())
+    await _until(lambda: len(broker.results) == 2)
+    results = {claim.item.group_id: claim.item for claim in await trainer.take(5, 1.0)}
+    assert isinstance(results["long"], RolloutFailure)
+    assert "max_context" in results["long"].reason
+    assert isinstance(results["fits"], RolloutGroup)
+    with pytest.raises(InvalidInput, match="max_context"):
+        await worker.generate([request("long", max_tokens=100)])
+    running.cancel()
+
+
+async def test_a_replica_behind_leaves_requests_to_others() -> None:
+    broker = MemoryBroker()
+    worker = _worker(ScriptedEngine(), broker)
+    await worker.push(_staged(0.5, version=3))
+    newer = request("g1")
+    newer = RolloutRequest(**{**{name: getattr(newer, name) for name in newer.__slots__}, "min_version": 4})
+    await MemoryQueue(broker, consumer="trainer").ask([newer])
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.3)
+    assert not broker.results
+    await worker.push(_staged(0.5, version=4))
+    await _until(lambda: len(broker.results) == 1)
+    running.cancel()
+
+
+# ---------------------------------------------------------------- staging and push
+
+
+async def test_a_probe_that_disagrees_takes_the_replica_out_of_service() -> None:
+    worker = _worker(ScriptedEngine(), MemoryBroker())
+    await worker.push(_staged(0.5, version=1))
+    with pytest.raises(WeightPushError, match="other weights answer"):
+        await worker.push(_staged(0.5, version=2, probe=0.6))
+    assert not worker.is_ready
+    await worker.push(_staged(0.7, version=2))
+    assert worker.is_ready
+
+
+async def test_weights_that_arrive_torn_are_not_used() -> None:
+    engine = ScriptedEngine()
+    worker = _worker(engine, MemoryBroker())
+    await worker.push(_staged(0.5))
+    short = StagedWeights(_staged(0.9).manifest)
+    short.add(b"\0\0")
+    with pytest.raises(WeightPushError, match="2 of 4 bytes"):
+        await worker.push(short)
+    other = StagedWeights(_staged(0.9).manifest)
+    other.add(b"\0\0\0\0")
+    with pytest.raises(WeightPushError, match="digest"):
+        await worker.push(other)
+    with pytest.raises(WeightPushError, match="were announced"):
+        _staged(0.9).add(b"x")
+    assert engine.weight == 0.5
+    assert worker.is_ready
+
+
+# ---------------------------------------------------------------- the transformers engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return perturb(tiny_model(tmp_path_factory.mktemp("model")), seed=1)
+
+
+async def _engine(folder: Path) -> TransformersEngine:
+    engine = TransformersEngine(model=folder, device="cpu", dtype="float32")
+    await engine.start()
+    return engine
+
+
+async def _all(engine: TransformersEngine, requests: Sequence[RolloutRequest]) -> dict[str, RolloutGroup]:
+    return {each.group_id: each async for each in engine.generate(requests)}
+
+
+async def test_sampled_logprobs_are_the_models(folder: Path) -> None:
+    groups = await _all(await _engine(folder), [request("a", samples=3), request("b", prompt=(9, 8, 7, 6), seed=2)])
+    lm = CausalLM(folder, device=torch.device("cpu"))
+    for each in groups.values():
+        rows = [TokenRow(prompt_ids=each.prompt_ids, response_ids=sample.response_ids) for sample in each.samples]
+        for sample, expected in zip(each.samples, lm.score_rows(rows, token_budget=100), strict=True):
+            torch.testing.assert_close(torch.tensor(sample.logprobs), expected, atol=1e-4, rtol=1e-4)
+
+
+async def test_the_same_seed_samples_the_same_whatever_else_is_in_the_batch(folder: Path) -> None:
+    engine = await _engine(folder)
+    alone = await _all(engine, [request("a", samples=3)])
+    crowd = await _all(engine, [request(f"x{seed}", seed=seed, prompt=(9, 9, 9)) for seed in range(5)] + [request("a", samples=3)])
+    assert [each.response_ids for each in alone["a"].samples] == [each.response_ids for each in crowd["a"].samples]
+    assert len({each.response_ids for each in alone["a"].samples}) > 1
+
+
+async def test_limits_and_end_tokens_are_told_apart(folder: Path) -> None:
+    groups = await _all(await _engine(folder), [request("a", samples=200, max_tokens=60)])
+    (each,) = groups.values()
+    reasons = {sample.finish_reason for sample in each.samples}
+    assert reasons == {FinishReason.STOP, FinishReason.LENGTH}
+    for sample in each.samples:
+        assert (sample.response_ids[-1] == 1) == (sample.finish_reason is FinishReason.STOP)
+        assert 1 not in sample.response_ids[:-1]
+        assert len(sample.response_ids) <= 60
+
+
+async def test_top_p_keeps_the_likeliest_tokens_and_renormalises(folder: Path) -> None:
+    engine = await _engine(folder)
+    narrow = request("a", samples=8, max_tokens=4)
+    narrow = RolloutRequest(
+        **{
+            **{name: getattr(narrow, name) for name in narrow.__slots__},
+            "sampling": type(narrow.sampling)(temperature=1.0, top_p=1e-6, max_tokens=4),
+        }
+    )
+    (each,) = (await _all(engine, [narrow])).values()
+    assert len({sample.response_ids for sample in each.samples}) == 1
+    assert all(logprob == pytest.approx(0.0, abs=1e-5) for sample in each.samples for logprob in sample.logprobs)
+
+
+async def _push(engine: TransformersEngine, version: int, folder: Path) -> None:
+    lm = CausalLM(folder, device=torch.device("cpu"))
+    tensors = [
+        (
+            TensorSpec(name=name, dtype="float32", shape=tuple(tensor.shape)),
+            memoryview(bytearray(tensor_bytes(tensor))),
+        )
+        for name, tensor in lm.named_tensors()
+    ]
+    await engine.load_weights(version, tensors)
+
+
+async def test_pushed_weights_are_the_ones_that_answer(folder: Path, tmp_path: Path) -> None:
+    engine = await _engine(folder)
+    before = await engine.logprobs(PROBE)
+    other = perturb(tiny_model(tmp_path / "other", seed=5), seed=9)
+    await _push(engine, 1, other)
+    row = TokenRow(prompt_ids=PROBE[:1], response_ids=PROBE[1:])
+    (expected,) = CausalLM(other, device=torch.device("cpu")).score_rows([row], token_budget=100)
+    torch.testing.assert_close(torch.tensor(await engine.logprobs(PROBE)), expected, atol=1e-4, rtol=1e-4)
+    assert max(abs(old - new) for old, new in zip(before, expected.tolist(), strict=True)) > 0.01
+
+
+async def test_a_push_for_another_model_replaces_nothing(folder: Path) -> None:
+    engine = await _engine(folder)
+    before = await engine.logprobs(PROBE)
+    with pytest.raises(WeightPushError, match="another model"):
+        await engine.load_weights(1, [(TensorSpec(name="w", dtype="float32", shape=(1,)), memoryview(bytearray(4)))])
+    assert await engine.logprobs(PROBE) == before
+
+
+async def test_a_sample_in_flight_survives_a_push_and_tells_both_versions(folder: Path, tmp_path: Path) -> None:
+    engine = await _engine(folder)
+    other = perturb(tiny_model(tmp_path / "other", seed=5), seed=9)
+    sampling = asyncio.create_task(_all(engine, [request("a", samples=16, max_tokens=200)]))
+    await asyncio.sleep(0.1)
+    await _push(engine, 1, other)
+    (each,) = (await sampling).values()
+    versions = {span.version for sample in each.samples for span in sample.spans}
+    assert versions == {0, 1}
+    assert (each.oldest_version, each.newest_version) == (0, 1)
+    for sample in each.samples:
+        assert sum(span.length for span in sample.spans) == len(sample.response_ids)

@@ -1,0 +1,436 @@
+"""The loop with a real tiny policy and PRM over in-memory parts; the publisher; the run folder."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prime.errors import CheckpointError, InvalidInput, PeerUnavailable, TokenizerMismatch, VersionConflict, WeightPushError
+from prime.lm.model import CausalLM
+from prime.types import GradedGroup, PrmGroup, PrmMetrics, PushManifest, PushReceipt, RolloutStatus, TokenRewards
+from services.prm.reward import RewardService
+from services.prm.reward_model import ImplicitPrm
+from services.prm.settings import PrmSettings
+from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
+from services.trainer.collector import CollectorState, Ticket
+from services.trainer.loop import TrainingLoop
+from services.trainer.policy import Policy
+from services.trainer.progress import Progress
+from services.trainer.publisher import Publisher
+from services.trainer.run_folder import RunFolder
+from services.trainer.settings import AdvantageSettings, TrainerSettings
+from tests.builders import graded, perturb, tiny_model
+
+GROUPS = [
+    graded((1.0, 0.0), ((3, 4, 1), (9, 1)), "0.0-a"),
+    graded((0.0, 1.0), ((30, 31, 32, 1), (5, 1)), "1.0-b"),
+]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return perturb(tiny_model(tmp_path_factory.mktemp("start")), seed=1)
+
+
+def _settings(**changes: Any) -> TrainerSettings:
+    return TrainerSettings.model_validate(
+        {
+            "problems": "x",
+            "steps": 2,
+            "prompts_per_step": 2,
+            "samples_per_prompt": 2,
+            "checkpoint_every": 1,
+            **changes,
+            "optimiser": {"lr": 1e-2, "device": "cpu", **changes.get("optimiser", {})},
+        }
+    )
+
+
+def _batch(advantage_scale: float = 1.0) -> PolicyBatch:
+    rows = token_rows(GROUPS)
+    generator = torch.Generator().manual_seed(0)
+    return PolicyBatch(
+        rows=rows,
+        advantages=[advantage_scale * torch.randn(len(row.response_ids), generator=generator) for row in rows],
+        sampler_logprobs=sampler_logprobs(GROUPS),
+    )
+
+
+# ---------------------------------------------------------------- the policy
+
+
+def test_packs_change_no_update(start: Path) -> None:
+    """Defect 3."""
+    probes = []
+    for token_budget in (1, 7, 1000):
+        policy = Policy(start, _settings(optimiser={"token_budget": token_budget, "lr": 1e-4}))
+        metrics = policy.update(_batch(), seed=0)
+        probes.append((metrics, torch.cat(policy.logprobs(token_rows(GROUPS)))))
+    for metrics, logprobs_N in probes[1:]:
+        assert metrics.loss == pytest.approx(probes[0][0].loss, abs=1e-6)
+        assert metrics.grad_norm == pytest.approx(probes[0][0].grad_norm, rel=1e-4)
+        torch.testing.assert_close(logprobs_N, probes[0][1], atol=2e-3, rtol=1e-3)
+
+
+def test_an_update_raises_what_had_positive_advantage(start: Path) -> None:
+    policy = Policy(start, _settings())
+    rows = token_rows(GROUPS)
+    before = policy.logprobs(rows)
+    advantages = [torch.full((len(row.response_ids),), 1.0 if number == 0 else -1.0) for number, row in enumerate(rows)]
+    policy.update(PolicyBatch(rows=rows, advantages=advantages, sampler_logprobs=before), seed=0)
+    assert policy.logprobs(rows)[0].sum() > before[0].sum()
+
+
+def test_zero_advantages_move_nothing(start: Path) -> None:
+    policy = Policy(start, _settings())
+    metrics = policy.update(_batch(0.0), seed=0)
+    assert metrics.grad_norm == 0.0
+    assert metrics.kl_to_old == 0.0
+
+
+def test_several_mini_batches_use_the_old_policy_of_before_the_first(start: Path) -> None:
+    policy = Policy(start, _settings(optimiser={"mini_batches": 2, "lr": 1e-2}))
+    assert policy.update(_batch(), seed=0).kl_to_old > 0
+
+
+def test_importance_weights_are_used_only_when_lag_is_allowed(start: Path) -> None:
+    assert Policy(start, _settings()).update(_batch(), seed=0).mean_importance == 1.0
+    assert Policy(start, _settings(max_lag=1)).update(_batch(), seed=0).mean_importance != 1.0
+
+
+def test_a_saved_policy_loads_with_transformers_alone_and_restores_to_the_bit(start: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    policy = Policy(start, _settings())
+    policy.update(_batch(), seed=0)
+    folder = policy.save(tmp_path)
+    AutoTokenizer.from_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(folder)
+    policy.update(_batch(), seed=1)
+    other = Policy(start, _settings())
+    other.restore(tmp_path)
+    other.update(_batch(), seed=1)
+    for mine, theirs in zip(policy.logprobs(token_rows(GROUPS)), other.logprobs(token_rows(GROUPS)), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+# ---------------------------------------------------------------- advantages of a batch
+
+
+def _rewards(scale: float = 0.1) -> TokenRewards:
+    generator = torch.Generator().manual_seed(3)
+    rows = tuple(
+        tuple((scale * torch.randn(len(row.response_ids), generator=generator)).tolist()) for row in token_rows(GROUPS)
+    )
+    return TokenRewards(rows=rows, prm_version=0, beta=0.05, reference_id="r")
+
+
+class PieceTokenizer:
+    """Token 4 and token 31 read as a delimiter."""
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "".join(";" if token in (4, 31) else "x" for token in ids)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "reinforce", "grpo"])
+@pytest.mark.parametrize("granularity", ["token", "step", "whole"])
+def test_every_estimator_and_granularity_gives_a_number_per_token(estimator: Any, granularity: Any) -> None:
+    settings = AdvantageSettings(estimator=estimator, granularity=granularity, step_delimiter=";")
+    rows, _ = compute_advantages(GROUPS, _rewards(), settings, tokenizer=PieceTokenizer())
+    assert [len(row) for row in rows] == [3, 2, 4, 2]
+    values_N = torch.cat(rows)
+    assert torch.isfinite(values_N).all()
+    assert float(values_N.mean()) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_batch_norm_makes_the_scale_of_beta_irrelevant() -> None:
+    small, _ = compute_advantages(GROUPS, _rewards(0.1), AdvantageSettings(), tokenizer=None)
+    large, _ = compute_advantages(GROUPS, _rewards(10.0), AdvantageSettings(), tokenizer=None)
+    torch.testing.assert_close(torch.cat(small), torch.cat(large), atol=1e-3, rtol=1e-3)
+
+
+def test_the_order_of_groups_changes_no_advantage() -> None:
+    """Defect 1 at the level of the batch."""
+    rewards = _rewards()
+    swapped = replace(rewards, rows=(*rewards.rows[2:], *rewards.rows[:2]))
+    ours, _ = compute_advantages(GROUPS, rewards, AdvantageSettings(), tokenizer=None)
+    theirs, _ = compute_advantages(GROUPS[::-1], swapped, AdvantageSettings(), tokenizer=None)
+    torch.testing.assert_close(torch.cat(ours), torch.cat([*theirs[2:], *theirs[:2]]))
+
+
+# ---------------------------------------------------------------- the publisher
+
+
+class OneReplica:
+    """Takes every push, or fails as told."""
+
+    def __init__(self, *, error: Exception | None = None, fingerprint: str = "f") -> None:
+        self.error = error
+        self.fingerprint = fingerprint
+        self.version = -1
+        self.bytes = b""
+
+    async def generate(self, requests: Sequence[Any]) -> list[Any]:
+        return []
+
+    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
+        if self.error is not None:
+            raise self.error
+        self.bytes = b"".join([chunk async for chunk in chunks])
+        self.version = manifest.version
+        return PushReceipt(
+            version=manifest.version, probe_logprobs=manifest.probe_logprobs, stage_seconds=0.0, pause_seconds=0.25
+        )
+
+    async def status(self) -> RolloutStatus:
+        return RolloutStatus(
+            engine="x",
+            ready=self.version >= 0,
+            version=max(self.version, 0),
+            groups_delivered=0,
+            tokens_generated=0,
+            groups_in_flight=0,
+            tokenizer_fingerprint=self.fingerprint,
+        )
+
+
+class FixedWeights:
+    fingerprint = "f"
+
+    def push_manifest(
+        self, version: int, *, probe_ids: tuple[int, ...], max_gap: float
+    ) -> tuple[PushManifest, list[memoryview]]:
+        data = [memoryview(bytes(2_500_000)), memoryview(b"abc")]
+        manifest = PushManifest(
+            version=version, tensors=(), digest=b"", probe_ids=probe_ids, probe_logprobs=(-1.0,), max_gap=max_gap
+        )
+        return manifest, data
+
+
+def _publisher(*replicas: OneReplica) -> Publisher:
+    named = [(f"r{number}", replica) for number, replica in enumerate(replicas)]
+    return Publisher(lambda: named, source=FixedWeights(), probe_ids=(1, 2), max_gap=1e-3)
+
+
+async def test_every_replica_gets_all_bytes_in_chunks() -> None:
+    replicas = [OneReplica(), OneReplica()]
+    report = await _publisher(*replicas).push(3)
+    assert (report.replicas, report.refused, report.pause_seconds) == (2, 0, 0.25)
+    assert all(replica.version == 3 and replica.bytes == bytes(2_500_000) + b"abc" for replica in replicas)
+
+
+async def test_one_failing_replica_does_not_stop_the_others() -> None:
+    report = await _publisher(OneReplica(error=WeightPushError("gap")), OneReplica()).push(1)
+    assert (report.replicas, report.refused) == (1, 1)
+
+
+async def test_no_replica_left_is_an_error() -> None:
+    with pytest.raises(WeightPushError, match="no replica took version 1: gap"):
+        await _publisher(OneReplica(error=WeightPushError("gap"))).push(1)
+    with pytest.raises(PeerUnavailable, match="no rollout replica answers"):
+        await _publisher(OneReplica(error=PeerUnavailable("r0: refused"))).push(1)
+
+
+async def test_a_replica_with_another_tokenizer_is_refused() -> None:
+    with pytest.raises(TokenizerMismatch, match="r0"):
+        await _publisher(OneReplica(fingerprint="g")).check_tokenizers()
+
+
+# ---------------------------------------------------------------- the loop
+
+
+class FixedCollector:
+    """Always the same groups."""
+
+    def __init__(self, groups: Sequence[GradedGroup]) -> None:
+        self.groups = list(groups)
+        self.counts: dict[str, int] = {}
+        self.scores: list[float] = [0.5]
+        self.state = CollectorState(next_number=7)
+
+    def begin_step(self) -> None:
+        pass
+
+    async def discard_leftovers(self) -> int:
+        return 0
+
+    async def fill(self, version: int) -> list[GradedGroup]:
+        return [
+            GradedGroup(group=_at_version(each.group, version), outcomes=each.outcomes) for each in self.groups
+        ]
+
+    async def prefetch(self, version: int) -> None:
+        pass
+
+
+def _at_version(group: Any, version: int) -> Any:
+    samples = tuple(
+        replace(sample, spans=tuple(replace(span, version=version) for span in sample.spans)) for sample in group.samples
+    )
+    return replace(group, samples=samples)
+
+
+class RecordingPrm:
+    """Writes down the order of calls in front of a real reward service."""
+
+    def __init__(self, inner: RewardService) -> None:
+        self.inner = inner
+        self.calls: list[str] = []
+
+    async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        self.calls.append("score")
+        return await self.inner.score(groups)
+
+    async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        self.calls.append("learn")
+        return await self.inner.learn(step, groups, outcomes)
+
+    async def save(self, step: int) -> str:
+        return await self.inner.save(step)
+
+    async def restore(self, step: int) -> int:
+        return await self.inner.restore(step)
+
+    async def info(self) -> Any:
+        return await self.inner.info()
+
+
+def _loop(
+    start: Path, path: Path, *, groups: Sequence[GradedGroup] = GROUPS, prm: dict[str, Any] | None = None, **changes: Any
+) -> tuple[TrainingLoop, RecordingPrm]:
+    settings = _settings(**changes)
+    weights = ImplicitPrm(PrmSettings(**{"lr": 1e-2, "device": "cpu", **(prm or {})}), start=start)
+    reward_model = RecordingPrm(RewardService(weights, checkpoints=path / "checkpoints"))
+    policy = Policy(start, settings)
+    named = [("r0", OneReplica(fingerprint=policy.fingerprint))]
+    loop = TrainingLoop(
+        settings=settings,
+        seed=0,
+        collector=FixedCollector(groups),  # type: ignore[arg-type]
+        reward_model=reward_model,
+        policy=policy,
+        publisher=Publisher(lambda: named, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3),
+        evaluator=None,
+        folder=RunFolder(path, identity={"seed": 0}, resume=False),
+        progress=Progress(run="x", total_steps=settings.steps),
+    )
+    return loop, reward_model
+
+
+def _metrics(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("prm_update", "calls"), [("after", ["score", "learn"]), ("before", ["learn", "score"]), ("none", ["score"])]
+)
+async def test_every_update_mode_runs_in_its_order(start: Path, tmp_path: Path, prm_update: str, calls: list[str]) -> None:
+    """Defect 9. Scoring before learning gives rewards of exactly 0 in the first step."""
+    loop, reward_model = _loop(start, tmp_path, prm_update=prm_update)
+    await loop.run()
+    assert reward_model.calls == calls * 2
+    first, second = _metrics(tmp_path)[1:]
+    assert (first["reward/largest_token"] == 0.0) is (prm_update != "before")
+    assert (second["reward/largest_token"] == 0.0) is (prm_update == "none")
+    if "learn" in calls:
+        assert first["prm/loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+async def test_the_policy_as_reference_runs(start: Path, tmp_path: Path) -> None:
+    """Defect 8."""
+    loop, _ = _loop(start, tmp_path, prm={"reference_mode": "policy"})
+    await loop.run()
+    first, second = _metrics(tmp_path)[1:]
+    assert first["reward/largest_token"] == pytest.approx(0.0, abs=1e-6)
+    assert second["reward/largest_token"] > 0
+
+
+async def test_without_process_rewards_no_prm_is_asked(start: Path, tmp_path: Path) -> None:
+    loop, reward_model = _loop(start, tmp_path, advantage={"process_coef": 0.0})
+    await loop.run()
+    assert reward_model.calls == []
+    assert not list((tmp_path / "checkpoints").glob("*/prm"))
+
+
+async def test_a_prm_at_an_unexpected_version_stops_the_run(start: Path, tmp_path: Path) -> None:
+    loop, reward_model = _loop(start, tmp_path)
+    await loop._start()
+    await reward_model.inner.learn(9, [PrmGroup(group_id="x", prompt_ids=(1,), responses=((2,), (3,)))], [1.0, 0.0])
+    with pytest.raises(VersionConflict, match="another trainer"):
+        await loop.step()
+
+
+@pytest.mark.parametrize(("on_short", "trained"), [("train", True), ("skip", False)])
+async def test_a_short_batch_is_trained_on_or_skipped_as_configured(
+    start: Path, tmp_path: Path, on_short: str, trained: bool
+) -> None:
+    loop, reward_model = _loop(start, tmp_path, groups=GROUPS[:1], filter={"on_short": on_short})
+    await loop.run()
+    assert bool(reward_model.calls) is trained
+    assert [row["step"] for row in _metrics(tmp_path)] == [0, 1, 2]
+
+
+async def test_a_short_batch_can_be_an_error(start: Path, tmp_path: Path) -> None:
+    loop, _ = _loop(start, tmp_path, groups=[], filter={"on_short": "fail"})
+    with pytest.raises(InvalidInput, match="0 of 2 groups passed the filter"):
+        await loop.run()
+
+
+async def test_a_stop_ends_after_the_step_at_hand_with_a_checkpoint(start: Path, tmp_path: Path) -> None:
+    loop, _ = _loop(start, tmp_path, steps=5, checkpoint_every=5)
+    await loop._start()
+    await loop._one_step_with_metrics()
+    loop.stop()
+    await loop.run()
+    assert loop.progress.phase == "stopped"
+
+
+# ---------------------------------------------------------------- the run folder
+
+
+def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
+    RunFolder(tmp_path, identity={"model": "a"}, resume=False)
+    with pytest.raises(CheckpointError, match="belongs to another run: model was 'a', is 'b'"):
+        RunFolder(tmp_path, identity={"model": "b"}, resume=True)
+
+
+def test_steps_that_are_there_are_not_overwritten_without_resume(tmp_path: Path) -> None:
+    RunFolder(tmp_path, identity={"model": "a"}, resume=False).append_metrics({"step": 1})
+    with pytest.raises(CheckpointError, match="--resume"):
+        RunFolder(tmp_path, identity={"model": "a"}, resume=False)
+    RunFolder(tmp_path, identity={"model": "a"}, resume=True)
+
+
+def test_only_the_newest_checkpoints_are_kept_and_latest_names_a_whole_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, identity={}, resume=False)
+    state = CollectorState(next_number=3, kept_share=0.5, unfinished=[Ticket(number=1, attempt=0)])
+    for step in (1, 2, 3):
+        folder.checkpoint(step).mkdir(parents=True)
+        assert folder.latest == step - 1
+        folder.commit_checkpoint(step, state, keep=2)
+    assert sorted(path.name for path in folder.checkpoints.glob("step_*")) == ["step_2", "step_3"]
+    assert folder.latest == 3
+    assert folder.load_state(3) == state
+    with pytest.raises(CheckpointError, match="step_1"):
+        folder.load_state(1)
+
+
+def test_metrics_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, identity={}, resume=False)
+    for step in range(4):
+        folder.append_metrics({"step": step})
+    folder.rewind_metrics(2)
+    assert [row["step"] for row in _metrics(tmp_path)] == [0, 1, 2]
+
+
+def test_the_policys_named_tensors_are_what_a_push_announces(start: Path) -> None:
+    policy = Policy(start, _settings())
+    manifest, data = policy.push_manifest(4, probe_ids=(5, 6, 7), max_gap=1e-3)
+    lm = CausalLM(start, device=torch.device("cpu"))
+    assert [spec.name for spec in manifest.tensors] == [name for name, _ in lm.named_tensors()]
+    assert [len(each) for each in data] == [tensor.numel() * 4 for _, tensor in lm.named_tensors()]
+    assert len(manifest.probe_logprobs) == 2
