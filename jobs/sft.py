@@ -68,7 +68,8 @@ def lr_share(step: int, settings: SftSettings) -> float:
     warmup = settings.warmup_share * settings.steps
     if step <= warmup:
         return step / warmup
-    progress = (step - warmup) / (settings.steps - warmup)
+    # Of the steps after the warm-up the first gets the whole rate, and the last still learns.
+    progress = max(0.0, step - 1 - warmup) / (settings.steps - warmup)
     return settings.final_lr_share + (1 - settings.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -81,7 +82,7 @@ def load_rows(path: Path, tokenizer: Any) -> list[TokenRow]:
     if not path.is_file():
         raise DataError(f"SFT data {path} does not exist")
     rows = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             rows.append(_parse(line, f"{path}, row {number}", tokenizer))
     if not rows:
@@ -89,17 +90,21 @@ def load_rows(path: Path, tokenizer: Any) -> list[TokenRow]:
     return rows
 
 
-def _parse(line: str, where: str, tokenizer: Any) -> TokenRow:
+def _parse(line: bytes, where: str, tokenizer: Any) -> TokenRow:
     try:
         tree = json.loads(line)
         messages = [Message(role=turn["role"], content=turn["content"]) for turn in tree["prompt"]]
         response = tree["response"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where}: needs 'prompt' (a list of messages) and 'response' (text): {error}") from None
-    if not isinstance(response, str) or not response.strip() or not messages:
-        raise DataError(f"{where}: 'prompt' and 'response' must not be empty")
+    texts = [response, *(text for message in messages for text in (message.role, message.content))]
+    if not messages or not all(isinstance(text, str) for text in texts) or not response.strip():
+        raise DataError(f"{where}: 'prompt' and 'response' must be text and not empty")
+    prompt_ids = encode_prompt(tokenizer, messages)
+    if not prompt_ids:
+        raise DataError(f"{where}: the prompt encodes to no token")
     response_ids = tokenizer(response, add_special_tokens=False)["input_ids"]
-    return TokenRow(prompt_ids=encode_prompt(tokenizer, messages), response_ids=(*response_ids, tokenizer.eos_token_id))
+    return TokenRow(prompt_ids=prompt_ids, response_ids=(*response_ids, tokenizer.eos_token_id))
 
 
 def _endless_batches(rows: Sequence[TokenRow], batch_size: int, seed: int) -> Any:

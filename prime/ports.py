@@ -54,7 +54,7 @@ class RolloutQueue(Protocol):
         """Up to `limit` results, after waiting at most `timeout_s`; an empty list when none came."""
 
     async def acknowledge(self, claims: Sequence[Claim[RolloutGroup | RolloutFailure]]) -> None:
-        """Forget results for good: used by a finished step, or dropped on purpose."""
+        """Forget results for good: judged and taken over, or dropped on purpose (see ADR 6)."""
 
     async def discard_all(self) -> int:
         """Drop every request and result of an earlier life of this run; returns how many."""

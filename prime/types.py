@@ -46,7 +46,7 @@ class SamplingParams:
 class RolloutRequest:
     """A wish for `num_samples` samples of one prompt.
 
-    Example: `RolloutRequest(group_id="12-sum-7-0", problem_id="sum-7", attempt=0, prompt_ids=(3, 10, 5),
+    Example: `RolloutRequest(group_id="12.0-sum-7", problem_id="sum-7", attempt=0, prompt_ids=(3, 10, 5),
     num_samples=2, sampling=..., seed=99, min_version=4)`. Sample i draws from a stream seeded by `(seed, i)`.
     """
 
@@ -120,7 +120,7 @@ class RolloutGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutFailure:
-    """A request that was given up: `RolloutFailure(group_id="12-sum-7-0", problem_id="sum-7", reason="...")`."""
+    """A request that was given up: `RolloutFailure(group_id="12.0-sum-7", problem_id="sum-7", reason="...")`."""
 
     group_id: str
     problem_id: str

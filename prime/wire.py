@@ -146,7 +146,13 @@ def decode_request(message: types_pb2.RolloutRequest) -> RolloutRequest:
         seed=message.seed,
         min_version=message.min_version,
     )
-    if not request.prompt_ids or request.num_samples < 1 or request.sampling.max_tokens < 1:
+    sampling = request.sampling
+    if not (sampling.temperature > 0 and 0 < sampling.top_p <= 1):
+        raise InvalidInput(
+            f"rollout request {request.group_id!r}: temperature must be above 0 and top_p in (0, 1]; got "
+            f"{sampling.temperature} and {sampling.top_p}"
+        )
+    if not request.prompt_ids or request.num_samples < 1 or sampling.max_tokens < 1:
         raise InvalidInput(
             f"rollout request {request.group_id!r}: needs a prompt (has {len(request.prompt_ids)} ids), samples "
             f"(asks {request.num_samples}) and room to answer (max_tokens {request.sampling.max_tokens})"

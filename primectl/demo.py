@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,9 @@ from primectl.up import train_all, until_signal
 _LENGTH = 6
 _WRONG_SHARE = 0.22
 _NUM_TRAIN, _NUM_HELD_OUT = 4096, 512
-_SFT_STEPS, _SFT_BATCH = 400, 128
+_SFT_BATCH = 128
+# The addition table is learnt within fifty steps from single sums, and in hundreds from careless chains alone.
+_SUMS_STEPS, _CHAINS_STEPS = 100, 250
 _LAST_STEPS = 10
 
 
@@ -34,23 +36,12 @@ def run_demo(*, engine: str, steps: int, folder: Path) -> int:
     run_path = _next_free(folder)
     material = run_path / "material"
     display.say(
-        f"Task: add {_LENGTH} digits modulo 10 step by step. The SFT data is wrong in {_WRONG_SHARE:.0%} of steps, "
-        f"so the SFT policy knows how but is careless.\nEverything goes to {run_path}."
+        f"Task: add {_LENGTH} digits modulo 10 step by step. The SFT data is wrong in {_WRONG_SHARE:.0%} of steps on "
+        f"purpose, so the SFT policy knows how but is careless.\nEverything goes to {run_path}."
     )
     _write_material(material)
-    fine_tune(
-        SftSettings(
-            model=material / "fresh",
-            data=material / "sft.jsonl",
-            output=material / "sft",
-            steps=_SFT_STEPS,
-            batch_size=_SFT_BATCH,
-            lr=3e-3,
-            final_lr_share=0.05,
-            token_budget=8192,
-        ),
-        display,
-    )
+    _fine_tune(display, material, start="fresh", data="sums.jsonl", output="sums", steps=_SUMS_STEPS)
+    _fine_tune(display, material, start="sums", data="chains.jsonl", output="sft", steps=_CHAINS_STEPS)
     config = _config(run_path, material, engine=engine, steps=steps)
     display.say("Starting Redis, verifier, PRM, rollout and trainer, each a process of its own ...")
     asyncio.run(until_signal(train_all(config, display, resume=False, num_rollouts=1)))
@@ -73,11 +64,33 @@ def _write_material(material: Path) -> None:
     write_jsonl([problem_of(digits) for digits in held_out], material / "held_out.jsonl")
     train = draw_chains(_NUM_TRAIN, length=_LENGTH, seed=2, exclude=excluded)
     write_jsonl([problem_of(digits) for digits in train], material / "problems.jsonl")
-    texts = ((p, r) for p, r in sft_texts(length=_LENGTH, seed=3, wrong_share=_WRONG_SHARE) if p not in excluded)
-    with (material / "sft.jsonl").open("w") as file:
-        for prompt, response in islice(texts, _SFT_STEPS * _SFT_BATCH):
-            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
+    sums = sft_texts(length=2, seed=3, wrong_share=0.0)
+    chains = ((p, r) for p, r in sft_texts(length=_LENGTH, seed=4, wrong_share=_WRONG_SHARE) if p not in excluded)
+    _write_sft(material / "sums.jsonl", islice(sums, _SUMS_STEPS * _SFT_BATCH))
+    _write_sft(material / "chains.jsonl", islice(chains, _CHAINS_STEPS * _SFT_BATCH))
     write_fresh_model(material / "fresh", seed=0)
+
+
+def _write_sft(path: Path, texts: Iterable[tuple[str, str]]) -> None:
+    with path.open("w") as file:
+        for prompt, response in texts:
+            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
+
+
+def _fine_tune(display: Display, material: Path, *, start: str, data: str, output: str, steps: int) -> None:
+    fine_tune(
+        SftSettings(
+            model=material / start,
+            data=material / data,
+            output=material / output,
+            steps=steps,
+            batch_size=_SFT_BATCH,
+            lr=2e-3,
+            final_lr_share=0.05,
+            token_budget=8192,
+        ),
+        display,
+    )
 
 
 def _config(run_path: Path, material: Path, *, engine: str, steps: int) -> RunConfig:

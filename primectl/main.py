@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     status = _command(commands, "status", _status, "where a run stands")
-    status.add_argument("run", type=Path, help="the run folder, e.g. runs/demo-1")
+    status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
 
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
@@ -126,7 +126,7 @@ def _sft(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from primectl.status import show_status
 
-    return show_status(arguments.run)
+    return show_status(arguments.folder)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -3,9 +3,13 @@
 from prime.adapters.redis_queue import RedisQueue
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
-from prime.errors import CheckpointError, SettingsError, TokenizerMismatch
+from prime.errors import SettingsError, TokenizerMismatch
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
 from primectl.config import RunConfig
+from services.trainer.run_folder import check_run_folder, identity_of
+
+# bf16 keeps eight bits: log-probs of a few nats are off by hundredths.
+_ROUNDED_PROBE_GAP = 0.05
 
 
 def check_inputs(config: RunConfig, *, resume: bool) -> None:
@@ -39,10 +43,18 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
         raise SettingsError(
             "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the policy's log-probs carry it"
         )
-    if (config.run.path / "metrics.jsonl").is_file() and not resume:
-        raise CheckpointError(f"{config.run.path} already holds steps of this run; give --resume, or another run.name")
-    if resume and not (config.run.path / "run.json").is_file():
-        raise CheckpointError(f"--resume: {config.run.path} holds no run; check run.name and run.folder")
+    if config.rollout.dtype != "float32" and config.trainer.probe_gap < _ROUNDED_PROBE_GAP:
+        raise SettingsError(
+            f"rollout.dtype = {config.rollout.dtype!r} rounds log-probs, so every push would fail its probe at "
+            f"trainer.probe_gap = {config.trainer.probe_gap}; set it to {_ROUNDED_PROBE_GAP} or more"
+        )
+    identity = identity_of(
+        config.trainer,
+        model=config.run.model,
+        seed=config.run.seed,
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+    )
+    check_run_folder(config.run.path, identity=identity, resume=resume)
 
 
 async def check_redis(config: RunConfig) -> None:

@@ -76,4 +76,5 @@ def _message(line: str) -> str:
         return line if line.startswith("primectl: ") else ""
     if not isinstance(entry, dict) or entry.get("level") not in ("error", "critical"):
         return ""
-    return str(entry.get("detail") or entry.get("exception") or entry.get("event"))
+    parts = [entry.get("event"), *(entry.get(key) for key in ("reason", "detail", "exception"))]
+    return ": ".join(str(part) for part in parts if part)

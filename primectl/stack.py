@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from prime.adapters.grpc_clients import GrpcTrainer, open_channel
-from prime.adapters.settings import ServiceSettings, child_environment
-from prime.errors import PeerUnavailable, PrimeError
+from prime.adapters.settings import ServiceSettings, child_environment, given_token
+from prime.errors import CheckpointError, PeerUnavailable, PrimeError
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
 from primectl.processes import Child, start, stop_all
@@ -36,7 +37,7 @@ class LocalStack:
         self._logs = config.run.path / "logs"
         self._children: dict[str, Child] = {}
         self._restarts = 0
-        self._trainer = GrpcTrainer(config.trainer.listen, token, _STATUS_SECONDS)
+        self._trainer = GrpcTrainer(config.trainer.listen, token, deadline_s=_STATUS_SECONDS)
 
     async def start_redis(self, binary: Path, *, port: int, password: str) -> None:
         """The run's own Redis."""
@@ -74,6 +75,10 @@ class LocalStack:
             await asyncio.sleep(0.5)
         if trainer.process.returncode != 0:
             raise trainer.death_notice()
+
+    def process_id(self, name: str) -> int:
+        """Of a child, e.g. `trainer` or `rollout-0`."""
+        return self._children[name].process.pid
 
     async def stop(self) -> None:
         """The trainer first, so that it can finish its step and save; Redis last."""
@@ -136,18 +141,32 @@ async def local_stack(config: RunConfig, *, num_rollouts: int = 1) -> AsyncItera
         num_rollouts=num_rollouts,
         redis_url=f"redis://:{password}@127.0.0.1:{redis_port}/0" if own_redis else config.run.redis_url,
     )
-    token = secrets.token_hex(16)
     config.run.path.mkdir(parents=True, exist_ok=True)
-    _write_private(config.run.path / "settings.json", json.dumps(config.model_dump(mode="json"), indent=2))
-    _write_private(config.run.token_file, token)
-    stack = LocalStack(config, token)
-    try:
-        if own_redis:
-            await stack.start_redis(find_redis_server(), port=redis_port, password=password)
-        await stack.start_services()
-        yield stack
-    finally:
-        await stack.stop()
+    with _only_owner(config.run.path):
+        token = given_token() or secrets.token_hex(16)
+        _write_private(config.run.path / "settings.json", json.dumps(config.model_dump(mode="json"), indent=2))
+        _write_private(config.run.token_file, token)
+        stack = LocalStack(config, token)
+        try:
+            if own_redis:
+                await stack.start_redis(find_redis_server(), port=redis_port, password=password)
+            await stack.start_services()
+            yield stack
+        finally:
+            await stack.stop()
+
+
+@contextlib.contextmanager
+def _only_owner(folder: Path) -> Iterator[None]:
+    """Hold the run folder against a second `primectl` until the block ends; the kernel lets go when we die."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{folder} is in use by another primectl; stop it, or choose another run.name"
+            ) from None
+        yield
 
 
 def resolve_locally(config: RunConfig, *, num_rollouts: int, redis_url: str) -> RunConfig:

@@ -29,14 +29,14 @@ def show_status(folder: Path) -> int:
         display.say(f"{status.run}: step {status.step}/{status.total_steps}  {note_of(status)}")
     except PeerUnavailable:
         metrics = folder / "metrics.jsonl"
-        last = metrics.read_text().splitlines()[-1] if metrics.is_file() else "{}"
+        last = (metrics.read_text().splitlines() if metrics.is_file() else [])[-1:] or ["{}"]
         display.say(f"{settings['run']['name']}: not running; last metrics:")
-        display.console.print_json(last)
+        display.console.print_json(last[0])
     return 0
 
 
 async def _ask(address: str, token: str) -> TrainerStatus:
-    trainer = GrpcTrainer(address, token, _SECONDS)
+    trainer = GrpcTrainer(address, token, deadline_s=_SECONDS)
     try:
         return await trainer.status()
     finally:

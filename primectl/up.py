@@ -4,13 +4,14 @@ import asyncio
 import signal
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from prime.errors import SettingsError
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
 from primectl.display import Display, note_of
-from primectl.preflight import check_inputs
+from primectl.preflight import check_inputs, check_redis
 from primectl.stack import local_stack
 
 
@@ -20,6 +21,7 @@ def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
         raise SettingsError(f"--rollouts {num_rollouts}: at least one replica is needed")
     display = Display()
     check_inputs(config, resume=resume)
+    asyncio.run(check_redis(config))
     display.say(f"run {config.run.name} in {config.run.path}: starting the services (logs in {config.run.path}/logs)")
     started = time.monotonic()
     asyncio.run(until_signal(train_all(config, display, resume=resume, num_rollouts=num_rollouts)))
@@ -39,14 +41,25 @@ async def train_all(config: RunConfig, display: Display, *, resume: bool, num_ro
         with display.bar("RL", config.trainer.steps) as bar:
             async for status in stack.train(resume=resume):
                 bar.update(status.step, note_of(status))
+            if status is not None:
+                # The trainer ends with its last step, before anybody can ask for it.
+                bar.update(config.trainer.steps, note_of(replace(status, phase="finished", seconds_left=0.0)))
     return status
 
 
 async def until_signal(work: Coroutine[Any, Any, object]) -> None:
     """Await `work`; SIGINT and SIGTERM cancel it, so that what it started is stopped in good order."""
     task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+
+    def stop_once() -> None:
+        # A second signal must not interrupt the stopping itself: it would leave services behind.
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, lambda: None)
+        task.cancel()
+
     for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
+        loop.add_signal_handler(signum, stop_once)
     try:
         await task
     except asyncio.CancelledError:

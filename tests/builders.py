@@ -45,7 +45,9 @@ def sample(ids: Sequence[int] = (3, 4, 1), *, version: int = 0, truncated: bool 
     )
 
 
-def group(group_id: str = "0.0-p", *, version: int = 0, responses: Sequence[Sequence[int]] = ((3, 1), (4, 1))) -> RolloutGroup:
+def group(
+    group_id: str = "0.0-p", *, version: int = 0, responses: Sequence[Sequence[int]] = ((3, 1), (4, 1))
+) -> RolloutGroup:
     return RolloutGroup(
         group_id=group_id,
         problem_id="p",

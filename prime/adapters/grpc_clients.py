@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -40,7 +41,8 @@ from prime.v1 import (
 CHUNK_BYTES = 1024 * 1024
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
-_ATTEMPTS = 5
+# A question (status, info) is asked to learn whether somebody is there, so it soon takes no for an answer.
+_QUESTION_SECONDS, _QUESTION_PATIENCE_S = 5.0, 3.0
 
 AnswerT = TypeVar("AnswerT")
 
@@ -87,26 +89,39 @@ def to_prime_error(error: grpc.aio.AioRpcError, address: str) -> PrimeError:
 class _Peer:
     """One service at one address: the token and a deadline on every call, retries with back-off."""
 
-    def __init__(self, address: str, token: str, deadline_s: float) -> None:
+    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
+        """`patience_s`: for how long a call is repeated while the service does not answer, e.g. is restarted."""
         self.address = address
         self._channel = open_channel(address)
         self._metadata = ((AUTHORIZATION_KEY, f"Bearer {token}"),)
         self._deadline_s = deadline_s
+        self._patience_s = patience_s
 
-    async def _call(
-        self, method: Callable[..., Awaitable[AnswerT]], request: Any, *, attempts: int = _ATTEMPTS
+    async def _call(self, method: Callable[..., Awaitable[AnswerT]], request: Any) -> AnswerT:
+        return await self._repeat(method, request, deadline_s=self._deadline_s, patience_s=self._patience_s)
+
+    async def _ask(self, method: Callable[..., Awaitable[AnswerT]], request: Any) -> AnswerT:
+        return await self._repeat(
+            method,
+            request,
+            deadline_s=min(self._deadline_s, _QUESTION_SECONDS),
+            patience_s=min(self._patience_s, _QUESTION_PATIENCE_S),
+        )
+
+    async def _repeat(
+        self, method: Callable[..., Awaitable[AnswerT]], request: Any, *, deadline_s: float, patience_s: float
     ) -> AnswerT:
         pause = _FIRST_PAUSE_S
-        for attempt in range(1, attempts + 1):
+        give_up_at = time.monotonic() + patience_s
+        while True:
             try:
-                return await method(request, timeout=self._deadline_s, metadata=self._metadata)
+                return await method(request, timeout=deadline_s, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
                 translated = to_prime_error(error, self.address)
-                if not translated.retryable or attempt == attempts:
+                if not translated.retryable or time.monotonic() + pause > give_up_at:
                     raise translated from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def close(self) -> None:
         """Close the channel."""
@@ -116,8 +131,8 @@ class _Peer:
 class GrpcVerifier(_Peer):
     """`ports.Verifier` over gRPC. Grading has no side effect, so every call may be repeated."""
 
-    def __init__(self, address: str, token: str, deadline_s: float) -> None:
-        super().__init__(address, token, deadline_s)
+    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
+        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
         self._stub = verifier_pb2_grpc.VerifierServiceStub(self._channel)
 
     async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
@@ -129,15 +144,15 @@ class GrpcVerifier(_Peer):
     async def info(self) -> VerifierInfo:
         """What it can grade."""
         return wire.decode_verifier_info(
-            await self._call(self._stub.GetInfo, verifier_pb2.VerifierServiceGetInfoRequest())
+            await self._ask(self._stub.GetInfo, verifier_pb2.VerifierServiceGetInfoRequest())
         )
 
 
 class GrpcRewardModel(_Peer):
     """`ports.RewardModel` over gRPC. Learn is repeatable because the service learns each step number once."""
 
-    def __init__(self, address: str, token: str, deadline_s: float) -> None:
-        super().__init__(address, token, deadline_s)
+    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
+        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
         self._stub = prm_pb2_grpc.PrmServiceStub(self._channel)
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
@@ -164,14 +179,14 @@ class GrpcRewardModel(_Peer):
 
     async def info(self) -> PrmInfo:
         """Version, scale, reference and tokenizer."""
-        return wire.decode_prm_info(await self._call(self._stub.GetInfo, prm_pb2.PrmServiceGetInfoRequest()))
+        return wire.decode_prm_info(await self._ask(self._stub.GetInfo, prm_pb2.PrmServiceGetInfoRequest()))
 
 
 class GrpcRollout(_Peer):
     """`ports.Rollout` over gRPC: one replica."""
 
-    def __init__(self, address: str, token: str, deadline_s: float) -> None:
-        super().__init__(address, token, deadline_s)
+    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
+        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
         self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
@@ -189,28 +204,30 @@ class GrpcRollout(_Peer):
                 yield rollout_pb2.PushWeightsRequest(chunk=chunk)
             yield rollout_pb2.PushWeightsRequest(commit=rollout_pb2.PushCommit())
 
-        answer: rollout_pb2.PushWeightsResponse = await self._call(self._stub.PushWeights, parts(), attempts=1)
+        answer: rollout_pb2.PushWeightsResponse = await self._repeat(
+            self._stub.PushWeights, parts(), deadline_s=self._deadline_s, patience_s=0.0
+        )
         return wire.decode_receipt(answer)
 
     async def status(self) -> RolloutStatus:
         """Where it stands."""
         return wire.decode_rollout_status(
-            await self._call(self._stub.GetStatus, rollout_pb2.RolloutServiceGetStatusRequest())
+            await self._ask(self._stub.GetStatus, rollout_pb2.RolloutServiceGetStatusRequest())
         )
 
 
 class GrpcTrainer(_Peer):
     """A running trainer, for `primectl status` and for the supervisor."""
 
-    def __init__(self, address: str, token: str, deadline_s: float) -> None:
-        super().__init__(address, token, deadline_s)
+    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
+        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
         self._stub = trainer_pb2_grpc.TrainerServiceStub(self._channel)
 
     async def status(self) -> TrainerStatus:
         """Where the run stands. Asked often, so an answer that does not come is not asked for again."""
         request = trainer_pb2.TrainerServiceGetStatusRequest()
-        return wire.decode_trainer_status(await self._call(self._stub.GetStatus, request, attempts=1))
+        return wire.decode_trainer_status(await self._ask(self._stub.GetStatus, request))
 
     async def stop(self) -> int:
         """Ask for an end after the step at hand; returns that step."""
-        return (await self._call(self._stub.Stop, trainer_pb2.StopRequest(), attempts=1)).step
+        return (await self._call(self._stub.Stop, trainer_pb2.StopRequest())).step

@@ -1,6 +1,7 @@
 """The small HTTP app of every service: is it alive, is it ready, what do its metrics say."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -35,5 +36,7 @@ class OpsServer(uvicorn.Server):
         host, _, port = listen.rpartition(":")
         super().__init__(uvicorn.Config(app, host=host, port=int(port), log_level="error", access_log=False))
 
-    def install_signal_handlers(self) -> None:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Signals belong to `prime.adapters.service`."""
+        yield

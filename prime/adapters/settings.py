@@ -7,10 +7,11 @@ import json
 import os
 import tomllib
 from collections.abc import Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from prime.errors import SettingsError
 
@@ -20,7 +21,7 @@ TOKEN_VARIABLE = "PRIME_TOKEN"
 class Settings(BaseModel):
     """Base of every settings model: typed, frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _host_and_port(address: str) -> str:
@@ -41,7 +42,7 @@ class ServiceSettings(Settings):
     """gRPC."""
     ops_listen: Address
     """HTTP: /healthz, /readyz, /metrics."""
-    grace_seconds: float = 20.0
+    grace_seconds: float = Field(20.0, ge=0)
     """How long calls in flight may run on after a stop was asked for."""
 
 
@@ -90,15 +91,19 @@ def load_settings(model: type[SettingsT], path: Path | None, overrides: Sequence
         raise SettingsError("\n".join(lines)) from None
 
 
+def given_token() -> str:
+    """The bearer token in the environment; empty without one."""
+    return os.environ.get(TOKEN_VARIABLE, "").strip()
+
+
 def read_token(token_file: Path | None) -> str:
     """The bearer token that services share: `PRIME_TOKEN`, else the token file.
 
     Raises:
         SettingsError: neither is there. No token means no service: nothing listens without one.
     """
-    from_environment = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if from_environment:
-        return from_environment
+    if given_token():
+        return given_token()
     if token_file is not None and token_file.is_file():
         token = token_file.read_text().strip()
         if token:
@@ -119,16 +124,18 @@ def child_environment(token: str) -> dict[str, str]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         # The resolved settings of a run folder are JSON, which the services that `primectl up` starts read back.
-        tree: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return tree
+        tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise SettingsError(f"settings file {path} does not exist") from None
     except IsADirectoryError:
         raise SettingsError(f"settings file {path} is a folder; give the .toml file") from None
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path} cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise SettingsError(f"settings file {path} must hold sections, not a {type(tree).__name__}")
+    return tree
 
 
 def _lay_on_top(tree: dict[str, Any], override: str) -> None:
@@ -142,15 +149,17 @@ def _lay_on_top(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise SettingsError(f"override {override!r}: {parent!r} is a value, not a section")
     try:
-        node[last] = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        node[last] = text
+        value = text
+    # No setting is a date; a run may well be named after one.
+    node[last] = text if isinstance(value, date | time) else value
 
 
 def _explain(problem: Any, overrides: Sequence[str], path: Path | None) -> str:
     dotted = ".".join(str(part) for part in problem["loc"])
     source = next(
-        (f"override {override!r}" for override in overrides if override.partition("=")[0].strip() == dotted),
+        (f"override {override!r}" for override in reversed(overrides) if _overlaps(override, dotted)),
         f"settings file {path}" if path is not None else "settings",
     )
     match problem["type"]:
@@ -160,3 +169,9 @@ def _explain(problem: Any, overrides: Sequence[str], path: Path | None) -> str:
             return f"{source}: setting {dotted!r} is missing"
         case _:
             return f"{source}: setting {dotted!r} = {problem['input']!r}: {problem['msg']}"
+
+
+def _overlaps(override: str, dotted: str) -> bool:
+    """Whether an override set this key, a part of it, or the section around it."""
+    name = override.partition("=")[0].strip()
+    return name == dotted or name.startswith(f"{dotted}.") or dotted.startswith(f"{name}.")

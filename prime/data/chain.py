@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from prime.types import Message, Problem
 
@@ -82,11 +82,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_fresh_model(folder: Path, *, seed: int, hidden: int = 128, layers: int = 2, heads: int = 4) -> None:
-    """A randomly initialised Qwen2 of about 0.4 M parameters with the task's tokenizer, as a Hugging Face folder."""
+    """A randomly initialised Llama of about 0.4 M parameters with the task's tokenizer, as a Hugging Face folder."""
     tokenizer = build_tokenizer()
     set_seed(seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
+    model = LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=hidden,
             intermediate_size=3 * hidden,

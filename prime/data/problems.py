@@ -95,7 +95,7 @@ def write_jsonl(problems: list[Problem], path: Path) -> None:
     """Write problems in the schema, one JSON object per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row_of(problem, index), ensure_ascii=False) for index, problem in enumerate(problems))
-    path.write_text("".join(f"{line}\n" for line in lines))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _rows(source: str) -> Iterator[Mapping[str, Any]]:
@@ -110,11 +110,11 @@ def _rows(source: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise DataError(f"{path}, row {number}: not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, row {number}: a row must be a JSON object")
@@ -150,7 +150,10 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
     for turn in value:
         if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
             raise DataError(f"{where}: every message needs 'role' and 'content'")
-        messages.append(Message(role=_text(turn["role"], where), content=str(turn["content"] or "")))
+        content = turn["content"]
+        if not isinstance(content, str | None):
+            raise DataError(f"{where}: 'content' must be text, not {type(content).__name__}")
+        messages.append(Message(role=_text(turn["role"], where), content=content or ""))
     if not any(message.content.strip() for message in messages if message.role != "system"):
         raise DataError(f"{where} is empty")
     return tuple(messages)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 _END, _PAD = "<|end|>", "<|pad|>"
 _CHAT_TEMPLATE = (
@@ -23,13 +23,13 @@ def build_byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_tiny_model(
-    folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2, tied: bool = False, context: int = 2048
+    folder: Path, *, seed: int = 0, hidden: int = 128, layers: int = 2, tied: bool = False, context: int = 2048
 ) -> None:
-    """A randomly initialised Qwen2 with the byte tokenizer, as a Hugging Face folder."""
+    """A randomly initialised Llama with the byte tokenizer, as a Hugging Face folder."""
     tokenizer = build_byte_tokenizer()
     set_seed(seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
+    model = LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=hidden,
             intermediate_size=2 * hidden,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from prime.errors import CheckpointError, EngineError
 from prime.lm.attention import PACKED, register_packed_attention
@@ -100,6 +101,8 @@ def load_module(folder: Path, *, dtype: torch.dtype, attention: str) -> Any:
         EngineError: the head has a bias or the logits are transformed after it.
     """
     require_model_folder(folder)
+    # Its bars would run through the logs and progress displays of whoever called us.
+    logging.disable_progress_bar()
     try:
         module = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, local_files_only=True

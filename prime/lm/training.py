@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from prime.errors import SettingsError
+from prime.errors import EngineError, SettingsError
 from prime.lm.model import CausalLM
 
 # At or below this rate most updates are smaller than half a bf16 step of the weight, and are lost.
@@ -42,12 +42,12 @@ class Optimiser:
         """Clip the accumulated gradient, update, and clear it; returns the norm before clipping.
 
         Raises:
-            FloatingPointError: the gradient is not finite. Nothing was updated.
+            EngineError: the gradient is not finite. Nothing was updated.
         """
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip))
         if not torch.isfinite(torch.tensor(norm)):
             self._adamw.zero_grad(set_to_none=True)
-            raise FloatingPointError(f"gradient norm is {norm}; the step was not taken")
+            raise EngineError(f"the gradient norm is {norm}; the step was not taken. Lower the learning rate")
         if lr is not None:
             for group in self._adamw.param_groups:
                 group["lr"] = lr

@@ -10,13 +10,12 @@ from torch import Tensor
 _TINY = 1e-6
 
 
-def token_rewards(logprobs_BT: Tensor, reference_BT: Tensor, mask_BT: Tensor, *, beta: float) -> Tensor:
-    """`r_t = beta * (log pi_prm(y_t | x, y_<t) - log pi_ref(y_t | x, y_<t))`, 0 outside the mask. [B, T], fp32.
+def token_rewards(logprobs_T: Tensor, reference_T: Tensor, *, beta: float) -> Tensor:
+    """`r_t = beta * (log pi_prm(y_t | x, y_<t) - log pi_ref(y_t | x, y_<t))` for one response, fp32. [T].
 
     Every response token has a reward, the end token too, so that they sum to the response reward.
     """
-    log_ratio_BT = logprobs_BT.float() - reference_BT.float()
-    return torch.where(mask_BT, beta * log_ratio_BT, 0.0)
+    return beta * (logprobs_T.float() - reference_T.float())
 
 
 def rewards_at_ends(rewards_BT: Tensor, ends_BT: Tensor, mask_BT: Tensor) -> Tensor:

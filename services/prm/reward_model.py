@@ -16,6 +16,7 @@ from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fing
 from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
 from prime.lm.training import Optimiser
 from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
+from prime.maths.rewards import token_rewards
 from prime.types import PrmGroup, PrmMetrics
 from services.prm.settings import PrmSettings
 
@@ -59,7 +60,9 @@ class ImplicitPrm:
         rows = _rows(groups)
         ours = self._lm.score_rows(rows, token_budget=self._settings.token_budget)
         references = self._references(groups)
-        return [(self.beta * (own - theirs)).tolist() for own, theirs in zip(ours, references, strict=True)]
+        return [
+            token_rewards(own, theirs, beta=self.beta).tolist() for own, theirs in zip(ours, references, strict=True)
+        ]
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Take `mini_batches` optimiser steps towards the outcomes.

@@ -185,7 +185,7 @@ class _Batch:
     def _choose(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
         """A token per row by inverting the cumulative distribution at the row's next uniform number."""
         parameters = [self._requests[row.request].sampling for row in self._rows]
-        temperature_R1 = torch.tensor([[max(each.temperature, 1e-6)] for each in parameters], device=logits_RV.device)
+        temperature_R1 = torch.tensor([[each.temperature] for each in parameters], device=logits_RV.device)
         logprobs_RV = (logits_RV / temperature_R1).log_softmax(dim=1)
         if any(each.top_p < 1.0 for each in parameters):
             top_p_R1 = torch.tensor([[each.top_p] for each in parameters], device=logits_RV.device)

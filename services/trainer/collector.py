@@ -120,8 +120,12 @@ class GroupCollector:
         self.counts.clear()
         self.scores.clear()
 
-    async def discard_leftovers(self) -> int:
-        """Drop what an earlier life of this run left in the queue; the checkpoint's tickets ask for it again."""
+    async def start(self) -> int:
+        """See that the verifier answers, and drop what an earlier life of this run left in the queue; how much it was.
+
+        The checkpoint's tickets ask for it again.
+        """
+        await self._verifier.info()
         return await self._queue.discard_all()
 
     async def fill(self, version: int) -> list[GradedGroup]:

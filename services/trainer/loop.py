@@ -216,7 +216,8 @@ class TrainingLoop:
         self._version = self.folder.latest
         if self._version:
             await asyncio.to_thread(self.policy.restore, self.folder.checkpoint(self._version))
-        self.folder.rewind_metrics(self._version)
+        # The figures of step 0 are taken anew as well.
+        self.folder.rewind_metrics(self._version or -1)
         if self._uses_prm:
             info = await self.reward_model.info()
             if info.tokenizer_fingerprint != self.policy.fingerprint:
@@ -226,7 +227,7 @@ class TrainingLoop:
                 )
             self._reference_mode = info.reference_mode
             self._prm_version = await self.reward_model.restore(self._version)
-        dropped = await self.collector.discard_leftovers()
+        dropped = await self.collector.start()
         _log.info("starting", at_step=self._version, requests_and_groups_dropped=dropped)
         await self._push()
         if self._version == 0:

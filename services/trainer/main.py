@@ -25,7 +25,7 @@ from services.trainer.policy import Policy
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
 from services.trainer.rpc import TrainerServicer
-from services.trainer.run_folder import RunFolder
+from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import TrainerSettings
 
 _PROBE_TOKENS = 64
@@ -47,9 +47,12 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, *, resum
         policy = _build_policy(run, settings)
         prompts = _encode(policy, settings, problems, settings.problems)
         held_out_prompts = _encode(policy, settings, held_out, settings.evaluation.problems) if held_out else []
-        folder = RunFolder(run.path, identity=_identity(run, settings, policy), resume=resume)
-        replicas = _Replicas(settings.peers.rollout, token, settings.peers.call_seconds)
-        verifier = GrpcVerifier(settings.peers.verifier, token, settings.peers.call_seconds)
+        identity = identity_of(settings, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint)
+        folder = RunFolder(run.path, identity=identity, resume=resume)
+        peers = settings.peers
+        waits = {"deadline_s": peers.call_seconds, "patience_s": peers.patience_seconds}
+        replicas = _Replicas(peers.rollout, token, **waits)
+        verifier = GrpcVerifier(peers.verifier, token, **waits)
         loop = TrainingLoop(
             settings=settings,
             seed=run.seed,
@@ -62,9 +65,15 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, *, resum
                 seed=run.seed,
                 state=folder.load_state(folder.latest) if folder.latest else CollectorState(),
             ),
-            reward_model=GrpcRewardModel(settings.peers.prm, token, settings.peers.call_seconds),
+            reward_model=GrpcRewardModel(peers.prm, token, **waits),
             policy=policy,
-            publisher=Publisher(replicas.find, source=policy, probe_ids=_probe(prompts), max_gap=settings.probe_gap),
+            publisher=Publisher(
+                replicas.find,
+                source=policy,
+                probe_ids=_probe(prompts),
+                max_gap=settings.probe_gap,
+                patience_s=peers.patience_seconds,
+            ),
             evaluator=Evaluator(
                 held_out_prompts,
                 find_replicas=replicas.find,
@@ -137,18 +146,6 @@ def _encode(
     )
 
 
-def _identity(run: RunSettings, settings: TrainerSettings, policy: Policy) -> dict[str, object]:
-    """What makes a run this run: a folder with another identity is not resumed."""
-    return {
-        "model": str(run.model),
-        "seed": run.seed,
-        "problems": settings.problems,
-        "prompts_per_step": settings.prompts_per_step,
-        "samples_per_prompt": settings.samples_per_prompt,
-        "tokenizer": policy.fingerprint,
-    }
-
-
 def _probe(prompts: Sequence[tuple[Problem, tuple[int, ...]]]) -> tuple[int, ...]:
     """Prompt tokens laid end to end: real text, the same in every push of a run."""
     ids: list[int] = []
@@ -162,10 +159,10 @@ def _probe(prompts: Sequence[tuple[Problem, tuple[int, ...]]]) -> tuple[int, ...
 class _Replicas:
     """The rollout replicas behind the configured names, with one channel each."""
 
-    def __init__(self, addresses: Sequence[str], token: str, call_seconds: float) -> None:
+    def __init__(self, addresses: Sequence[str], token: str, *, deadline_s: float, patience_s: float) -> None:
         self._addresses = addresses
         self._token = token
-        self._call_seconds = call_seconds
+        self._waits = {"deadline_s": deadline_s, "patience_s": patience_s}
         self._known: dict[str, GrpcRollout] = {}
 
     def find(self) -> list[tuple[str, Rollout]]:
@@ -173,5 +170,5 @@ class _Replicas:
         found = sorted({replica for address in self._addresses for replica in resolve(address)})
         for address in found:
             if address not in self._known:
-                self._known[address] = GrpcRollout(address, self._token, self._call_seconds)
+                self._known[address] = GrpcRollout(address, self._token, **self._waits)
         return [(address, self._known[address]) for address in found]

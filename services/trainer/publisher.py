@@ -1,6 +1,7 @@
 """Pushes the policy's weights to every rollout replica and checks, by the probe, that they are the ones that answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,7 @@ from prime.types import PushManifest, PushReceipt
 _log = structlog.get_logger()
 _CHUNK_BYTES = 1024 * 1024
 _KEEP_UP_PERIOD_S = 2.0
+_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,10 @@ class Publisher:
         source: WeightSource,
         probe_ids: tuple[int, ...],
         max_gap: float,
+        patience_s: float = 0.0,
     ) -> None:
+        """`patience_s`: for how long a push is repeated while no replica answers at all, e.g. the only one restarts."""
+        self._patience_s = patience_s
         self._find_replicas = find_replicas
         self._source = source
         self._fingerprint = source.fingerprint
@@ -83,12 +88,32 @@ class Publisher:
         manifest, data = await asyncio.to_thread(
             self._source.push_manifest, version, probe_ids=self._probe_ids, max_gap=self._max_gap
         )
-        async with self._one_push:
-            self._current = (manifest, data)
-            replicas = self._find_replicas()
-            outcomes = await asyncio.gather(
-                *(replica.push(manifest, _chunks(data)) for _, replica in replicas), return_exceptions=True
-            )
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            async with self._one_push:
+                self._current = (manifest, data)
+                receipts, failures = await self._push_to_all(manifest, data)
+            if receipts:
+                break
+            if not all(isinstance(failure, PeerUnavailable) for failure in failures):
+                raise WeightPushError(f"no replica took version {version}: {'; '.join(map(str, failures))}")
+            if time.monotonic() > give_up_at:
+                raise PeerUnavailable(f"no rollout replica answers: {'; '.join(map(str, failures))}")
+            await asyncio.sleep(_PAUSE_S)
+        return PushReport(
+            replicas=len(receipts),
+            refused=len(failures),
+            probe_gap=max(_gap(manifest, receipt) for receipt in receipts),
+            pause_seconds=max(receipt.pause_seconds for receipt in receipts),
+        )
+
+    async def _push_to_all(
+        self, manifest: PushManifest, data: Sequence[memoryview]
+    ) -> tuple[list[PushReceipt], list[PrimeError]]:
+        replicas = self._find_replicas()
+        outcomes = await asyncio.gather(
+            *(replica.push(manifest, _chunks(data)) for _, replica in replicas), return_exceptions=True
+        )
         receipts = []
         failures: list[PrimeError] = []
         for (address, _), outcome in zip(replicas, outcomes, strict=True):
@@ -99,39 +124,30 @@ class Publisher:
                 _log.error("replica refused", address=address, version=manifest.version, reason=str(outcome))
             elif isinstance(outcome, BaseException):
                 raise outcome
-        if not receipts:
-            if all(isinstance(failure, PeerUnavailable) for failure in failures):
-                raise PeerUnavailable(f"no rollout replica answers: {'; '.join(map(str, failures))}")
-            raise WeightPushError(f"no replica took version {manifest.version}: {'; '.join(map(str, failures))}")
-        return PushReport(
-            replicas=len(receipts),
-            refused=len(failures),
-            probe_gap=max(_gap(manifest, receipt) for receipt in receipts),
-            pause_seconds=max(receipt.pause_seconds for receipt in receipts),
-        )
+        return receipts, failures
 
     async def keep_up(self) -> None:
         """Between pushes, bring replicas that joined late or were restarted up to date. Runs until cancelled."""
         while True:
             await asyncio.sleep(_KEEP_UP_PERIOD_S)
             async with self._one_push:
-                try:
-                    await self._push_to_those_behind()
-                except PrimeError as error:
-                    _log.warning("replica could not be brought up to date; will try again", reason=str(error))
+                await self._push_to_those_behind()
 
     async def _push_to_those_behind(self) -> None:
         if self._current is None:
             return
         manifest, data = self._current
         for address, replica in self._find_replicas():
-            status = await replica.status()
-            if status.ready and status.version == manifest.version:
-                continue
-            if status.tokenizer_fingerprint != self._fingerprint:
-                raise TokenizerMismatch(f"rollout replica {address} has another tokenizer than the policy")
-            await replica.push(manifest, _chunks(data))
-            _log.info("replica brought up to date", address=address, version=manifest.version)
+            try:
+                status = await replica.status()
+                if status.ready and status.version == manifest.version:
+                    continue
+                if status.tokenizer_fingerprint != self._fingerprint:
+                    raise TokenizerMismatch(f"rollout replica {address} has another tokenizer than the policy")
+                await replica.push(manifest, _chunks(data))
+                _log.info("replica brought up to date", address=address, version=manifest.version)
+            except PrimeError as error:
+                _log.warning("replica is behind; will try again", address=address, reason=str(error))
 
 
 def _gap(manifest: PushManifest, receipt: PushReceipt) -> float:

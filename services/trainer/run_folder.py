@@ -18,6 +18,44 @@ from prime.errors import CheckpointError
 from prime.lm.checkpoint import write_file
 from prime.types import GradedGroup, TokenRewards
 from services.trainer.collector import CollectorState, Ticket
+from services.trainer.settings import TrainerSettings
+
+_IDENTITY_FILE = "run.json"
+
+
+def identity_of(settings: TrainerSettings, *, model: Path, seed: int, tokenizer_fingerprint: str) -> dict[str, object]:
+    """What makes a run this run: a folder with another identity is not resumed."""
+    return {
+        "model": str(model),
+        "seed": seed,
+        "problems": settings.problems,
+        "prompts_per_step": settings.prompts_per_step,
+        "samples_per_prompt": settings.samples_per_prompt,
+        "tokenizer": tokenizer_fingerprint,
+    }
+
+
+def check_run_folder(path: Path, *, identity: Mapping[str, object], resume: bool) -> None:
+    """Refuse a folder that is not this run's, or is and should not be written over. Writes nothing.
+
+    Raises:
+        CheckpointError: says which, and what to do.
+    """
+    identity_file = path / _IDENTITY_FILE
+    if not identity_file.is_file():
+        if resume:
+            raise CheckpointError(f"--resume: {path} holds no run; check run.name and run.folder")
+        return
+    written = json.loads(identity_file.read_text())
+    changed = sorted(key for key in identity if written.get(key) != identity[key])
+    if changed:
+        key = changed[0]
+        raise CheckpointError(
+            f"{path} belongs to another run: {key} was {written.get(key)!r}, is {identity[key]!r}; "
+            f"choose another run.name"
+        )
+    if not resume and (path / "metrics.jsonl").is_file():
+        raise CheckpointError(f"{path} already holds steps of this run; give --resume, or another run.name")
 
 
 class RunFolder:
@@ -29,24 +67,11 @@ class RunFolder:
         Raises:
             CheckpointError: it holds another run, or an earlier life of this run and `resume` is off.
         """
+        check_run_folder(path, identity=identity, resume=resume)
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._latest_file = self.checkpoints / "latest"
-        identity_file = path / "run.json"
-        if identity_file.is_file():
-            written = json.loads(identity_file.read_text())
-            changed = sorted(key for key in identity if written.get(key) != identity[key])
-            if changed:
-                key = changed[0]
-                raise CheckpointError(
-                    f"{path} belongs to another run: {key} was {written.get(key)!r}, is {identity[key]!r}; "
-                    f"choose another run.name"
-                )
-            if not resume and (path / "metrics.jsonl").is_file():
-                raise CheckpointError(f"{path} already holds steps of this run; give --resume, or another run.name")
-        elif resume and path.is_dir() and any(self.checkpoints.glob("step_*")):
-            raise CheckpointError(f"{path} holds checkpoints but no run.json, so nobody knows what they are")
-        write_file(identity_file, json.dumps(dict(identity), indent=2, default=str))
+        write_file(path / _IDENTITY_FILE, json.dumps(dict(identity), indent=2, default=str))
 
     @property
     def latest(self) -> int:

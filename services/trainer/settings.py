@@ -30,6 +30,12 @@ class FilterSettings(Settings):
     max_attempts: int = Field(3, ge=1)
     """How often one prompt is asked when its grading stays undecided or its rollout fails."""
 
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> "FilterSettings":
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}")
+        return self
+
 
 class AdvantageSettings(Settings):
     """From outcomes and token rewards to advantages."""
@@ -78,6 +84,8 @@ class PeerSettings(Settings):
     verifier: Address = "127.0.0.1:50053"
     call_seconds: float = Field(600.0, gt=0)
     """Deadline of one call."""
+    patience_seconds: float = Field(60.0, ge=0)
+    """For how long a peer that stops answering during the run is waited for, e.g. while it is restarted."""
     stall_seconds: float = Field(600.0, gt=0)
     """The run fails when requests are open and no group arrived for this long."""
 
@@ -109,9 +117,3 @@ class TrainerSettings(ServiceSettings):
     optimiser: OptimiserSettings = OptimiserSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     peers: PeerSettings = PeerSettings()
-
-    @model_validator(mode="after")
-    def _band_is_not_empty(self) -> "TrainerSettings":
-        if self.filter.low > self.filter.high:
-            raise ValueError(f"filter.low = {self.filter.low} is above filter.high = {self.filter.high}")
-        return self

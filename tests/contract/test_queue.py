@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -31,9 +32,7 @@ class Queues:
 
     async def open(self, consumer: str, *, delivery_limit: int = 5) -> Queue:
         if self._url is None:
-            return MemoryQueue(
-                self._broker, consumer=consumer, lease_seconds=LEASE_S, delivery_limit=delivery_limit
-            )
+            return MemoryQueue(self._broker, consumer=consumer, lease_seconds=LEASE_S, delivery_limit=delivery_limit)
         return await self._stack.enter_async_context(
             RedisQueue(
                 self._url, run=self._run, consumer=consumer, lease_seconds=LEASE_S, delivery_limit=delivery_limit
@@ -181,7 +180,7 @@ async def test_an_unreadable_entry_is_moved_out_of_the_way_with_its_reason(redis
         await queue.ask([request("g1")])
         assert [claim.item.group_id for claim in await queue.claim(5, 1.0)] == ["g1"]
         assert await queue.take(5, 0.1) == []
-        dead = await client.xrange("prime:torn:dead")
+        dead: Any = await client.xrange("prime:torn:dead")
         assert [fields[b"reason"].startswith(b"unreadable") for _, fields in dead] == [True, True]
     await client.aclose()
 

@@ -54,7 +54,7 @@ async def _replica(folder: Path) -> AsyncIterator[GrpcRollout]:
     server = build_server(TOKEN, Meters())
     rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutServicer(worker, "f"), server)
     async with _serving(server) as address:
-        client = GrpcRollout(address, TOKEN, 30.0)
+        client = GrpcRollout(address, TOKEN, deadline_s=30.0)
         yield client
         await client.close()
 
@@ -111,7 +111,7 @@ async def test_the_prm_answers_over_grpc_as_it_does_in_process(folder: Path, tmp
     prm_pb2_grpc.add_PrmServiceServicer_to_server(PrmServicer(service), server)
     groups = [PrmGroup(group_id="a", prompt_ids=(5, 6), responses=((3, 4, 1), (9, 1)))]
     async with _serving(server) as address:
-        client = GrpcRewardModel(address, TOKEN, 30.0)
+        client = GrpcRewardModel(address, TOKEN, deadline_s=30.0)
         metrics = await client.learn(1, groups, [1.0, 0.0])
         assert metrics.prm_version == 1
         remote, local = await client.score(groups), await service.score(groups)

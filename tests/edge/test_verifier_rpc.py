@@ -62,7 +62,7 @@ def code(program: str, expected: str) -> GradeItem:
 
 
 async def test_a_mixed_batch_is_graded_in_order(address: str, meters: Meters) -> None:
-    client = GrpcVerifier(address, TOKEN, 60.0)
+    client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
     batch = [
         code("import time; time.sleep(0.5); print(8)", "8"),
         chain("3+5=8;8+8=6#6"),
@@ -91,21 +91,21 @@ async def test_a_mixed_batch_is_graded_in_order(address: str, meters: Meters) ->
 
 
 async def test_info_names_graders_and_isolation(address: str) -> None:
-    client = GrpcVerifier(address, TOKEN, 60.0)
+    client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
     info = await client.info()
     assert (info.graders, info.isolation, info.workers) == (("exact", "math", "code"), ("landlock:7", "seccomp"), 2)
     await client.close()
 
 
 async def test_a_wrong_token_is_refused(address: str) -> None:
-    client = GrpcVerifier(address, "guess", 60.0)
+    client = GrpcVerifier(address, "guess", deadline_s=60.0)
     with pytest.raises(Unauthenticated):
         await client.grade([chain("#6")])
     await client.close()
 
 
 async def test_an_empty_ground_truth_is_an_error_of_the_caller_and_not_a_verdict(address: str) -> None:
-    client = GrpcVerifier(address, TOKEN, 60.0)
+    client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
     torn = GradeItem(item_id="p", data_source="taco", ability="code", response="", ground_truth="{}")
     for bad in (chain("#6", truth=" "), math("5", ""), torn):
         with pytest.raises(InvalidInput, match="item"):
@@ -124,7 +124,7 @@ async def test_the_service_proves_its_sandbox_serves_and_stops_when_told() -> No
         f"main(RunSettings(name='edge', model=Path('none')), settings, '{TOKEN}')\n"
     )
     service = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
-    client = GrpcVerifier(listen, TOKEN, 30.0)
+    client = GrpcVerifier(listen, TOKEN, deadline_s=30.0)
     try:
         info = await asyncio.wait_for(until_it_answers(client), 60.0)
         assert {"landlock", "seccomp", "no_new_privs"} <= {layer.partition(":")[0] for layer in info.isolation}

@@ -47,18 +47,15 @@ def _rloo(batch: tuple[Tensor, Tensor, Tensor, Tensor], *, process: float = 1.0,
 
 
 def test_a_prm_equal_to_its_reference_gives_rewards_of_exactly_zero() -> None:
-    logprobs_BT = torch.randn(3, 5)
-    assert token_rewards(logprobs_BT, logprobs_BT.clone(), _mask([5, 2, 3]), beta=0.05).eq(0).all()
+    logprobs_T = torch.randn(5)
+    assert token_rewards(logprobs_T, logprobs_T.clone(), beta=0.05).eq(0).all()
 
 
 def test_token_rewards_sum_to_the_response_reward_with_the_end_token_included() -> None:
     """Defect 4: the last response token has a reward."""
-    prm_BT, reference_BT, mask_BT = torch.randn(2, 4), torch.randn(2, 4), _mask([4, 2])
-    rewards_BT = token_rewards(prm_BT, reference_BT, mask_BT, beta=0.05)
-    expected_B = 0.05 * torch.stack([(prm_BT - reference_BT)[0, :4].sum(), (prm_BT - reference_BT)[1, :2].sum()])
-    torch.testing.assert_close(rewards_BT.sum(dim=1), expected_B)
-    assert rewards_BT[0, 3] != 0
-    assert rewards_BT[1, 2:].eq(0).all()
+    rewards_T = token_rewards(torch.tensor([-1.0, -2.0, -0.5]), torch.tensor([-1.5, -1.0, -1.5]), beta=0.1)
+    torch.testing.assert_close(rewards_T, torch.tensor([0.05, -0.1, 0.1]))
+    assert float(rewards_T.sum()) == pytest.approx(0.1 * (-3.5 + 4.0))
 
 
 def test_whole_granularity_is_the_sum_of_the_token_rewards_on_the_last_token() -> None:
@@ -234,9 +231,7 @@ def test_any_split_into_micro_batches_adds_up_to_the_same_gradient(size: int) ->
     clipped_policy_loss(whole_N, old_N, advantages_N, clip=0.2, num_tokens=7).loss.backward()  # type: ignore[no-untyped-call]
     for start in range(0, 7, size):
         piece = slice(start, start + size)
-        clipped_policy_loss(
-            parts_N[piece], old_N[piece], advantages_N[piece], clip=0.2, num_tokens=7
-        ).loss.backward()  # type: ignore[no-untyped-call]
+        clipped_policy_loss(parts_N[piece], old_N[piece], advantages_N[piece], clip=0.2, num_tokens=7).loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(parts_N.grad, whole_N.grad)
 
 
@@ -272,11 +267,9 @@ def test_chunked_logprobs_equal_the_plain_softmax_forward_and_backward(chunk: in
     generator = torch.Generator().manual_seed(0)
     hidden_ND, head_VD = torch.randn(7, 4, generator=generator), torch.randn(11, 4, generator=generator)
     chosen_N = torch.randint(0, 11, (7,), generator=generator)
-    ours, plain = (
-        [tensor.clone().requires_grad_() for tensor in (hidden_ND, head_VD)],
-        [tensor.clone().requires_grad_() for tensor in (hidden_ND, head_VD)],
-    )
-    result = chosen_logprobs(*ours, chosen_N, temperature=0.7, chunk=chunk)
+    ours = [tensor.clone().requires_grad_() for tensor in (hidden_ND, head_VD)]
+    plain = [tensor.clone().requires_grad_() for tensor in (hidden_ND, head_VD)]
+    result = chosen_logprobs(ours[0], ours[1], chosen_N, temperature=0.7, chunk=chunk)
     logits_NV = (plain[0] @ plain[1].T / 0.7).log_softmax(dim=1)
     expected_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1)
     torch.testing.assert_close(result.logprobs_N, expected_N)

@@ -230,7 +230,9 @@ async def test_sampled_logprobs_are_the_models(folder: Path) -> None:
 async def test_the_same_seed_samples_the_same_whatever_else_is_in_the_batch(folder: Path) -> None:
     engine = await _engine(folder)
     alone = await _all(engine, [request("a", samples=3)])
-    crowd = await _all(engine, [request(f"x{seed}", seed=seed, prompt=(9, 9, 9)) for seed in range(5)] + [request("a", samples=3)])
+    crowd = await _all(
+        engine, [request(f"x{seed}", seed=seed, prompt=(9, 9, 9)) for seed in range(5)] + [request("a", samples=3)]
+    )
     assert [each.response_ids for each in alone["a"].samples] == [each.response_ids for each in crowd["a"].samples]
     assert len({each.response_ids for each in alone["a"].samples}) > 1
 

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from prime.errors import CheckpointError, InvalidInput, PeerUnavailable, TokenizerMismatch, VersionConflict, WeightPushError
+from prime.errors import (
+    CheckpointError,
+    InvalidInput,
+    PeerUnavailable,
+    TokenizerMismatch,
+    VersionConflict,
+    WeightPushError,
+)
 from prime.lm.model import CausalLM
 from prime.types import GradedGroup, PrmGroup, PrmMetrics, PushManifest, PushReceipt, RolloutStatus, TokenRewards
 from services.prm.reward import RewardService
@@ -255,13 +262,11 @@ class FixedCollector:
     def begin_step(self) -> None:
         pass
 
-    async def discard_leftovers(self) -> int:
+    async def start(self) -> int:
         return 0
 
     async def fill(self, version: int) -> list[GradedGroup]:
-        return [
-            GradedGroup(group=_at_version(each.group, version), outcomes=each.outcomes) for each in self.groups
-        ]
+        return [GradedGroup(group=_at_version(each.group, version), outcomes=each.outcomes) for each in self.groups]
 
     async def prefetch(self, version: int) -> None:
         pass
@@ -269,7 +274,8 @@ class FixedCollector:
 
 def _at_version(group: Any, version: int) -> Any:
     samples = tuple(
-        replace(sample, spans=tuple(replace(span, version=version) for span in sample.spans)) for sample in group.samples
+        replace(sample, spans=tuple(replace(span, version=version) for span in sample.spans))
+        for sample in group.samples
     )
     return replace(group, samples=samples)
 
@@ -300,7 +306,12 @@ class RecordingPrm:
 
 
 def _loop(
-    start: Path, path: Path, *, groups: Sequence[GradedGroup] = GROUPS, prm: dict[str, Any] | None = None, **changes: Any
+    start: Path,
+    path: Path,
+    *,
+    groups: Sequence[GradedGroup] = GROUPS,
+    prm: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> tuple[TrainingLoop, RecordingPrm]:
     settings = _settings(**changes)
     weights = ImplicitPrm(PrmSettings(**{"lr": 1e-2, "device": "cpu", **(prm or {})}), start=start)
@@ -328,7 +339,9 @@ def _metrics(path: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("prm_update", "calls"), [("after", ["score", "learn"]), ("before", ["learn", "score"]), ("none", ["score"])]
 )
-async def test_every_update_mode_runs_in_its_order(start: Path, tmp_path: Path, prm_update: str, calls: list[str]) -> None:
+async def test_every_update_mode_runs_in_its_order(
+    start: Path, tmp_path: Path, prm_update: str, calls: list[str]
+) -> None:
     """Defect 9. Scoring before learning gives rewards of exactly 0 in the first step."""
     loop, reward_model = _loop(start, tmp_path, prm_update=prm_update)
     await loop.run()

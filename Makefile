@@ -1,0 +1,56 @@
+# Every target does its own set-up. Python 3.11 or 3.12; nothing else has to be installed.
+PYTHON ?= python3
+VENV := .venv
+VLLM_VENV := .venv-vllm
+BIN := $(VENV)/bin
+VLLM_BIN := $(VLLM_VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/ready ## make .venv with everything that runs without a GPU
+
+# torch first and by exact version: with it there, nothing else pulls in a larger build.
+$(VENV)/ready: pyproject.toml hatch_build.py $(wildcard proto/prime/v1/*.proto)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) torch==2.13.0
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[dev]'
+	@touch $@
+
+proto: setup ## compile proto/ into prime/v1/ again
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps -e .
+
+check: setup ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: setup ## all tests that need neither vLLM nor a GPU
+	$(BIN)/pytest
+
+demo: setup ## SFT, then PRIME with all services, on a toy task
+	$(BIN)/primectl demo
+
+vllm: $(VLLM_VENV)/ready ## make .venv-vllm: the same with vLLM's CPU build
+
+# vLLM's CPU build asks for vision and audio packages that do not fit the CPU torch and break imports; text needs none.
+$(VLLM_VENV)/ready: pyproject.toml hatch_build.py $(wildcard proto/prime/v1/*.proto)
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/pip install $(PIP_FLAGS) torch==2.13.0
+	$(VLLM_BIN)/pip install $(PIP_FLAGS) -e '.[dev,vllm]'
+	$(VLLM_BIN)/pip uninstall $(PIP_FLAGS) --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: vllm ## the tests of the vLLM engine
+	$(VLLM_BIN)/pytest tests/vllm
+
+demo-vllm: vllm ## the demo with the vLLM engine
+	$(VLLM_BIN)/primectl demo --engine vllm
+
+clean: ## remove the virtual environments and generated code, not the runs
+	rm -rf $(VENV) $(VLLM_VENV) prime/v1/*_pb2*

@@ -1,0 +1,231 @@
+"""Whole runs: all services as processes of their own, over real gRPC and a real Redis, with a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from jobs.sft import SftSettings, run_sft
+from prime.data.chain import draw_chains, problem_of, sft_texts, write_fresh_model
+from prime.data.problems import write_jsonl
+from prime.errors import EngineError
+from primectl.config import RunConfig
+from primectl.stack import local_stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that knows the form of an answer and guesses the digits; problems; held-out problems."""
+    folder = tmp_path_factory.mktemp("material")
+    chains = draw_chains(64, length=3, seed=1)
+    write_jsonl([problem_of(digits) for digits in chains[:48]], folder / "problems.jsonl")
+    write_jsonl([problem_of(digits) for digits in chains[48:]], folder / "held_out.jsonl")
+    with (folder / "sft.jsonl").open("w") as file:
+        for prompt, response in islice(sft_texts(length=3, seed=2, wrong_share=0.2), 1024):
+            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
+    write_fresh_model(folder / "fresh", seed=0, hidden=32)
+    run_sft(
+        SftSettings(
+            model=folder / "fresh",
+            data=folder / "sft.jsonl",
+            output=folder / "sft",
+            steps=80,
+            batch_size=32,
+            lr=5e-3,
+            device="cpu",
+        ),
+        lambda step, loss: None,
+    )
+    return folder
+
+
+def _config(material: Path, runs: Path, name: str, **changes: Any) -> RunConfig:
+    trainer = {
+        "problems": str(material / "problems.jsonl"),
+        "steps": STEPS,
+        "prompts_per_step": 6,
+        "samples_per_prompt": 4,
+        "max_prompt_tokens": 16,
+        "checkpoint_every": 2,
+        "sampling": {"max_tokens": 24},
+        "filter": {"low": 0.1, "high": 0.9},
+        "optimiser": {"lr": 1e-3, "threads": 1},
+        "evaluation": {"problems": str(material / "held_out.jsonl"), "every": 2},
+        "peers": {"stall_seconds": 60},
+        **changes,
+    }
+    return RunConfig.model_validate(
+        {
+            "run": {"name": name, "folder": str(runs), "model": str(material / "sft")},
+            "trainer": trainer,
+            "prm": {"lr": 1e-3, "threads": 1},
+            "rollout": {"max_context": 64, "lease_seconds": 3},
+        }
+    )
+
+
+def _metrics(config: RunConfig) -> list[dict[str, float]]:
+    """Everything that was measured but the clock."""
+    lines = (config.run.path / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if "time/" not in key} for line in lines]
+
+
+async def _run(config: RunConfig, *, resume: bool = False, num_rollouts: int = 1) -> None:
+    async with local_stack(config, num_rollouts=num_rollouts) as stack:
+        async for _ in stack.train(resume=resume):
+            pass
+
+
+async def _run_and_kill_the_trainer(config: RunConfig) -> None:
+    async with local_stack(config) as stack:
+        async for _ in stack.train(resume=False):
+            if (config.run.path / "checkpoints" / "latest").is_file():
+                os.kill(stack.process_id("trainer"), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+async def uninterrupted(material: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    config = _config(material, tmp_path_factory.mktemp("runs"), "whole")
+    await _run(config)
+    return config
+
+
+async def test_a_run_leaves_metrics_and_folders_that_transformers_alone_can_load(uninterrupted: RunConfig) -> None:
+    metrics = _metrics(uninterrupted)
+    assert [row["step"] for row in metrics] == list(range(STEPS + 1))
+    first = metrics[1]
+    assert first["prm/loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert first["reward/largest_token"] == 0.0
+    assert metrics[2]["reward/largest_token"] > 0.0
+    assert all(row["push/probe_gap"] < 1e-4 for row in metrics[1:])
+    assert {row["step"] for row in metrics if "eval/accuracy" in row} == {0, 2, 4}
+    for kind in ("policy", "prm"):
+        folder = uninterrupted.run.path / "checkpoints" / f"step_{STEPS}" / kind
+        AutoTokenizer.from_pretrained(folder)
+        AutoModelForCausalLM.from_pretrained(folder)
+    rollouts = (uninterrupted.run.path / "rollouts" / "step_2.jsonl").read_text().splitlines()
+    assert len(rollouts) == 4
+    assert {"response", "outcome", "token_rewards"} <= set(json.loads(rollouts[0]))
+
+
+async def test_the_same_seed_gives_the_same_metrics(uninterrupted: RunConfig, material: Path, tmp_path: Path) -> None:
+    again = _config(material, tmp_path, "whole")
+    await _run(again)
+    assert _metrics(again) == _metrics(uninterrupted)
+
+
+async def test_a_killed_run_resumes_to_the_same_result(
+    uninterrupted: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    config = _config(material, tmp_path, "whole")
+    with pytest.raises(EngineError, match="trainer ended with exit code -9"):
+        await _run_and_kill_the_trainer(config)
+    assert 2 <= _metrics(config)[-1]["step"] <= STEPS
+    await _run(config, resume=True)
+    assert _metrics(config) == _metrics(uninterrupted)
+
+
+async def test_a_killed_replica_is_replaced_and_no_group_is_lost(material: Path, tmp_path: Path) -> None:
+    config = _config(material, tmp_path, "kill", steps=60, max_lag=1, filter={"low": 0, "high": 1})
+    killed = False
+    async with local_stack(config, num_rollouts=2) as stack:
+        async for status in stack.train(resume=False):
+            if status.step >= 1 and not killed:
+                os.kill(stack.process_id("rollout-1"), signal.SIGKILL)
+                killed = True
+    assert killed
+    metrics = _metrics(config)[1:]
+    assert [row["batch/groups"] for row in metrics] == [6.0] * 60
+    assert all(row["batch/largest_lag"] <= 1 for row in metrics)
+
+
+def _primectl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "primectl", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def test_the_example_file_runs_with_real_grading_of_both_kinds(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    assert _primectl("tiny-model", "runs/tiny-model", cwd=tmp_path).returncode == 0
+    result = _primectl("train", "--config", "examples/train.toml", "trainer.steps=2", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "runs/example/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2
+    assert rows[-1]["collect/graded"] >= rows[-1]["batch/groups"] > 0
+    status = _primectl("status", "runs/example", cwd=tmp_path)
+    assert "not running" in status.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["trainer.problems=missing.jsonl"], "missing.jsonl does not exist"),
+        (["trainer.problems=bad.jsonl"], "bad.jsonl, row 2: column 'prompt' is empty"),
+        (["run.model=nowhere"], "nowhere is not a Hugging Face model folder"),
+        (["trainer.samples_per_prompt=1"], "'trainer.samples_per_prompt' = 1"),
+        (["trainer.stepz=1"], "unknown setting 'trainer.stepz'"),
+        (["trainer.max_prompt_tokens=2"], "over trainer.max_prompt_tokens = 2"),
+        (["prm.model=other"], "prm.model = other has another tokenizer"),
+        (["run.redis_url=redis://127.0.0.1:1/0"], "Redis at redis://127.0.0.1:1/0 does not answer"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_leaves_nothing_behind(
+    material: Path, tmp_path: Path, overrides: list[str], complaint: str
+) -> None:
+    good = (material / "problems.jsonl").read_text().splitlines()
+    bad = json.loads(good[1]) | {"prompt": [{"role": "user", "content": " "}]}
+    (tmp_path / "bad.jsonl").write_text(good[0] + "\n" + json.dumps(bad) + "\n")
+    if "prm.model=other" in overrides:
+        _primectl("tiny-model", "other", cwd=tmp_path)
+    (tmp_path / "run.toml").write_text(
+        f'[run]\nname = "x"\nmodel = "{material / "sft"}"\n'
+        f'[trainer]\nproblems = "{material / "problems.jsonl"}"\nsteps = 1\nsampling = {{ max_tokens = 24 }}\n'
+    )
+    result = _primectl("up", "--config", "run.toml", *overrides, cwd=tmp_path)
+    assert result.returncode == 1
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("service", ["trainer", "rollout"])
+def test_a_service_without_its_redis_or_its_peers_says_so_and_ends(
+    material: Path, tmp_path: Path, redis_url: str, service: str
+) -> None:
+    config = _config(material, tmp_path, "alone")
+    (tmp_path / "settings.json").write_text(config.model_dump_json())
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "token").write_text("t")
+    missing_redis = _primectl(service, "--config", "settings.json", "run.redis_url=redis://127.0.0.1:1/0", cwd=tmp_path)
+    assert missing_redis.returncode == 1
+    assert "does not answer" in missing_redis.stderr
+    if service == "trainer":
+        peers = '["127.0.0.1:1"]'
+        alone = _primectl(
+            service,
+            "--config",
+            "settings.json",
+            f"run.redis_url={redis_url}",
+            f"trainer.peers.rollout={peers}",
+            cwd=tmp_path,
+        )
+        assert alone.returncode == 1
+        assert "127.0.0.1:1" in alone.stderr
