@@ -22,6 +22,7 @@ from prime.data.chain import (
 )
 from prime.data.prompts import encode_prompt
 from prime.data.tiny import build_byte_tokenizer, write_tiny_model
+from prime.lm.model import tokenizer_fingerprint
 
 CHAINS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 TOKENIZER: Any = build_tokenizer()
@@ -134,7 +135,9 @@ def test_a_model_folder_loads_with_transformers_alone(tmp_path: Path, kind: str)
     ids = tokenizer("3+5=8", return_tensors="pt")["input_ids"]
     logits = model(input_ids=ids).logits
     assert logits.shape[:2] == (1, 5)
-    assert int(ids.max()) < logits.shape[2]
+    built = build_tokenizer() if kind == "chain" else build_byte_tokenizer()
+    assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(built)
+    assert logits.shape[2] == len(tokenizer)
     assert bool(torch.isfinite(logits).all())
     assert model.config.eos_token_id == tokenizer.eos_token_id
     assert tokenizer.decode(ids[0]) == "3+5=8"

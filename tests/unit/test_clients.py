@@ -99,7 +99,7 @@ async def edge() -> AsyncIterator[Edge]:
 
 @pytest.fixture
 async def client(edge: Edge) -> AsyncIterator[GrpcRewardModel]:
-    client = GrpcRewardModel(edge.address, TOKEN, deadline_s=30.0)
+    client = GrpcRewardModel(edge.address, TOKEN, deadline_s=30.0, patience_s=30.0)
     yield client
     await client.close()
 
@@ -193,11 +193,22 @@ async def test_a_call_is_repeated_until_the_peer_is_ready(
     assert edge.prm.calls == 2
 
 
-async def test_after_the_last_attempt_the_error_is_raised(edge: Edge, client: GrpcRewardModel) -> None:
+async def test_when_patience_ends_the_error_is_raised(edge: Edge) -> None:
+    impatient = GrpcRewardModel(edge.address, TOKEN, deadline_s=30.0, patience_s=0.3)
     edge.prm.script = [NotReady(f"loading, asked {number}") for number in range(1, 10)]
-    with pytest.raises(NotReady, match="loading, asked 5"):
-        await client.info()
-    assert edge.prm.calls == 5
+    with pytest.raises(NotReady, match="loading, asked 2"):
+        await impatient.info()
+    await impatient.close()
+    assert edge.prm.calls == 2
+
+
+async def test_without_patience_nothing_is_repeated(edge: Edge) -> None:
+    impatient = GrpcRewardModel(edge.address, TOKEN, deadline_s=30.0)
+    edge.prm.script = [NotReady("loading")]
+    with pytest.raises(NotReady, match="loading"):
+        await impatient.info()
+    await impatient.close()
+    assert edge.prm.calls == 1
 
 
 async def test_another_error_ends_the_repeats(edge: Edge, client: GrpcRewardModel) -> None:

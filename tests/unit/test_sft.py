@@ -1,7 +1,6 @@
 """Supervised fine-tuning: the schedule, that it learns, and what it refuses before anything is written."""
 
 import json
-import math
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,17 +63,18 @@ def test_the_learning_rate_warms_up_peaks_and_falls_to_its_end() -> None:
     assert shares[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     assert max(shares) == shares[9] == 1.0
     assert shares[9:] == sorted(shares[9:], reverse=True)
-    assert shares[-1] == pytest.approx(0.05)
+    assert 0.05 < shares[-1] < 0.06
 
 
 def test_half_way_down_the_learning_rate_is_half_way_between_peak_and_end() -> None:
-    assert _schedule(steps=20, warmup_share=0.0, final_lr_share=0.2)[9] == pytest.approx(0.6)
+    assert _schedule(steps=20, warmup_share=0.0, final_lr_share=0.2)[10] == pytest.approx(0.6)
 
 
-def test_without_a_warm_up_the_first_step_is_near_the_peak() -> None:
+def test_without_a_warm_up_the_first_step_is_the_peak_and_the_last_still_learns() -> None:
     shares = _schedule(steps=10, warmup_share=0.0)
-    assert shares[0] == pytest.approx(0.5 * (1 + math.cos(math.pi / 10)))
-    assert shares[-1] == pytest.approx(0.0)
+    assert shares[0] == 1.0
+    assert shares[-1] > 0.0
+    assert _schedule(steps=1, warmup_share=0.1) == [1.0]
 
 
 # ---------------------------------------------------------------- training
