@@ -122,6 +122,17 @@ def child_environment(token: str) -> dict[str, str]:
     return environment
 
 
+def settle_vllm_environment(*, on_gpu: bool) -> None:
+    """What vLLM reads from the environment, and only from there: no usage reports, nothing asked of a hub.
+
+    Without a GPU its sampler would be compiled at first use, which needs a C++ compiler and gains nothing.
+    """
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not on_gpu:
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")

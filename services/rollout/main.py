@@ -4,9 +4,11 @@ import asyncio
 import os
 import socket
 
+import torch
+
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
-from prime.adapters.settings import RunSettings
+from prime.adapters.settings import RunSettings, settle_vllm_environment
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
@@ -58,6 +60,7 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
 def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
     if settings.engine == "vllm":
         # Imported here: neither engine's library is needed for the other.
+        settle_vllm_environment(on_gpu=torch.cuda.is_available())
         from services.rollout.vllm_engine import VllmEngine
 
         return VllmEngine(

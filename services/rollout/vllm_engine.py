@@ -23,6 +23,7 @@ from services.rollout.vllm_weights import BACKEND, SharedWeights
 
 _SEQUENCES_PER_GROUP = 8
 _MOST_SEQUENCES = 512
+_TOKENS_PER_STEP = 8192
 _UNTIED = {"tie_word_embeddings": False}
 """On CPU a tied head computes from a packed copy that an update of the embedding does not renew. A head of its own is
 packed anew by every push, and pushes always name it."""
@@ -154,7 +155,7 @@ class VllmEngine:
                 logprobs_mode="processed_logprobs",
                 weight_transfer_config=WeightTransferConfig(backend=BACKEND),
                 disable_log_stats=True,
-                **_platform_arguments(self._kv_cache_gib),
+                **_platform_arguments(self._kv_cache_gib, self._max_context),
             )
         )
 
@@ -247,14 +248,21 @@ class VllmEngine:
             raise EngineError("the vllm engine holds no weights yet; the trainer pushes them when it starts")
 
 
-def _platform_arguments(kv_cache_gib: float) -> dict[str, Any]:
+def _platform_arguments(kv_cache_gib: float, max_context: int) -> dict[str, Any]:
     """All that differs between CPU and GPU."""
     from vllm.platforms import current_platform
 
-    if current_platform.is_cpu():
+    if not current_platform.is_cpu():
+        return {}
+    return {
         # Compiling takes minutes there, and by default the cache takes most of the machine's memory.
-        return {"enforce_eager": True, "kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
-    return {}
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": int(kv_cache_gib * 2**30),
+        # A prompt read in parts makes vLLM wind its sample's random stream back, which CPU generators cannot do: the
+        # engine dies of it. So prompts are read whole, and a step has room for the longest.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(max_context, _TOKENS_PER_STEP),
+    }
 
 
 def _pushed_shapes(model: Path) -> dict[str, tuple[int, ...]]:

@@ -215,6 +215,20 @@ async def test_a_seed_gives_the_same_samples_again_and_its_neighbour_gives_other
     assert not {s.response_ids for s in first.samples} & {s.response_ids for s in neighbour.samples}
 
 
+async def test_seeded_requests_survive_more_prompt_tokens_than_one_step_takes(
+    served: tuple[VllmEngine, bool],
+) -> None:
+    """A prompt read in parts kills vLLM's CPU worker: it winds the sample's random stream back, which a CPU cannot."""
+    engine, tied = served
+    await engine.load_weights(1, pushed(random_weights(1, tied)))
+    prompts = [tuple(2 + (number * place) % 97 for place in range(1, 401)) for number in range(1, 31)]
+    requests = [
+        replace(REQUEST, group_id=f"g{number}", prompt_ids=prompt, seed=number)
+        for number, prompt in enumerate(prompts)
+    ]
+    assert len([group async for group in engine.generate(requests)]) == len(requests)
+
+
 async def test_a_response_ends_with_its_end_token_or_at_the_limit(served: tuple[VllmEngine, bool]) -> None:
     engine, tied = served
     weights = random_weights(5, tied)
