@@ -223,8 +223,7 @@ async def test_seeded_requests_survive_more_prompt_tokens_than_one_step_takes(
     await engine.load_weights(1, pushed(random_weights(1, tied)))
     prompts = [tuple(2 + (number * place) % 97 for place in range(1, 401)) for number in range(1, 31)]
     requests = [
-        replace(REQUEST, group_id=f"g{number}", prompt_ids=prompt, seed=number)
-        for number, prompt in enumerate(prompts)
+        replace(REQUEST, group_id=f"g{number}", prompt_ids=prompt, seed=number) for number, prompt in enumerate(prompts)
     ]
     assert len([group async for group in engine.generate(requests)]) == len(requests)
 
