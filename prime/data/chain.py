@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast
 
+from prime.data.tiny import write_untrained_model
 from prime.types import Message, Problem
 
 DATA_SOURCE = "chain"
@@ -83,22 +84,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def write_fresh_model(folder: Path, *, seed: int, hidden: int = 128, layers: int = 2, heads: int = 4) -> None:
     """A randomly initialised Llama of about 0.4 M parameters with the task's tokenizer, as a Hugging Face folder."""
-    tokenizer = build_tokenizer()
-    set_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden,
-            intermediate_size=3 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=512,
-            initializer_range=hidden**-0.5,
-            tie_word_embeddings=False,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    write_untrained_model(
+        folder,
+        build_tokenizer(),
+        seed=seed,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=512,
+        initializer_range=hidden**-0.5,
+        tie_word_embeddings=False,
     )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -1,6 +1,7 @@
 """A small untrained model that reads any text, byte by byte: to try a whole run with, not to be good."""
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
@@ -26,21 +27,28 @@ def write_tiny_model(
     folder: Path, *, seed: int = 0, hidden: int = 128, layers: int = 2, tied: bool = False, context: int = 2048
 ) -> None:
     """A randomly initialised Llama with the byte tokenizer, as a Hugging Face folder."""
-    tokenizer = build_byte_tokenizer()
-    set_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden,
-            intermediate_size=2 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=context,
-            tie_word_embeddings=tied,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    write_untrained_model(
+        folder,
+        build_byte_tokenizer(),
+        seed=seed,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        tie_word_embeddings=tied,
     )
-    model.save_pretrained(folder)
+
+
+def write_untrained_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, seed: int, **shape: Any) -> None:
+    """A randomly initialised Llama of the given shape (fields of `LlamaConfig`) with a tokenizer, as one folder."""
+    set_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shape,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

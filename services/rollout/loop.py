@@ -6,12 +6,15 @@ waits for  the first weight push: a replica without current weights claims nothi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Protocol
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 import structlog
 
-from prime.errors import EngineError, InvalidInput, NotReady, WeightPushError
+from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, PrimeError, WeightPushError
 from prime.ports import Claim, RequestQueue
 from prime.types import PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
 from services.rollout.staging import StagedWeights
@@ -19,6 +22,9 @@ from services.rollout.staging import StagedWeights
 _log = structlog.get_logger()
 _CLAIM_WAIT_S = 1.0
 _IDLE_PAUSE_S = 0.05
+_QUEUE_PATIENCE_S, _QUEUE_PAUSE_S = 60.0, 1.0
+
+AnswerT = TypeVar("AnswerT")
 
 
 class Engine(Protocol):
@@ -81,12 +87,14 @@ class RolloutWorker:
                 if not room or self._version is None:
                     await asyncio.sleep(_IDLE_PAUSE_S)
                     continue
-                claims = await self._queue.claim(room, _CLAIM_WAIT_S)
-                early = [claim for claim in claims if claim.item.min_version > self._version]
+                claims = await self._patiently(partial(self._queue.claim, room, _CLAIM_WAIT_S))
+                # A push may have been refused in the meantime: then this replica holds no version any more.
+                version = -1 if self._version is None else self._version
+                early = [claim for claim in claims if claim.item.min_version > version]
                 if early:
                     await self._queue.give_back(early)
                     await asyncio.sleep(_IDLE_PAUSE_S)
-                ours = [claim for claim in claims if claim.item.min_version <= self._version]
+                ours = [claim for claim in claims if claim.item.min_version <= version]
                 if ours:
                     self._in_flight |= {claim.entry_id: claim for claim in ours}
                     self._batches.add(asyncio.create_task(self._sample(ours)))
@@ -169,7 +177,7 @@ class RolloutWorker:
                 del self._in_flight[claim.entry_id]
         async for group in self._engine.generate(sound):
             claim = by_group[group.group_id]
-            delivered = await self._queue.deliver(claim, group)
+            delivered = await self._patiently(partial(self._queue.deliver, claim, group))
             del self._in_flight[claim.entry_id]
             if delivered:
                 self._count([group])
@@ -189,6 +197,8 @@ class RolloutWorker:
         self._batches -= finished
         for batch in finished:
             error = batch.exception()
+            if isinstance(error, PrimeError):
+                raise error
             if error is not None:
                 raise EngineError(f"the {self._engine.name} engine broke while sampling: {error}") from error
 
@@ -196,7 +206,21 @@ class RolloutWorker:
         while True:
             await asyncio.sleep(self._renew_every_s)
             if self._in_flight:
-                await self._queue.renew(list(self._in_flight.values()))
+                # Not fatal: leases that lapse let another replica sample the same, and one answer counts.
+                with contextlib.suppress(PeerUnavailable):
+                    await self._queue.renew(list(self._in_flight.values()))
+
+    async def _patiently(self, operation: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
+        """Repeat a queue operation while the queue is away, e.g. restarted; give up after `_QUEUE_PATIENCE_S`."""
+        give_up_at = time.monotonic() + _QUEUE_PATIENCE_S
+        while True:
+            try:
+                return await operation()
+            except PeerUnavailable as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                _log.warning("queue is away; will try again", reason=str(error))
+            await asyncio.sleep(_QUEUE_PAUSE_S)
 
     def _count(self, groups: Iterable[RolloutGroup]) -> None:
         for group in groups:

@@ -249,15 +249,16 @@ class TrainingLoop:
             figures["collect/mean_score"] = math.fsum(self.collector.scores) / len(self.collector.scores)
         if self._is_time(self.settings.evaluation.every):
             figures |= await self._evaluate()
-        if self._is_time(self.settings.checkpoint_every):
-            await self._save()
         metrics = {
             "step": self._version,
             **figures,
             "time/step_seconds": step_seconds,
             "time/tokens_per_second": figures.get("batch/response_tokens", 0.0) / step_seconds,
         }
+        # Before the checkpoint: a crash in between takes the step, and its figures, once more.
         self.folder.append_metrics(metrics)
+        if self._is_time(self.settings.checkpoint_every):
+            await self._save()
         self.progress.finish_step(self._version, metrics)
         _log.info("step", **{name: round(value, 5) for name, value in metrics.items()})
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
-from prime.errors import EngineError, InvalidInput, NotReady, WeightPushError
+from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, WeightPushError
 from prime.lm.model import CausalLM, tensor_bytes
 from prime.lm.packing import TokenRow
+from prime.ports import Claim
 from prime.types import FinishReason, PushManifest, RolloutFailure, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.loop import RolloutWorker
 from services.rollout.staging import StagedWeights
@@ -136,6 +137,39 @@ async def test_a_broken_engine_ends_the_worker_and_loses_nothing() -> None:
         async with asyncio.timeout(10):
             await worker.run()
     assert [claim.item.group_id for claim in await MemoryQueue(broker, consumer="b").claim(5, 0.0)] == ["g1"]
+
+
+class FlakyQueue(MemoryQueue):
+    """Away for the first call of each kind."""
+
+    def __init__(self, broker: MemoryBroker, *, consumer: str) -> None:
+        super().__init__(broker, consumer=consumer)
+        self.failed: set[str] = set()
+
+    def _fail_once(self, call: str) -> None:
+        if call not in self.failed:
+            self.failed.add(call)
+            raise PeerUnavailable("Redis is restarting")
+
+    async def claim(self, limit: int, timeout_s: float) -> list[Claim[RolloutRequest]]:
+        self._fail_once("claim")
+        return await super().claim(limit, timeout_s)
+
+    async def deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> bool:
+        self._fail_once("deliver")
+        return await super().deliver(claim, group)
+
+
+async def test_a_queue_that_is_away_for_a_moment_costs_no_group() -> None:
+    broker = MemoryBroker()
+    queue = FlakyQueue(broker, consumer="a")
+    worker = RolloutWorker(queue=queue, engine=ScriptedEngine(), max_groups=8, lease_seconds=30.0, max_context=32)
+    await worker.push(_staged(0.5))
+    await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
+    running = asyncio.create_task(worker.run())
+    await _until(lambda: len(broker.results) == 1)
+    assert queue.failed == {"claim", "deliver"}
+    running.cancel()
 
 
 async def test_a_request_that_never_fits_is_given_up_with_its_reason() -> None:
