@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prime.adapters.settings import Settings
 from prime.data.prompts import encode_prompt
-from prime.errors import DataError
+from prime.errors import DataError, SettingsError
 from prime.lm.checkpoint import save_model
 from prime.lm.model import CausalLM, load_tokenizer, pick_device
 from prime.lm.packing import TokenRow, build_pack, plan_packs
@@ -45,9 +45,12 @@ def run_sft(settings: SftSettings, on_step: Callable[[int, float], None]) -> Pat
     """Train and write the folder; `on_step(step, mean loss in nats per token)` after every step.
 
     Raises:
+        SettingsError: something stands at `output` already.
         DataError: a row cannot be used; nothing is written.
         CheckpointError: the model folder holds no model.
     """
+    if settings.output.exists() and (not settings.output.is_dir() or any(settings.output.iterdir())):
+        raise SettingsError(f"setting 'output' = {settings.output} exists and is not empty; choose another folder")
     tokenizer = load_tokenizer(settings.model)
     rows = load_rows(settings.data, tokenizer)
     if settings.threads:

@@ -4,7 +4,7 @@ One story runs through the examples: problem `sum-7` ("3+5+8=", answer 6) is ask
 policy at version 4; its tokens are one per character.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -291,10 +291,6 @@ class GradedGroup:
 
     group: RolloutGroup
     outcomes: tuple[float, ...]
-
-
-Metrics = Mapping[str, float]
-"""Named figures of one step; the keys are the columns of `metrics.jsonl`."""
 
 
 def prm_view(groups: Sequence[GradedGroup]) -> list[PrmGroup]:

@@ -20,7 +20,7 @@ class RunConfig(Settings):
 
 
 def load_config(path: Path, overrides: list[str]) -> RunConfig:
-    """Read and check a run's settings, with what is wrong across sections.
+    """Read and check a run's settings.
 
     Raises:
         SettingsError: anything that does not fit; names the setting.

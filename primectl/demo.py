@@ -1,6 +1,7 @@
 """`primectl demo`: from nothing to a better policy and a PRM on the toy task `chain`, by the real services."""
 
 import asyncio
+import importlib.util
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from rich.table import Table
 from jobs.sft import SftSettings
 from prime.data.chain import draw_chains, problem_of, prompt_of, sft_texts, write_fresh_model
 from prime.data.problems import write_jsonl
-from prime.errors import EngineError
+from prime.errors import EngineError, SettingsError
 from primectl.config import RunConfig, load_config
 from primectl.display import Display
 from primectl.sft import fine_tune
@@ -31,6 +32,10 @@ _LAST_STEPS = 10
 
 def run_demo(*, engine: str, steps: int, folder: Path) -> int:
     """Make data and model, fine-tune, run RL, report; the last line on stdout is one JSON object."""
+    if steps < 1:
+        raise SettingsError(f"--steps {steps}: at least one step is needed")
+    if engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise SettingsError("--engine vllm: vLLM is not installed here; `make demo-vllm` sets up its environment")
     started = time.monotonic()
     display = Display()
     run_path = _next_free(folder)

@@ -1,5 +1,7 @@
 """What can be known to be wrong before anything is started or written: said at once, in one message."""
 
+import importlib.util
+
 from prime.adapters.redis_queue import RedisQueue
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
@@ -33,6 +35,8 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
             max_tokens=config.trainer.max_prompt_tokens,
             drop_long=config.trainer.long_prompts == "drop",
         )
+    if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md (make vllm)")
     longest = config.trainer.max_prompt_tokens + config.trainer.sampling.max_tokens
     if longest > config.rollout.max_context:
         raise SettingsError(

@@ -22,7 +22,7 @@ from primectl.processes import Child, start, stop_all
 from primectl.redis_server import find_redis_server, wait_until_up, write_config
 
 _START_SECONDS = 180.0
-_RESTARTS = 3
+_RESTARTS, _RESTART_WINDOW_S = 3, 600.0
 _STATUS_SECONDS = 2.0
 
 
@@ -36,7 +36,7 @@ class LocalStack:
         self._settings_file = config.run.path / "settings.json"
         self._logs = config.run.path / "logs"
         self._children: dict[str, Child] = {}
-        self._restarts = 0
+        self._deaths: dict[str, list[float]] = {}
         self._trainer = GrpcTrainer(config.trainer.listen, token, deadline_s=_STATUS_SECONDS)
 
     async def start_redis(self, binary: Path, *, port: int, password: str) -> None:
@@ -122,9 +122,11 @@ class LocalStack:
         for name, child in list(self._children.items()):
             if name == "trainer" or not child.has_ended:
                 continue
-            if not name.startswith(("rollout", "verifier")) or self._restarts >= _RESTARTS:
+            now = asyncio.get_running_loop().time()
+            deaths = [each for each in self._deaths.get(name, []) if now - each < _RESTART_WINDOW_S]
+            if not name.startswith(("rollout", "verifier")) or len(deaths) >= _RESTARTS:
                 raise child.death_notice()
-            self._restarts += 1
+            self._deaths[name] = [*deaths, now]
             await self._start_service(name)
 
 
@@ -173,12 +175,14 @@ def resolve_locally(config: RunConfig, *, num_rollouts: int, redis_url: str) -> 
     """Free loopback ports wherever the settings file names none, and peers that point at them."""
     tree = config.model_dump()
     tree["run"]["redis_url"] = redis_url
+    # Taken together, so that no two are the same: four services of two ports each, and the other replicas.
+    ports = iter(free_ports(8 + num_rollouts - 1))
     for section in ("trainer", "rollout", "prm", "verifier"):
         given: ServiceSettings = getattr(config, section)
         for key in ("listen", "ops_listen"):
             if key not in given.model_fields_set:
-                tree[section][key] = f"127.0.0.1:{free_port()}"
-    more = [f"127.0.0.1:{free_port()}" for _ in range(num_rollouts - 1)]
+                tree[section][key] = f"127.0.0.1:{next(ports)}"
+    more = [f"127.0.0.1:{next(ports)}" for _ in range(num_rollouts - 1)]
     tree["trainer"]["peers"] |= {
         "rollout": (tree["rollout"]["listen"], *more),
         "prm": tree["prm"]["listen"],
@@ -189,10 +193,16 @@ def resolve_locally(config: RunConfig, *, num_rollouts: int, redis_url: str) -> 
 
 def free_port() -> int:
     """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nobody listened on a moment ago."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -13,6 +13,10 @@ from primectl.config import RunConfig
 from primectl.display import Display, note_of
 from primectl.preflight import check_inputs, check_redis
 from primectl.stack import local_stack
+from services.trainer.run_folder import RunFolder
+
+# A closed terminal stops the services as well: they do not belong to it, so nobody else would.
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
@@ -25,9 +29,11 @@ def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
     display.say(f"run {config.run.name} in {config.run.path}: starting the services (logs in {config.run.path}/logs)")
     started = time.monotonic()
     asyncio.run(until_signal(train_all(config, display, resume=resume, num_rollouts=num_rollouts)))
-    display.say(f"finished in {time.monotonic() - started:.0f} s; artefacts:")
+    step = RunFolder.latest_step(config.run.path)
+    ended = "finished" if step == config.trainer.steps else f"stopped at step {step} of {config.trainer.steps}"
+    display.say(f"{ended} after {time.monotonic() - started:.0f} s; artefacts:")
     for kind in ("policy", "prm"):
-        folder = config.run.path / "checkpoints" / f"step_{config.trainer.steps}" / kind
+        folder = config.run.path / "checkpoints" / f"step_{step}" / kind
         if folder.is_dir():
             display.say(f"  {kind:<8}{folder}")
     display.say(f"  metrics {config.run.path / 'metrics.jsonl'}")
@@ -43,22 +49,23 @@ async def train_all(config: RunConfig, display: Display, *, resume: bool, num_ro
                 bar.update(status.step, note_of(status))
             if status is not None:
                 # The trainer ends with its last step, before anybody can ask for it.
-                bar.update(config.trainer.steps, note_of(replace(status, phase="finished", seconds_left=0.0)))
+                step = RunFolder.latest_step(config.run.path)
+                bar.update(step, note_of(replace(status, phase="ended", seconds_left=0.0)))
     return status
 
 
 async def until_signal(work: Coroutine[Any, Any, object]) -> None:
-    """Await `work`; SIGINT and SIGTERM cancel it, so that what it started is stopped in good order."""
+    """Await `work`; SIGINT, SIGTERM and SIGHUP cancel it, so that what it started is stopped in good order."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
 
     def stop_once() -> None:
         # A second signal must not interrupt the stopping itself: it would leave services behind.
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in _STOP_SIGNALS:
             loop.add_signal_handler(signum, lambda: None)
         task.cancel()
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in _STOP_SIGNALS:
         loop.add_signal_handler(signum, stop_once)
     try:
         await task

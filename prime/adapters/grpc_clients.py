@@ -1,17 +1,18 @@
 """Verifier, reward model and rollout over gRPC: deadlines on every call, retries where a repeat is harmless."""
 
-import asyncio
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 import prime.errors
 from prime import wire
 from prime.adapters.grpc_server import AUTHORIZATION_KEY, ERROR_CLASS_KEY, MAX_MESSAGE_BYTES
-from prime.errors import EngineError, PeerUnavailable, PrimeError
+from prime.errors import EngineError, PeerUnavailable, PrimeError, VersionConflict
+from prime.patience import patiently
 from prime.types import (
     GradeItem,
     PrmGroup,
@@ -38,13 +39,14 @@ from prime.v1 import (
     verifier_pb2_grpc,
 )
 
-CHUNK_BYTES = 1024 * 1024
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 5.0
+# Well below the 64 MiB that a message may have.
+_PART_BYTES = 16 * 1024 * 1024
+_PART_ITEMS = 1024
 # A question (status, info) is asked to learn whether somebody is there, so it soon takes no for an answer.
 _QUESTION_SECONDS, _QUESTION_PATIENCE_S = 5.0, 3.0
 
 AnswerT = TypeVar("AnswerT")
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -86,6 +88,20 @@ def to_prime_error(error: grpc.aio.AioRpcError, address: str) -> PrimeError:
     return EngineError(f"{address}: {error.code().name.lower()}: {detail}")
 
 
+def _in_parts(messages: Sequence[MessageT]) -> Iterator[list[MessageT]]:
+    """The messages in order, in parts that stay well below the limit of one call."""
+    part: list[MessageT] = []
+    size = 0
+    for message in messages:
+        if part and (len(part) >= _PART_ITEMS or size + message.ByteSize() > _PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += message.ByteSize()
+    if part:
+        yield part
+
+
 class _Peer:
     """One service at one address: the token and a deadline on every call, retries with back-off."""
 
@@ -111,17 +127,13 @@ class _Peer:
     async def _repeat(
         self, method: Callable[..., Awaitable[AnswerT]], request: Any, *, deadline_s: float, patience_s: float
     ) -> AnswerT:
-        pause = _FIRST_PAUSE_S
-        give_up_at = time.monotonic() + patience_s
-        while True:
+        async def once() -> AnswerT:
             try:
                 return await method(request, timeout=deadline_s, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
-                translated = to_prime_error(error, self.address)
-                if not translated.retryable or time.monotonic() + pause > give_up_at:
-                    raise translated from None
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+                raise to_prime_error(error, self.address) from None
+
+        return await patiently(once, seconds=patience_s)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -137,9 +149,11 @@ class GrpcVerifier(_Peer):
 
     async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
         """One verdict per item, in order."""
-        request = verifier_pb2.GradeRequest(items=[wire.encode_item(item) for item in items])
-        answer = await self._call(self._stub.Grade, request)
-        return [wire.decode_verdict(verdict) for verdict in answer.verdicts]
+        verdicts = []
+        for part in _in_parts([wire.encode_item(item) for item in items]):
+            answer = await self._call(self._stub.Grade, verifier_pb2.GradeRequest(items=part))
+            verdicts += [wire.decode_verdict(verdict) for verdict in answer.verdicts]
+        return verdicts
 
     async def info(self) -> VerifierInfo:
         """What it can grade."""
@@ -156,9 +170,18 @@ class GrpcRewardModel(_Peer):
         self._stub = prm_pb2_grpc.PrmServiceStub(self._channel)
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
-        """Token rewards of every sample."""
-        request = prm_pb2.ScoreRequest(groups=[wire.encode_prm_group(group) for group in groups])
-        return wire.decode_rewards(await self._call(self._stub.Score, request))
+        """Token rewards of every sample, asked for in parts that fit into messages.
+
+        Raises:
+            VersionConflict: the parts were answered by different PRM versions.
+        """
+        parts = [
+            wire.decode_rewards(await self._call(self._stub.Score, prm_pb2.ScoreRequest(groups=part)))
+            for part in _in_parts([wire.encode_prm_group(group) for group in groups])
+        ]
+        if len({part.prm_version for part in parts}) != 1:
+            raise VersionConflict(f"{self.address}: the PRM learnt while a batch was being scored")
+        return replace(parts[0], rows=tuple(row for part in parts for row in part.rows))
 
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn the outcomes once for this step number."""

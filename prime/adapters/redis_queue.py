@@ -10,6 +10,7 @@ idle for longer than the lease may be claimed by anyone. Answering a request is 
 append the result, or nothing at all when somebody else was first.
 """
 
+import contextlib
 from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -17,12 +18,14 @@ from typing import Any, Self, TypeVar, cast
 import redis.asyncio
 import structlog
 from google.protobuf.message import DecodeError
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 from prime import wire
-from prime.errors import InvalidInput, PeerUnavailable
+from prime.errors import EngineError, InvalidInput, PeerUnavailable, SettingsError
 from prime.ports import Claim, QueueDepths
 from prime.types import RolloutFailure, RolloutGroup, RolloutRequest
 from prime.v1 import types_pb2
@@ -58,8 +61,15 @@ class RedisQueue:
         self._consumer = consumer
         self._lease_ms = round(1000 * lease_seconds)
         self._delivery_limit = delivery_limit
-        self._redis: Any = redis.asyncio.Redis.from_url(url, socket_connect_timeout=5.0, protocol=2)
+        try:
+            # No hidden repeats: an XREADGROUP whose answer got lost must not hand out other entries instead.
+            self._redis: Any = redis.asyncio.Redis.from_url(
+                url, socket_connect_timeout=5.0, protocol=2, retry=Retry(NoBackoff(), 0)
+            )
+        except ValueError as error:
+            raise SettingsError(f"run.redis_url: {error}") from None
         self._answer = self._redis.register_script(_ANSWER)
+        self._results_may_be_lost = False
 
     async def __aenter__(self) -> Self:
         """Connect and make the streams and groups.
@@ -67,12 +77,7 @@ class RedisQueue:
         Raises:
             PeerUnavailable: nothing answers at the URL.
         """
-        for stream, group in ((self._requests, _ROLLOUT), (self._groups, _TRAINER)):
-            try:
-                await self._do(self._redis.xgroup_create(stream, group, id="0", mkstream=True))
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+        await self._make_groups()
         return self
 
     async def __aexit__(
@@ -96,7 +101,7 @@ class RedisQueue:
         Results are not taken over from another trainer: there is one, and it discards an earlier life's at its start.
         """
         claims: list[Claim[RolloutGroup | RolloutFailure]] = []
-        for entry_id, data, deliveries in await self._fresh(self._groups, _TRAINER, limit, timeout_s):
+        for entry_id, data, deliveries in await self._results(limit, timeout_s):
             try:
                 result = wire.decode_result(types_pb2.RolloutResult.FromString(data))
             except (DecodeError, InvalidInput) as error:
@@ -118,9 +123,11 @@ class RedisQueue:
     async def discard_all(self) -> int:
         """Drop every request and result, claimed ones too: a worker that still answers one finds it gone."""
         depths = await self.depths()
-        for stream, group in ((self._requests, _ROLLOUT), (self._groups, _TRAINER)):
-            await self._do(self._redis.delete(stream))
-            await self._do(self._redis.xgroup_create(stream, group, id="0", mkstream=True))
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for stream, group in ((self._requests, _ROLLOUT), (self._groups, _TRAINER)):
+                pipeline.delete(stream)
+                pipeline.xgroup_create(stream, group, id="0", mkstream=True)
+            await self._do(pipeline.execute())
         return depths.requests + depths.groups
 
     async def depths(self) -> QueueDepths:
@@ -191,19 +198,35 @@ class RedisQueue:
             found += await self._fresh(stream, group, limit - len(found), 0.0 if found else timeout_s)
         return found
 
-    async def _fresh(self, stream: str, group: str, limit: int, timeout_s: float) -> list[tuple[str, bytes, int]]:
-        """Entries nobody held before, waiting for the first of them."""
+    async def _results(self, limit: int, timeout_s: float) -> list[tuple[str, bytes, int]]:
+        """Fresh results; after a failure first those that Redis handed out and we may never have received."""
+        if self._results_may_be_lost:
+            held = await self._fresh(self._groups, _TRAINER, limit, 0.0, after="0")
+            if held:
+                return held
+            self._results_may_be_lost = False
+        try:
+            return await self._fresh(self._groups, _TRAINER, limit, timeout_s)
+        except PeerUnavailable:
+            self._results_may_be_lost = True
+            raise
+
+    async def _fresh(
+        self, stream: str, group: str, limit: int, timeout_s: float, *, after: str = ">"
+    ) -> list[tuple[str, bytes, int]]:
+        """Entries nobody held before, waiting for the first of them; with `after="0"` those that we hold already."""
         read = await self._do(
             self._redis.xreadgroup(
                 group,
                 self._consumer,
-                {stream: ">"},
+                {stream: after},
                 count=limit,
                 block=max(1, round(1000 * timeout_s)) if timeout_s > 0 else None,
             ),
             stream_may_be_new=True,
         )
-        return [(entry_id.decode(), fields[_FIELD], 1) for _, entries in read or [] for entry_id, fields in entries]
+        found = [entry for _, entries in read or [] for entry in entries]
+        return [(entry_id.decode(), fields[_FIELD], 1) for entry_id, fields in found if fields]
 
     async def _deliveries(self, stream: str, group: str, entry_ids: Sequence[bytes]) -> dict[bytes, int]:
         if not entry_ids:
@@ -246,19 +269,35 @@ class RedisQueue:
             await self._do(pipeline.execute())
         _log.error("entry moved to the dead-letter stream", stream=stream, entry_id=entry_id, reason=reason)
 
+    async def _make_groups(self) -> None:
+        """The streams and their groups, where they are not there yet."""
+        for stream, group in ((self._requests, _ROLLOUT), (self._groups, _TRAINER)):
+            with contextlib.suppress(_GroupExists):
+                await self._do(self._redis.xgroup_create(stream, group, id="0", mkstream=True))
+
     async def _do(self, operation: Awaitable[AnswerT], *, stream_may_be_new: bool = False) -> AnswerT:
-        """Await one Redis operation; failures to reach Redis become ours."""
+        """Await one Redis operation; its failures become ours."""
+        where = f"Redis at {_without_password(self._url)}"
         try:
             return await operation
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            raise PeerUnavailable(f"Redis at {_without_password(self._url)} does not answer: {error}") from error
-        except ResponseError as error:
-            # The trainer discarded an earlier life of the run while we were waiting.
-            if stream_may_be_new and ("NOGROUP" in str(error) or "UNBLOCKED" in str(error)):
-                return cast(AnswerT, [])
-            raise
+            raise PeerUnavailable(f"{where} does not answer: {error}") from error
         except RedisError as error:
-            raise PeerUnavailable(f"Redis at {_without_password(self._url)}: {error}") from error
+            text = str(error)
+            if "BUSYGROUP" in text:
+                raise _GroupExists(text) from None
+            if stream_may_be_new and "UNBLOCKED" in text:
+                # The trainer discarded an earlier life of the run while we were waiting.
+                return cast(AnswerT, [])
+            if "NOGROUP" in text:
+                # Redis came back without its data: what was asked is gone, and the trainer's stall shows it.
+                await self._make_groups()
+                raise PeerUnavailable(f"{where} lost its streams; they were made anew") from error
+            raise EngineError(f"{where} refused a command: {text}") from error
+
+
+class _GroupExists(Exception):
+    """The consumer group is there already."""
 
 
 def _without_password(url: str) -> str:

@@ -16,7 +16,7 @@ from prime.adapters.grpc_server import Health, build_server
 from prime.adapters.ops_http import OpsServer, ops_app
 from prime.adapters.settings import ServiceSettings
 from prime.adapters.telemetry import Meters
-from prime.errors import SettingsError
+from prime.errors import NotReady, SettingsError
 
 _log = structlog.get_logger()
 _READINESS_PERIOD_S = 0.2
@@ -75,9 +75,7 @@ async def serve(service: Service) -> None:
         _log.info("stopping", asked=stop.is_set())
         readiness.cancel()
         await health.stop()
-        if service.drain is not None and stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.drain(), service.settings.grace_seconds)
+        drained = await _drain(service) if stop.is_set() else True
         await server.stop(service.settings.grace_seconds)
         ops.should_exit = True
         for task in (*tasks, stopper):
@@ -90,6 +88,22 @@ async def serve(service: Service) -> None:
     for outcome in (*outcomes, http.exception()):
         if isinstance(outcome, Exception):
             raise outcome
+    if not drained:
+        raise NotReady(
+            f"{service.name} was stopped before it came to a good end within {service.settings.grace_seconds:.0f} s "
+            f"(setting `grace_seconds`); what was done since the last checkpoint is lost"
+        )
+
+
+async def _drain(service: Service) -> bool:
+    """Let the jobs come to a good end; False when the grace was too short."""
+    if service.drain is None:
+        return True
+    try:
+        await asyncio.wait_for(service.drain(), service.settings.grace_seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _publish_readiness(health: Health, is_ready: Callable[[], bool]) -> None:

@@ -114,7 +114,7 @@ def read_token(token_file: Path | None) -> str:
 
 
 def child_environment(token: str) -> dict[str, str]:
-    """This process's environment for a service started from it, with the token; one thread pool per process."""
+    """This process's environment for a service started from it, with the token."""
     environment = dict(os.environ)
     environment[TOKEN_VARIABLE] = token
     environment.setdefault("PYTHONUNBUFFERED", "1")

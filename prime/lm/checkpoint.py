@@ -1,6 +1,7 @@
 """Model folders that `transformers` alone can load, and the state beside them. Nothing is ever half-written.
 
-A folder is written under a temporary name and renamed when it is complete; `latest` is a file moved into place.
+A folder is written under a temporary name and renamed when it is complete; `latest` is a file moved into place. That
+holds against crashes of the process; a power cut may still lose what the kernel had not written.
 """
 
 import json
@@ -23,14 +24,17 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `folder`, then put it in place, replacing an older one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
+    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         fill(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(replaced)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_file(path: Path, text: str) -> None:

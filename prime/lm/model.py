@@ -15,17 +15,27 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from prime.errors import CheckpointError, EngineError
+from prime.errors import CheckpointError, EngineError, SettingsError
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.packing import Pack, TokenRow, build_pack, plan_packs, split_rows
 from prime.maths.logprobs import ChosenLogprobs, chosen_logprobs
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one."""
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        SettingsError: the device does not exist here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingsError(f"device {name!r} is not one that torch knows; use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"device {name!r} is asked for and this machine has no CUDA; use auto or cpu")
+    return device
 
 
 class CausalLM:
@@ -39,7 +49,6 @@ class CausalLM:
             EngineError: the model's head is not a plain linear map, so log-probs from hidden states would be wrong.
         """
         register_packed_attention()
-        self.folder = folder
         self.device = device
         self.module: Any = load_module(folder, dtype=dtype, attention=PACKED).to(device)
         self.module.eval()  # no dropout: log-probs are functions of the weights alone
@@ -124,7 +133,7 @@ def require_model_folder(folder: Path) -> None:
         CheckpointError: it does not exist, or has no `config.json`.
     """
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json (setting run.model)")
+        raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json")
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -37,6 +37,11 @@ class Optimiser:
         self._parameters = lm.parameters
         self._grad_clip = grad_clip
         self._adamw = torch.optim.AdamW(self._parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget accumulated gradients, e.g. of a step that failed half-way."""
+        self._adamw.zero_grad(set_to_none=True)
 
     def step(self, *, lr: float | None = None) -> float:
         """Clip the accumulated gradient, update, and clear it; returns the norm before clipping.
@@ -46,13 +51,13 @@ class Optimiser:
         """
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip))
         if not torch.isfinite(torch.tensor(norm)):
-            self._adamw.zero_grad(set_to_none=True)
+            self.clear()
             raise EngineError(f"the gradient norm is {norm}; the step was not taken. Lower the learning rate")
         if lr is not None:
             for group in self._adamw.param_groups:
                 group["lr"] = lr
         self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+        self.clear()
         return norm
 
     def state(self) -> dict[str, Any]:

@@ -4,9 +4,9 @@ Implements `ports.RewardModel`, so a trainer may hold it in its own process too.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -14,6 +14,8 @@ from prime.errors import InvalidInput
 from prime.types import PrmGroup, PrmInfo, PrmMetrics, TokenRewards
 
 _log = structlog.get_logger()
+
+AnswerT = TypeVar("AnswerT")
 
 
 class Prm(Protocol):
@@ -48,8 +50,9 @@ class RewardService:
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
         """Token rewards of every sample, all from the version that answers."""
-        async with self._lock:
-            rows = await asyncio.to_thread(self._prm.score, groups)
+
+        def work() -> TokenRewards:
+            rows = self._prm.score(groups)
             return TokenRewards(
                 rows=tuple(map(tuple, rows)),
                 prm_version=self._prm.version,
@@ -57,35 +60,59 @@ class RewardService:
                 reference_id=self._prm.reference_id,
             )
 
+        return await self._to_its_end(work)
+
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one batch. A step number that was learnt last is answered again and not learnt twice.
 
         Raises:
             InvalidInput: the step lies before one that was learnt, so the caller's history is another one.
         """
-        async with self._lock:
+
+        def work() -> PrmMetrics:
             if self._learnt is not None and step == self._learnt[0]:
                 return self._learnt[1]
             if self._learnt is not None and step < self._learnt[0]:
                 raise InvalidInput(f"step {step} comes after step {self._learnt[0]} was learnt; restore first")
-            metrics = await asyncio.to_thread(self._prm.learn, groups, outcomes)
+            metrics = self._prm.learn(groups, outcomes)
             self._learnt = (step, metrics)
             return metrics
 
+        return await self._to_its_end(work)
+
     async def save(self, step: int) -> str:
         """Write the checkpoint of a step; returns the Hugging Face folder."""
-        async with self._lock:
-            folder = await asyncio.to_thread(self._prm.save, self._checkpoints / f"step_{step}")
+
+        def work() -> str:
+            folder = self._prm.save(self._checkpoints / f"step_{step}")
             _log.info("saved", step=step, prm_version=self._prm.version)
             return str(folder)
 
+        return await self._to_its_end(work)
+
     async def restore(self, step: int) -> int:
         """Go back to the checkpoint of a step, or to the start."""
-        async with self._lock:
-            await asyncio.to_thread(self._prm.restore, self._checkpoints / f"step_{step}" if step else None)
+
+        def work() -> int:
+            self._prm.restore(self._checkpoints / f"step_{step}" if step else None)
             self._learnt = None
             _log.info("restored", step=step, prm_version=self._prm.version)
             return self._prm.version
+
+        return await self._to_its_end(work)
+
+    async def _to_its_end(self, work: Callable[[], AnswerT]) -> AnswerT:
+        """Run blocking work alone and whole, even when its caller goes away.
+
+        A call that is cancelled (a deadline, a dead trainer) does not stop its thread; were the lock free by then, a
+        repeated Learn would run beside it.
+        """
+
+        async def locked() -> AnswerT:
+            async with self._lock:
+                return await asyncio.to_thread(work)
+
+        return await asyncio.shield(asyncio.ensure_future(locked()))
 
     async def info(self) -> PrmInfo:
         """Which PRM answers."""

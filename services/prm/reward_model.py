@@ -123,6 +123,7 @@ class ImplicitPrm:
         The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
         logits is taken first, over the whole mini-batch, and then carried through each pack.
         """
+        self._optimiser.clear()
         logits_B = logits_B.detach().requires_grad_()
         (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
         for numbers in plan_packs(rows, token_budget=self._settings.token_budget):

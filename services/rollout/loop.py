@@ -7,14 +7,14 @@ waits for  the first weight push: a replica without current weights claims nothi
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, PrimeError, WeightPushError
+from prime.patience import patiently
 from prime.ports import Claim, RequestQueue
 from prime.types import PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
 from services.rollout.staging import StagedWeights
@@ -22,9 +22,7 @@ from services.rollout.staging import StagedWeights
 _log = structlog.get_logger()
 _CLAIM_WAIT_S = 1.0
 _IDLE_PAUSE_S = 0.05
-_QUEUE_PATIENCE_S, _QUEUE_PAUSE_S = 60.0, 1.0
-
-AnswerT = TypeVar("AnswerT")
+_QUEUE_PATIENCE_S = 60.0
 
 
 class Engine(Protocol):
@@ -82,17 +80,17 @@ class RolloutWorker:
         renewing = asyncio.create_task(self._renew())
         try:
             while True:
-                await self._reap()
+                await self._reap(renewing)
                 room = self._room()
                 if not room or self._version is None:
                     await asyncio.sleep(_IDLE_PAUSE_S)
                     continue
-                claims = await self._patiently(partial(self._queue.claim, room, _CLAIM_WAIT_S))
+                claims = await patiently(partial(self._queue.claim, room, _CLAIM_WAIT_S), seconds=_QUEUE_PATIENCE_S)
                 # A push may have been refused in the meantime: then this replica holds no version any more.
                 version = -1 if self._version is None else self._version
                 early = [claim for claim in claims if claim.item.min_version > version]
                 if early:
-                    await self._queue.give_back(early)
+                    await patiently(partial(self._queue.give_back, early), seconds=_QUEUE_PATIENCE_S)
                     await asyncio.sleep(_IDLE_PAUSE_S)
                 ours = [claim for claim in claims if claim.item.min_version <= version]
                 if ours:
@@ -103,7 +101,9 @@ class RolloutWorker:
             for batch in self._batches:
                 batch.cancel()
             await asyncio.gather(renewing, *self._batches, return_exceptions=True)
-            await self._queue.give_back(list(self._in_flight.values()))
+            # Not fatal: leases that nobody renews lapse by themselves.
+            with contextlib.suppress(PeerUnavailable):
+                await self._queue.give_back(list(self._in_flight.values()))
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample at once, past the queue; groups in the order of the requests.
@@ -116,6 +116,8 @@ class RolloutWorker:
             raise NotReady("no weights were pushed to this replica yet; the trainer pushes when it starts")
         for request in requests:
             self._check(request)
+            if request.min_version > self._version:
+                raise NotReady(f"this replica holds version {self._version}, version {request.min_version} is needed")
         by_id = {group.group_id: group async for group in self._engine.generate(requests)}
         self._count(by_id.values())
         return [by_id[request.group_id] for request in requests]
@@ -130,13 +132,14 @@ class RolloutWorker:
         tensors = staged.finish()
         manifest = staged.manifest
         async with self._push_lock:
+            # Until the probe agrees nobody knows which weights answer, whatever fails on the way.
+            self._version = None
             pause_seconds = await self._engine.load_weights(manifest.version, tensors)
             probe = await self._engine.logprobs(manifest.probe_ids)
-            gap = max(abs(own - theirs) for own, theirs in zip(probe, manifest.probe_logprobs, strict=True))
-            if not gap <= manifest.max_gap:
-                self._version = None
+            gaps = [abs(own - theirs) for own, theirs in zip(probe, manifest.probe_logprobs, strict=True)]
+            if not all(gap <= manifest.max_gap for gap in gaps):
                 raise WeightPushError(
-                    f"push of version {manifest.version}: its log-probs differ from the trainer's by {gap:.2g} "
+                    f"push of version {manifest.version}: its log-probs differ from the trainer's by {max(gaps):.2g} "
                     f"(limit {manifest.max_gap:.2g}), so other weights answer than the ones that were sent"
                 )
             self._version = manifest.version
@@ -173,11 +176,11 @@ class RolloutWorker:
                 self._check(claim.item)
                 sound.append(claim.item)
             except InvalidInput as error:
-                await self._queue.refuse(claim, str(error))
+                await patiently(partial(self._queue.refuse, claim, str(error)), seconds=_QUEUE_PATIENCE_S)
                 del self._in_flight[claim.entry_id]
         async for group in self._engine.generate(sound):
             claim = by_group[group.group_id]
-            delivered = await self._patiently(partial(self._queue.deliver, claim, group))
+            delivered = await patiently(partial(self._queue.deliver, claim, group), seconds=_QUEUE_PATIENCE_S)
             del self._in_flight[claim.entry_id]
             if delivered:
                 self._count([group])
@@ -192,9 +195,11 @@ class RolloutWorker:
                 f"{request.sampling.max_tokens} new ones exceed rollout.max_context = {self._max_context}"
             )
 
-    async def _reap(self) -> None:
+    async def _reap(self, renewing: "asyncio.Task[None]") -> None:
         finished = {batch for batch in self._batches if batch.done()}
         self._batches -= finished
+        if renewing.done():
+            renewing.result()
         for batch in finished:
             error = batch.exception()
             if isinstance(error, PrimeError):
@@ -209,18 +214,6 @@ class RolloutWorker:
                 # Not fatal: leases that lapse let another replica sample the same, and one answer counts.
                 with contextlib.suppress(PeerUnavailable):
                     await self._queue.renew(list(self._in_flight.values()))
-
-    async def _patiently(self, operation: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
-        """Repeat a queue operation while the queue is away, e.g. restarted; give up after `_QUEUE_PATIENCE_S`."""
-        give_up_at = time.monotonic() + _QUEUE_PATIENCE_S
-        while True:
-            try:
-                return await operation()
-            except PeerUnavailable as error:
-                if time.monotonic() > give_up_at:
-                    raise
-                _log.warning("queue is away; will try again", reason=str(error))
-            await asyncio.sleep(_QUEUE_PAUSE_S)
 
     def _count(self, groups: Iterable[RolloutGroup]) -> None:
         for group in groups:

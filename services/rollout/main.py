@@ -1,6 +1,7 @@
 """Wires a rollout replica and runs it."""
 
 import asyncio
+import importlib.util
 import os
 import socket
 
@@ -60,6 +61,8 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
 def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
     if settings.engine == "vllm":
         # Imported here: neither engine's library is needed for the other.
+        if importlib.util.find_spec("vllm") is None:
+            raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md")
         settle_vllm_environment(on_gpu=torch.cuda.is_available())
         from services.rollout.vllm_engine import VllmEngine
 

@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
 
 from prime.errors import PeerUnavailable
 from prime.maths.filtering import in_band
+from prime.patience import patiently
 from prime.ports import RolloutQueue, Verifier
 from prime.types import (
     GradedGroup,
@@ -60,15 +62,18 @@ class ProblemSequence:
     def __init__(self, problems: Sequence[tuple[Problem, tuple[int, ...]]], *, seed: int) -> None:
         self._problems = problems
         self._seed = seed
-        self._epoch_order: tuple[int, list[int]] = (-1, [])
+        self._orders: dict[int, list[int]] = {}
 
     def __getitem__(self, number: int) -> tuple[Problem, tuple[int, ...]]:
         """The problem of a ticket and its prompt ids."""
         epoch, place = divmod(number, len(self._problems))
-        if self._epoch_order[0] != epoch:
-            keyed = sorted(range(len(self._problems)), key=lambda index: stable_hash(self._seed, "order", epoch, index))
-            self._epoch_order = (epoch, keyed)
-        return self._problems[self._epoch_order[1][place]]
+        if epoch not in self._orders:
+            # Around an epoch's end tickets of two epochs are open at once; older orders are not needed any more.
+            self._orders = {each: order for each, order in self._orders.items() if each == epoch - 1}
+            self._orders[epoch] = sorted(
+                range(len(self._problems)), key=lambda index: stable_hash(self._seed, "order", epoch, index)
+            )
+        return self._problems[self._orders[epoch][place]]
 
 
 class GroupCollector:
@@ -95,12 +100,14 @@ class GroupCollector:
         self._filter = settings.filter
         self._max_lag = settings.max_lag
         self._stall_s = settings.peers.stall_seconds
+        self._patience_s = settings.peers.patience_seconds
         self._seed = seed
         self._next_number = state.next_number
         self._kept_share = state.kept_share
         self._to_ask_again = list(state.unfinished)
         self._open: dict[str, Ticket] = {}
         self._ready: dict[Ticket, GradedGroup] = {}
+        self._used: dict[str, Ticket] = {}
         self.counts: Counter[str] = Counter()
         self.scores: list[float] = []
         """Mean score of every group graded since `begin_step`, kept or not."""
@@ -147,6 +154,10 @@ class GroupCollector:
             self.counts["rounds"] += 1
         return self._use_oldest()
 
+    def take_back(self, groups: Sequence[GradedGroup]) -> None:
+        """Groups of the last batch that were not used after all: their prompts are asked again."""
+        self._to_ask_again += [self._used[graded.group.group_id] for graded in groups]
+
     async def prefetch(self, version: int) -> None:
         """Ask for the next batch now, so that it is sampled while this one is learnt from."""
         missing = self._batch_size - len(self._ready)
@@ -167,7 +178,8 @@ class GroupCollector:
         requests = [self._request(ticket, version) for ticket in tickets]
         self._open |= {request.group_id: ticket for request, ticket in zip(requests, tickets, strict=True)}
         self.counts["asked"] += len(requests)
-        await self._queue.ask(requests)
+        # Asked twice, should the answer get lost: the second group of a ticket is unexpected, and dropped.
+        await patiently(partial(self._queue.ask, requests), seconds=self._patience_s)
 
     def _request(self, ticket: Ticket, version: int) -> RolloutRequest:
         problem, prompt_ids = self._problems[ticket.number]
@@ -185,12 +197,12 @@ class GroupCollector:
     async def _take_until(self, version: int, *, enough: int) -> None:
         last_arrival = time.monotonic()
         while self._open and (self._max_lag == 0 or len(self._ready) < enough):
-            claims = await self._queue.take(_TAKE_LIMIT, _POLL_S)
+            claims = await patiently(partial(self._queue.take, _TAKE_LIMIT, _POLL_S), seconds=self._patience_s)
             if claims:
-                last_arrival = time.monotonic()
                 await self._receive([claim.item for claim in claims], version)
                 # Settled either way; what a crash loses is asked for again from the checkpoint's tickets.
-                await self._queue.acknowledge(claims)
+                await patiently(partial(self._queue.acknowledge, claims), seconds=self._patience_s)
+                last_arrival = time.monotonic()
             elif time.monotonic() - last_arrival > self._stall_s:
                 raise PeerUnavailable(
                     f"{len(self._open)} requests are open and no group arrived for {self._stall_s:.0f} s "
@@ -198,9 +210,9 @@ class GroupCollector:
                 )
 
     async def _receive(self, results: Sequence[RolloutGroup | RolloutFailure], version: int) -> None:
-        groups = []
+        groups: list[RolloutGroup] = []
         for result in results:
-            if result.group_id not in self._open:
+            if result.group_id not in self._open or any(result.group_id == each.group_id for each in groups):
                 self.counts["unexpected"] += 1
             elif isinstance(result, RolloutFailure):
                 self.counts["rollout_failed"] += 1
@@ -271,6 +283,7 @@ class GroupCollector:
             share = self.counts["kept"] / self.counts["graded"]
             self._kept_share += _KEPT_SHARE_MEMORY * (share - self._kept_share)
         chosen = sorted(self._ready, key=_ticket_order)[: self._batch_size]
+        self._used = {self._ready[ticket].group.group_id: ticket for ticket in chosen}
         return [self._ready.pop(ticket) for ticket in chosen]
 
 

@@ -1,12 +1,17 @@
 """Accuracy on held-out problems: one sample each, sampled like training, graded like training."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
+from prime.errors import PeerUnavailable
 from prime.ports import Rollout, Verifier
 from prime.types import GradeItem, Problem, RolloutRequest, SamplingParams
 from services.trainer.collector import stable_hash
 
+_log = structlog.get_logger()
 _REQUESTS_PER_CALL = 128
 
 
@@ -30,14 +35,18 @@ class Evaluator:
         self._sampling = sampling
         self._seed = seed
 
-    async def accuracy(self) -> float:
-        """Mean score; an undecided answer counts as not right. The random numbers are the same every time."""
+    async def accuracy(self, version: int) -> float:
+        """Mean score of this policy version; an undecided answer counts as not right. The seeds are always the same.
+
+        Raises:
+            PeerUnavailable: no replica holds this version.
+        """
+        replicas = await self._replicas_at(version)
         scores = []
         for start in range(0, len(self._problems), _REQUESTS_PER_CALL):
             part = self._problems[start : start + _REQUESTS_PER_CALL]
-            replicas = self._find_replicas()
-            _, replica = replicas[(start // _REQUESTS_PER_CALL) % len(replicas)]
-            groups = await replica.generate([self._request(problem, ids) for problem, ids in part])
+            replica = replicas[(start // _REQUESTS_PER_CALL) % len(replicas)]
+            groups = await replica.generate([self._request(problem, ids, version) for problem, ids in part])
             verdicts = await self._verifier.grade(
                 [
                     GradeItem(
@@ -53,7 +62,21 @@ class Evaluator:
             scores += [verdict.score or 0.0 for verdict in verdicts]
         return sum(scores) / len(scores)
 
-    def _request(self, problem: Problem, prompt_ids: tuple[int, ...]) -> RolloutRequest:
+    async def _replicas_at(self, version: int) -> list[Rollout]:
+        current = []
+        for address, replica in await asyncio.to_thread(self._find_replicas):
+            try:
+                status = await replica.status()
+            except PeerUnavailable as error:
+                _log.warning("replica left out of the evaluation", address=address, reason=str(error))
+                continue
+            if status.ready and status.version == version:
+                current.append(replica)
+        if not current:
+            raise PeerUnavailable(f"no rollout replica holds version {version}, so it cannot be evaluated")
+        return current
+
+    def _request(self, problem: Problem, prompt_ids: tuple[int, ...], version: int) -> RolloutRequest:
         return RolloutRequest(
             group_id=f"eval-{problem.problem_id}",
             problem_id=problem.problem_id,
@@ -62,5 +85,5 @@ class Evaluator:
             num_samples=1,
             sampling=self._sampling,
             seed=stable_hash(self._seed, "evaluate", problem.problem_id),
-            min_version=0,
+            min_version=version,
         )

@@ -4,9 +4,10 @@ collector ──► graded groups ──► PRM: score, learn ──► advantag
 """
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,10 @@ from typing import Any, Protocol
 import structlog
 from torch import Tensor
 
-from prime.errors import InvalidInput, PrimeError, TokenizerMismatch, VersionConflict
+from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch, VersionConflict
 from prime.lm.packing import TokenRow
 from prime.ports import RewardModel
-from prime.types import GradedGroup, PrmGroup, PrmMetrics, TokenRewards, prm_view
+from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, TokenRewards, prm_view
 from services.trainer.batch import (
     PolicyBatch,
     UpdateMetrics,
@@ -55,6 +56,10 @@ class TrainablePolicy(Protocol):
         """Go back to a checkpoint."""
 
 
+class _StopAsked(Exception):
+    """Leaves a step that was stopped while it collected groups."""
+
+
 @dataclass(kw_only=True)
 class TrainingLoop:
     """Runs steps until the last one, a stop, or an error. The policy's version is the number of finished steps."""
@@ -74,7 +79,7 @@ class TrainingLoop:
         self._reference_mode = ""
         self._version = 0
         self._prm_version = 0
-        self._stop_asked = False
+        self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """All steps that are left.
@@ -85,11 +90,12 @@ class TrainingLoop:
         keeping_up = asyncio.create_task(self.publisher.keep_up())
         try:
             await self._start()
-            while self._version < self.settings.steps and not self._stop_asked:
-                await self._one_step_with_metrics()
+            with contextlib.suppress(_StopAsked):
+                while self._version < self.settings.steps and not self._stop.is_set():
+                    await self._one_step_with_metrics()
             if self.folder.latest < self._version:
                 await self._save()
-            self.progress.phase = "stopped" if self._stop_asked else "finished"
+            self.progress.phase = "stopped" if self._version < self.settings.steps else "finished"
         except PrimeError as error:
             self.progress.phase, self.progress.error = "failed", str(error)
             raise
@@ -97,8 +103,8 @@ class TrainingLoop:
             keeping_up.cancel()
 
     def stop(self) -> int:
-        """Ask for an end after the step at hand; returns that step."""
-        self._stop_asked = True
+        """Ask for an end: at once while groups are collected, else after the step at hand; returns that step."""
+        self._stop.set()
         return self._version + 1
 
     # ---------------------------------------------------------------- one step
@@ -107,10 +113,11 @@ class TrainingLoop:
         """Steps 1 to 9 of the design; returns their figures."""
         # 1-4  ask for samples, take finished groups, grade them, keep those that carry signal
         self.progress.phase = "collecting"
-        groups = await self.collector.fill(self._version)
+        groups = await self._unless_stopped(self.collector.fill(self._version))
         if self.settings.max_lag > 0:
             await self.collector.prefetch(self._version)
         if self._is_too_short(groups):
+            self.collector.take_back(groups)
             return {"batch/groups": float(len(groups)), "batch/skipped": 1.0}
         rows = token_rows(groups)
         old_logprobs = await self._old_logprobs(rows)
@@ -149,10 +156,27 @@ class TrainingLoop:
             "batch/truncated_share": _truncated_share(groups),
             "batch/largest_lag": float(max(self._version - 1 - each.group.oldest_version for each in groups)),
             **figures,
+            **({} if rewards is None else {"reward/prm_version": float(rewards.prm_version)}),
             **_named("prm", learnt),
             **_named("policy", update),
             **pushed,
         }
+
+    async def _unless_stopped(self, collecting: Coroutine[Any, Any, list[GradedGroup]]) -> list[GradedGroup]:
+        """Collecting may take minutes and has changed nothing: a stop need not wait for it.
+
+        The collector keeps the tickets of what is open, so a resumed run asks for it again.
+        """
+        filling, stopping = asyncio.ensure_future(collecting), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait([filling, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not filling.done():
+                raise _StopAsked
+            return filling.result()
+        finally:
+            for task in (filling, stopping):
+                task.cancel()
+            await asyncio.gather(filling, stopping, return_exceptions=True)
 
     async def _old_logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor] | None:
         """Needed here only when the policy serves as the PRM's reference."""
@@ -170,19 +194,23 @@ class TrainingLoop:
         if self.settings.prm_update == "before":
             learnt = await self._learn(groups, outcomes)
         rewards = await self.reward_model.score(groups)
-        if rewards.prm_version != self._prm_version:
-            raise VersionConflict(
-                f"the PRM answered with version {rewards.prm_version}, this run is at {self._prm_version}; "
-                f"does another trainer use the same PRM service?"
-            )
+        self._expect_prm(rewards.prm_version, self._prm_version)
         if self.settings.prm_update == "after":
             learnt = await self._learn(groups, outcomes)
         return rewards, learnt
 
     async def _learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         metrics = await self.reward_model.learn(self._version + 1, groups, outcomes)
+        self._expect_prm(metrics.prm_version, self._prm_version + 1)
         self._prm_version = metrics.prm_version
         return metrics
+
+    def _expect_prm(self, version: int, expected: int) -> None:
+        if version != expected:
+            raise VersionConflict(
+                f"the PRM answered with version {version}, this run expects {expected}: the service was restarted, or "
+                f"another trainer uses it; start again with --resume"
+            )
 
     def _is_too_short(self, groups: Sequence[GradedGroup]) -> bool:
         wanted = self.settings.prompts_per_step
@@ -226,6 +254,10 @@ class TrainingLoop:
                     "start both from one checkpoint family (settings run.model and prm.model)"
                 )
             self._reference_mode = info.reference_mode
+            if info.reference_mode == "policy" and self.settings.sampling.temperature != 1.0:
+                raise SettingsError(
+                    "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the log-probs carry it"
+                )
             self._prm_version = await self.reward_model.restore(self._version)
         dropped = await self.collector.start()
         _log.info("starting", at_step=self._version, requests_and_groups_dropped=dropped)
@@ -269,7 +301,7 @@ class TrainingLoop:
         if self.evaluator is None:
             return {}
         self.progress.phase = "evaluating"
-        accuracy = await self.evaluator.accuracy()
+        accuracy = await self.evaluator.accuracy(self._version)
         self.progress.accuracy = accuracy
         return {"eval/accuracy": accuracy}
 
@@ -299,7 +331,7 @@ def _for_prm(groups: Sequence[GradedGroup], old_logprobs: Sequence[Tensor] | Non
 
 def _truncated_share(groups: Sequence[GradedGroup]) -> float:
     reasons = [sample.finish_reason for graded in groups for sample in graded.group.samples]
-    return reasons.count(reasons[0].LENGTH) / len(reasons)
+    return reasons.count(FinishReason.LENGTH) / len(reasons)
 
 
 def _named(prefix: str, record: PrmMetrics | UpdateMetrics | None) -> dict[str, float]:

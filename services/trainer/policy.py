@@ -116,6 +116,7 @@ class Policy:
         rows = [batch.rows[number] for number in numbers]
         num_tokens = sum(len(row.response_ids) for row in rows)
         sums = torch.zeros(6, dtype=torch.float64)
+        self._optimiser.clear()
         for plan in plan_packs(rows, token_budget=self._settings.token_budget):
             pack = build_pack(rows, plan)
             chosen = self._lm.logprobs(pack, temperature=self._temperature)

@@ -1,21 +1,21 @@
 """Pushes the policy's weights to every rollout replica and checks, by the probe, that they are the ones that answer."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from prime.errors import PeerUnavailable, PrimeError, TokenizerMismatch, WeightPushError
+from prime.patience import patiently
 from prime.ports import Rollout
 from prime.types import PushManifest, PushReceipt
 
 _log = structlog.get_logger()
 _CHUNK_BYTES = 1024 * 1024
 _KEEP_UP_PERIOD_S = 2.0
-_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Publisher:
             TokenizerMismatch: a replica loaded another tokenizer.
             PeerUnavailable: a replica does not answer.
         """
-        for address, replica in self._find_replicas():
+        for address, replica in await asyncio.to_thread(self._find_replicas):
             status = await replica.status()
             if status.tokenizer_fingerprint != self._fingerprint:
                 raise TokenizerMismatch(
@@ -88,32 +88,22 @@ class Publisher:
         manifest, data = await asyncio.to_thread(
             self._source.push_manifest, version, probe_ids=self._probe_ids, max_gap=self._max_gap
         )
-        give_up_at = time.monotonic() + self._patience_s
-        while True:
-            async with self._one_push:
-                self._current = (manifest, data)
-                receipts, failures = await self._push_to_all(manifest, data)
-            if receipts:
-                break
-            if not all(isinstance(failure, PeerUnavailable) for failure in failures):
-                raise WeightPushError(f"no replica took version {version}: {'; '.join(map(str, failures))}")
-            if time.monotonic() > give_up_at:
-                raise PeerUnavailable(f"no rollout replica answers: {'; '.join(map(str, failures))}")
-            await asyncio.sleep(_PAUSE_S)
+        receipts, num_failures = await patiently(partial(self._push_to_all, manifest, data), seconds=self._patience_s)
         return PushReport(
             replicas=len(receipts),
-            refused=len(failures),
+            refused=num_failures,
             probe_gap=max(_gap(manifest, receipt) for receipt in receipts),
             pause_seconds=max(receipt.pause_seconds for receipt in receipts),
         )
 
-    async def _push_to_all(
-        self, manifest: PushManifest, data: Sequence[memoryview]
-    ) -> tuple[list[PushReceipt], list[PrimeError]]:
-        replicas = self._find_replicas()
-        outcomes = await asyncio.gather(
-            *(replica.push(manifest, _chunks(data)) for _, replica in replicas), return_exceptions=True
-        )
+    async def _push_to_all(self, manifest: PushManifest, data: Sequence[memoryview]) -> tuple[list[PushReceipt], int]:
+        """Receipts of the replicas that took it, and how many did not."""
+        async with self._one_push:
+            self._current = (manifest, data)
+            replicas = await asyncio.to_thread(self._find_replicas)
+            outcomes = await asyncio.gather(
+                *(replica.push(manifest, _chunks(data)) for _, replica in replicas), return_exceptions=True
+            )
         receipts = []
         failures: list[PrimeError] = []
         for (address, _), outcome in zip(replicas, outcomes, strict=True):
@@ -124,20 +114,27 @@ class Publisher:
                 _log.error("replica refused", address=address, version=manifest.version, reason=str(outcome))
             elif isinstance(outcome, BaseException):
                 raise outcome
-        return receipts, failures
+        if not receipts:
+            if all(isinstance(failure, PeerUnavailable) for failure in failures):
+                raise PeerUnavailable(f"no rollout replica answers: {'; '.join(map(str, failures))}")
+            raise WeightPushError(f"no replica took version {manifest.version}: {'; '.join(map(str, failures))}")
+        return receipts, len(failures)
 
     async def keep_up(self) -> None:
         """Between pushes, bring replicas that joined late or were restarted up to date. Runs until cancelled."""
         while True:
             await asyncio.sleep(_KEEP_UP_PERIOD_S)
-            async with self._one_push:
-                await self._push_to_those_behind()
+            try:
+                async with self._one_push:
+                    await self._push_to_those_behind()
+            except PrimeError as error:
+                _log.warning("replicas cannot be found; will try again", reason=str(error))
 
     async def _push_to_those_behind(self) -> None:
         if self._current is None:
             return
         manifest, data = self._current
-        for address, replica in self._find_replicas():
+        for address, replica in await asyncio.to_thread(self._find_replicas):
             try:
                 status = await replica.status()
                 if status.ready and status.version == manifest.version:
@@ -156,7 +153,7 @@ def _gap(manifest: PushManifest, receipt: PushReceipt) -> float:
 
 
 async def _chunks(data: Sequence[memoryview]) -> AsyncIterator[bytes]:
-    """All tensors' bytes in pieces of 1 MiB; small tensors share one."""
+    """All tensors' bytes in pieces of 1 to 2 MiB; small tensors share one."""
     piece = bytearray()
     for view in data:
         for start in range(0, len(view), _CHUNK_BYTES):

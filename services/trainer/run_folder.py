@@ -7,6 +7,7 @@ checkpoints/step_N/     policy/ prm/ (Hugging Face folders), policy_state/ prm_s
 checkpoints/latest      the number of the newest whole checkpoint
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def check_run_folder(path: Path, *, identity: Mapping[str, object], resume: bool
         if resume:
             raise CheckpointError(f"--resume: {path} holds no run; check run.name and run.folder")
         return
-    written = json.loads(identity_file.read_text())
+    written = _read_json(identity_file)
     changed = sorted(key for key in identity if written.get(key) != identity[key])
     if changed:
         key = changed[0]
@@ -68,6 +69,15 @@ class RunFolder:
             CheckpointError: it holds another run, or an earlier life of this run and `resume` is off.
         """
         check_run_folder(path, identity=identity, resume=resume)
+        path.mkdir(parents=True, exist_ok=True)
+        # Held until this process ends: two trainers on one folder would overwrite each other.
+        self._lock = (path / "trainer.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"another trainer is at work in {path}; stop it, or choose another run.name"
+            ) from None
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._latest_file = self.checkpoints / "latest"
@@ -76,7 +86,13 @@ class RunFolder:
     @property
     def latest(self) -> int:
         """The step of the newest whole checkpoint, 0 without one."""
-        return int(self._latest_file.read_text()) if self._latest_file.is_file() else 0
+        return self.latest_step(self.path)
+
+    @staticmethod
+    def latest_step(path: Path) -> int:
+        """The same, of any run folder."""
+        file = path / "checkpoints" / "latest"
+        return int(_read_json(file)) if file.is_file() else 0
 
     def checkpoint(self, step: int) -> Path:
         """Where a step's checkpoint lies."""
@@ -111,7 +127,7 @@ class RunFolder:
         """Forget the metrics of steps after `step`: a resumed run takes them again."""
         file = self.path / "metrics.jsonl"
         if file.is_file():
-            kept = [line for line in file.read_text().splitlines() if json.loads(line)["step"] <= step]
+            kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
             write_file(file, "".join(f"{line}\n" for line in kept))
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -145,3 +161,18 @@ class RunFolder:
             self.path / "rollouts" / f"step_{step}.jsonl",
             "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
         )
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; a line that a crash tore belongs to no step that counts."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")

@@ -49,6 +49,12 @@ class AdvantageSettings(Settings):
     granularity: Literal["token", "step", "whole"] = "token"
     step_delimiter: str = Field("\n\n", min_length=1)
 
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> "AdvantageSettings":
+        if self.process_coef == self.outcome_coef == 0:
+            raise ValueError("process_coef and outcome_coef are both 0, so nothing would be learnt")
+        return self
+
 
 class OptimiserSettings(Settings):
     """The policy update."""
@@ -106,7 +112,7 @@ class TrainerSettings(ServiceSettings):
     max_lag: int = Field(0, ge=0)
     """Largest number of policy versions by which a token may lag behind; 0 is strict."""
     prm_update: Literal["after", "before", "none"] = "after"
-    """Score then learn (single forward, the paper's choice), learn then score, or a frozen PRM."""
+    """Score then learn (the paper's choice), learn then score, or a frozen PRM."""
     probe_gap: float = Field(1e-3, gt=0)
     """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe."""
     checkpoint_every: int = Field(16, ge=1)

@@ -11,7 +11,7 @@ import redis.asyncio
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.redis_queue import RedisQueue
-from prime.errors import PeerUnavailable
+from prime.errors import PeerUnavailable, SettingsError
 from prime.types import RolloutFailure, RolloutGroup
 from primectl.stack import free_port
 from tests.builders import group, request
@@ -183,6 +183,34 @@ async def test_an_unreadable_entry_is_moved_out_of_the_way_with_its_reason(redis
         dead: Any = await client.xrange("prime:torn:dead")
         assert [fields[b"reason"].startswith(b"unreadable") for _, fields in dead] == [True, True]
     await client.aclose()
+
+
+async def test_results_whose_answer_got_lost_are_handed_out_again(redis_url: str) -> None:
+    async with RedisQueue(redis_url, run="lost", consumer="trainer") as queue:
+        await queue.ask([request("g1")])
+        (claim,) = await queue.claim(1, 1.0)
+        await queue.deliver(claim, group("g1"))
+        assert len(await queue.take(5, 1.0)) == 1  # received by Redis' account, and then the connection broke
+        queue._results_may_be_lost = True
+        (again,) = await queue.take(5, 0.0)
+        await queue.acknowledge([again])
+        assert await queue.take(5, 0.0) == []
+
+
+async def test_a_redis_that_lost_its_data_gets_its_streams_back(redis_url: str) -> None:
+    client = redis.asyncio.Redis.from_url(redis_url)
+    async with RedisQueue(redis_url, run="emptied", consumer="w") as queue:
+        await client.delete("prime:emptied:requests", "prime:emptied:groups")
+        with pytest.raises(PeerUnavailable, match="lost its streams"):
+            await queue.claim(1, 0.1)
+        await queue.ask([request("g1")])
+        assert len(await queue.claim(1, 1.0)) == 1
+    await client.aclose()
+
+
+async def test_an_address_that_is_no_redis_url_is_a_setting_to_mend() -> None:
+    with pytest.raises(SettingsError, match=r"run\.redis_url"):
+        RedisQueue("localhost:6379", run="x", consumer="w")
 
 
 async def test_a_redis_that_is_not_there_is_named_without_its_password() -> None:

@@ -1,6 +1,9 @@
 """The implicit PRM: its starting point, its losses, its update modes, and independence of how rows are packed."""
 
+import asyncio
 import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import torch
 
 from prime.errors import InvalidInput, TokenizerMismatch
-from prime.types import PrmGroup
+from prime.types import PrmGroup, PrmMetrics
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
@@ -119,6 +122,45 @@ async def test_a_step_is_learnt_once(start: Path, tmp_path: Path) -> None:
     assert (await service.info()).prm_version == 1
     with pytest.raises(InvalidInput, match="restore first"):
         await service.learn(0, GROUPS, OUTCOMES)
+
+
+class SlowPrm:
+    """Learns in a while, and counts how many learn at once."""
+
+    version = 0
+    beta = 0.05
+    reference_id = "r"
+    fingerprint = "f"
+
+    def __init__(self) -> None:
+        self.at_once = self.most_at_once = 0
+
+    def score(self, groups: Sequence[PrmGroup]) -> list[list[float]]:
+        return []
+
+    def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(0.2)
+        self.at_once -= 1
+        self.version += 1
+        return PrmMetrics(prm_version=self.version, loss=0.0, grad_norm=0.0, pair_accuracy=0.5, mean_logit=0.0)
+
+    def save(self, folder: Path) -> Path:
+        return folder
+
+    def restore(self, folder: Path | None) -> None:
+        self.version = 0
+
+
+async def test_a_caller_that_goes_away_and_repeats_has_its_step_learnt_once(tmp_path: Path) -> None:
+    prm = SlowPrm()
+    service = RewardService(prm, checkpoints=tmp_path)
+    first = asyncio.create_task(service.learn(1, GROUPS, OUTCOMES))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    assert (await service.learn(1, GROUPS, OUTCOMES)).prm_version == 1
+    assert (prm.version, prm.most_at_once) == (1, 1)
 
 
 async def test_restore_undoes_what_was_learnt_since_the_save(start: Path, tmp_path: Path) -> None:

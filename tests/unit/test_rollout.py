@@ -216,6 +216,13 @@ async def test_a_probe_that_disagrees_takes_the_replica_out_of_service() -> None
     assert worker.is_ready
 
 
+async def test_a_probe_that_is_not_a_number_is_no_proof() -> None:
+    worker = _worker(ScriptedEngine(), MemoryBroker())
+    with pytest.raises(WeightPushError, match="other weights answer"):
+        await worker.push(_staged(float("nan"), probe=0.5))
+    assert not worker.is_ready
+
+
 async def test_weights_that_arrive_torn_are_not_used() -> None:
     engine = ScriptedEngine()
     worker = _worker(engine, MemoryBroker())

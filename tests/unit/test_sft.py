@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs.sft import SftSettings, load_rows, lr_share, run_sft
 from prime.data.chain import build_tokenizer, sft_texts, write_fresh_model
-from prime.errors import CheckpointError, DataError
+from prime.errors import CheckpointError, DataError, SettingsError
 
 GOOD = {"prompt": [{"role": "user", "content": "3+5+8="}], "response": "3+5=8;8+8=6#6"}
 
@@ -115,8 +115,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(model: Pat
         folder = run_sft(_settings(model, data, tmp_path / name, steps=4, seed=seed), lambda step, loss: None)
         return (folder / "model.safetensors").read_bytes()
 
-    assert weights("a", 1) == weights("b", 1)
-    assert weights("a", 1) != weights("c", 2)
+    first = weights("a", 1)
+    assert weights("b", 1) == first
+    assert weights("c", 2) != first
+
+
+def test_what_stands_at_the_output_is_never_overwritten(model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("thesis")
+    with pytest.raises(SettingsError, match="exists and is not empty"):
+        run_sft(_settings(model, data, tmp_path, steps=1), lambda step, loss: None)
+    assert (tmp_path / "mine").read_text() == "thesis"
 
 
 def test_a_batch_larger_than_the_data_goes_round(model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The loop with a real tiny policy and PRM over in-memory parts; the publisher; the run folder."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -271,6 +272,9 @@ class FixedCollector:
     async def prefetch(self, version: int) -> None:
         pass
 
+    def take_back(self, groups: Sequence[GradedGroup]) -> None:
+        pass
+
 
 def _at_version(group: Any, version: int) -> Any:
     samples = tuple(
@@ -375,6 +379,43 @@ async def test_a_prm_at_an_unexpected_version_stops_the_run(start: Path, tmp_pat
     await reward_model.inner.learn(9, [PrmGroup(group_id="x", prompt_ids=(1,), responses=((2,), (3,)))], [1.0, 0.0])
     with pytest.raises(VersionConflict, match="another trainer"):
         await loop.step()
+
+
+async def test_a_prm_that_restarted_between_scoring_and_learning_stops_the_run(start: Path, tmp_path: Path) -> None:
+    loop, reward_model = _loop(start, tmp_path)
+    await loop._start()
+    await loop._one_step_with_metrics()
+    scored = reward_model.score
+
+    async def score_then_restart(groups: Sequence[PrmGroup]) -> TokenRewards:
+        rewards = await scored(groups)
+        await reward_model.inner.restore(0)
+        return rewards
+
+    reward_model.score = score_then_restart  # type: ignore[method-assign]
+    with pytest.raises(VersionConflict, match="answered with version 1, this run expects 2: the service was restarted"):
+        await loop.step()
+
+
+async def test_a_stop_while_groups_are_collected_saves_at_once(start: Path, tmp_path: Path) -> None:
+    loop, _ = _loop(start, tmp_path, steps=5, checkpoint_every=5)
+    running = asyncio.create_task(loop.run())
+    while loop.progress.step < 1:
+        await asyncio.sleep(0.01)
+    loop.collector.fill = _never  # type: ignore[method-assign]
+    while loop.progress.phase != "collecting" or loop.collector.fill is not _never:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    loop.stop()
+    async with asyncio.timeout(10):
+        await running
+    assert loop.progress.phase == "stopped"
+    assert loop.folder.latest == loop.progress.step
+
+
+async def _never(version: int) -> list[GradedGroup]:
+    await asyncio.Event().wait()
+    return []
 
 
 @pytest.mark.parametrize(("on_short", "trained"), [("train", True), ("skip", False)])
