@@ -1,11 +1,12 @@
 """Small builders that tests share."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from prime.data.tiny import write_tiny_model
+from prime.ports import Rollout
 from prime.types import (
     FinishReason,
     GradedGroup,
@@ -59,6 +60,15 @@ def group(
 
 def graded(outcomes: Sequence[float], responses: Sequence[Sequence[int]], group_id: str = "0.0-p") -> GradedGroup:
     return GradedGroup(group=group(group_id, responses=responses), outcomes=tuple(outcomes))
+
+
+def finder(*replicas: Rollout) -> Callable[[], Awaitable[list[tuple[str, Rollout]]]]:
+    """Finds these replicas, named r0, r1 and so on."""
+
+    async def find() -> list[tuple[str, Rollout]]:
+        return [(f"r{number}", replica) for number, replica in enumerate(replicas)]
+
+    return find
 
 
 def problem(number: int = 0, *, ability: str = "math", ground_truth: str = "4") -> Problem:

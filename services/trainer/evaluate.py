@@ -1,7 +1,6 @@
 """Accuracy on held-out problems: one sample each, sampled like training, graded like training."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -22,7 +21,7 @@ class Evaluator:
         self,
         problems: Sequence[tuple[Problem, tuple[int, ...]]],
         *,
-        find_replicas: Callable[[], Sequence[tuple[str, Rollout]]],
+        find_replicas: Callable[[], Awaitable[Sequence[tuple[str, Rollout]]]],
         verifier: Verifier,
         tokenizer: Any,
         sampling: SamplingParams,
@@ -64,7 +63,7 @@ class Evaluator:
 
     async def _replicas_at(self, version: int) -> list[Rollout]:
         current = []
-        for address, replica in await asyncio.to_thread(self._find_replicas):
+        for address, replica in await self._find_replicas():
             try:
                 status = await replica.status()
             except PeerUnavailable as error:

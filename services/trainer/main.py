@@ -165,9 +165,10 @@ class _Replicas:
         self._waits = {"deadline_s": deadline_s, "patience_s": patience_s}
         self._known: dict[str, GrpcRollout] = {}
 
-    def find(self) -> list[tuple[str, Rollout]]:
-        """All replicas that the names stand for now."""
-        found = sorted({replica for address in self._addresses for replica in resolve(address)})
+    async def find(self) -> list[tuple[str, Rollout]]:
+        """All replicas that the names stand for now. Looking names up blocks, so a thread does it."""
+        per_name = await asyncio.gather(*(asyncio.to_thread(resolve, address) for address in self._addresses))
+        found = sorted({replica for replicas in per_name for replica in replicas})
         for address in found:
             if address not in self._known:
                 self._known[address] = GrpcRollout(address, self._token, **self._waits)

@@ -1,7 +1,7 @@
 """Pushes the policy's weights to every rollout replica and checks, by the probe, that they are the ones that answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -44,7 +44,7 @@ class Publisher:
 
     def __init__(
         self,
-        find_replicas: Callable[[], Sequence[tuple[str, Rollout]]],
+        find_replicas: Callable[[], Awaitable[Sequence[tuple[str, Rollout]]]],
         *,
         source: WeightSource,
         probe_ids: tuple[int, ...],
@@ -68,7 +68,7 @@ class Publisher:
             TokenizerMismatch: a replica loaded another tokenizer.
             PeerUnavailable: a replica does not answer.
         """
-        for address, replica in await asyncio.to_thread(self._find_replicas):
+        for address, replica in await self._find_replicas():
             status = await replica.status()
             if status.tokenizer_fingerprint != self._fingerprint:
                 raise TokenizerMismatch(
@@ -100,7 +100,7 @@ class Publisher:
         """Receipts of the replicas that took it, and how many did not."""
         async with self._one_push:
             self._current = (manifest, data)
-            replicas = await asyncio.to_thread(self._find_replicas)
+            replicas = await self._find_replicas()
             outcomes = await asyncio.gather(
                 *(replica.push(manifest, _chunks(data)) for _, replica in replicas), return_exceptions=True
             )
@@ -134,7 +134,7 @@ class Publisher:
         if self._current is None:
             return
         manifest, data = self._current
-        for address, replica in await asyncio.to_thread(self._find_replicas):
+        for address, replica in await self._find_replicas():
             try:
                 status = await replica.status()
                 if status.ready and status.version == manifest.version:

@@ -25,7 +25,7 @@ from services.rollout.transformers_engine import TransformersEngine
 from services.trainer.policy import Policy
 from services.trainer.publisher import Publisher
 from services.trainer.settings import TrainerSettings
-from tests.builders import perturb, request, tiny_model
+from tests.builders import finder, perturb, request, tiny_model
 
 TOKEN = "token"
 
@@ -68,9 +68,7 @@ async def test_weights_travel_and_answer_as_the_trainers_do(folder: Path, tmp_pa
     async with _replica(folder) as replica:
         with pytest.raises(NotReady, match="no weights were pushed"):
             await replica.generate([request("g")])
-        publisher = Publisher(
-            lambda: [("r", replica)], source=_policy(other), probe_ids=tuple(range(5, 40)), max_gap=1e-3
-        )
+        publisher = Publisher(finder(replica), source=_policy(other), probe_ids=tuple(range(5, 40)), max_gap=1e-3)
         report = await publisher.push(7)
         assert report.probe_gap < 1e-4
         status = await replica.status()
@@ -97,7 +95,7 @@ async def test_a_push_that_was_changed_on_its_way_changes_nothing(folder: Path) 
 async def test_a_request_that_no_engine_can_serve_is_refused_by_name(folder: Path) -> None:
     policy = _policy(folder)
     async with _replica(folder) as replica:
-        await Publisher(lambda: [("r", replica)], source=policy, probe_ids=(5, 6, 7), max_gap=1e-3).push(1)
+        await Publisher(finder(replica), source=policy, probe_ids=(5, 6, 7), max_gap=1e-3).push(1)
         with pytest.raises(InvalidInput, match="'g'"):
             await replica.generate([request("g", prompt=())])
         with pytest.raises(InvalidInput, match="max_context"):

@@ -31,7 +31,7 @@ from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import AdvantageSettings, TrainerSettings
-from tests.builders import graded, perturb, tiny_model
+from tests.builders import finder, graded, perturb, tiny_model
 
 GROUPS = [
     graded((1.0, 0.0), ((3, 4, 1), (9, 1)), "0.0-a"),
@@ -220,8 +220,7 @@ class FixedWeights:
 
 
 def _publisher(*replicas: OneReplica) -> Publisher:
-    named = [(f"r{number}", replica) for number, replica in enumerate(replicas)]
-    return Publisher(lambda: named, source=FixedWeights(), probe_ids=(1, 2), max_gap=1e-3)
+    return Publisher(finder(*replicas), source=FixedWeights(), probe_ids=(1, 2), max_gap=1e-3)
 
 
 async def test_every_replica_gets_all_bytes_in_chunks() -> None:
@@ -321,14 +320,14 @@ def _loop(
     weights = ImplicitPrm(PrmSettings(**{"lr": 1e-2, "device": "cpu", **(prm or {})}), start=start)
     reward_model = RecordingPrm(RewardService(weights, checkpoints=path / "checkpoints"))
     policy = Policy(start, settings)
-    named = [("r0", OneReplica(fingerprint=policy.fingerprint))]
+    replica = OneReplica(fingerprint=policy.fingerprint)
     loop = TrainingLoop(
         settings=settings,
         seed=0,
         collector=FixedCollector(groups),  # type: ignore[arg-type]
         reward_model=reward_model,
         policy=policy,
-        publisher=Publisher(lambda: named, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3),
+        publisher=Publisher(finder(replica), source=policy, probe_ids=(5, 6, 7), max_gap=1e-3),
         evaluator=None,
         folder=RunFolder(path, identity={"seed": 0}, resume=False),
         progress=Progress(run="x", total_steps=settings.steps),
