@@ -1,6 +1,7 @@
 """`primectl up` and `primectl train`: all services of a run on this machine, watched from one terminal."""
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Coroutine
@@ -32,12 +33,25 @@ def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
     step = RunFolder.latest_step(config.run.path)
     ended = "finished" if step == config.trainer.steps else f"stopped at step {step} of {config.trainer.steps}"
     display.say(f"{ended} after {time.monotonic() - started:.0f} s; artefacts:")
+    _warn_of_idle_steps(config, display)
     for kind in ("policy", "prm"):
         folder = config.run.path / "checkpoints" / f"step_{step}" / kind
         if folder.is_dir():
             display.say(f"  {kind:<8}{folder}")
     display.say(f"  metrics {config.run.path / 'metrics.jsonl'}")
     return 0
+
+
+def _warn_of_idle_steps(config: RunConfig, display: Display) -> None:
+    """A run whose groups never pass the filter ends well and has learnt nothing: say so."""
+    lines = (config.run.path / "metrics.jsonl").read_text().splitlines()
+    idle = sum(1 for line in lines if json.loads(line).get("batch/skipped"))
+    if idle:
+        display.say(
+            f"  NOTE: {idle} of {config.trainer.steps} steps learnt nothing, because too few groups had a mean score "
+            f"within [{config.trainer.filter.low}, {config.trainer.filter.high}] (trainer.filter); "
+            f"collect/* in the metrics says more"
+        )
 
 
 async def train_all(config: RunConfig, display: Display, *, resume: bool, num_rollouts: int) -> TrainerStatus | None:

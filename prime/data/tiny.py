@@ -5,6 +5,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers.utils import logging
 
 _END, _PAD = "<|end|>", "<|pad|>"
 _CHAT_TEMPLATE = (
@@ -44,6 +45,7 @@ def write_tiny_model(
 def write_untrained_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, seed: int, **shape: Any) -> None:
     """A randomly initialised Llama of the given shape (fields of `LlamaConfig`) with a tokenizer, as one folder."""
     set_seed(seed)
+    logging.disable_progress_bar()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
