@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 
 from prime.adapters.settings import Settings
 from prime.data.prompts import encode_prompt
 from prime.errors import DataError, SettingsError
 from prime.lm.checkpoint import save_model
-from prime.lm.model import CausalLM, load_tokenizer, pick_device
+from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch
 from prime.lm.packing import TokenRow, build_pack, plan_packs
 from prime.lm.training import Optimiser
 from prime.types import Message
@@ -53,8 +52,7 @@ def run_sft(settings: SftSettings, on_step: Callable[[int, float], None]) -> Pat
         raise SettingsError(f"setting 'output' = {settings.output} exists and is not empty; choose another folder")
     tokenizer = load_tokenizer(settings.model)
     rows = load_rows(settings.data, tokenizer)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    settle_torch(device=settings.device, threads=settings.threads)
     lm = CausalLM(settings.model, device=pick_device(settings.device))
     optimiser = Optimiser(lm, lr=settings.lr, grad_clip=settings.grad_clip)
     batches = _endless_batches(rows, settings.batch_size, settings.seed)

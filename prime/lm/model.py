@@ -38,6 +38,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def settle_torch(*, device: str, threads: int) -> None:
+    """Process-wide settings of a training process; `threads` 0 leaves the choice to torch."""
+    if threads:
+        torch.set_num_threads(threads)
+    # On a CPU the same batch then gives the same bits; CUDA has kernels without such a variant.
+    torch.use_deterministic_algorithms(pick_device(device).type == "cpu")
+
+
 class CausalLM:
     """A Hugging Face causal LM read as a function from packed tokens to log-probs."""
 

@@ -2,12 +2,10 @@
 
 import asyncio
 
-import torch
-
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_logging
-from prime.lm.model import pick_device
+from prime.lm.model import settle_torch
 from prime.v1 import prm_pb2_grpc
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
@@ -18,10 +16,7 @@ from services.prm.settings import PrmSettings
 def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     """Serve until stopped."""
     configure_logging("prm")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    # On a CPU the same batch then gives the same bits; CUDA has kernels without such a variant.
-    torch.use_deterministic_algorithms(pick_device(settings.device).type == "cpu")
+    settle_torch(device=settings.device, threads=settings.threads)
     prm = ImplicitPrm(settings, start=run.model)
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()

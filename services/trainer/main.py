@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-
 from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout, GrpcVerifier, resolve
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
@@ -14,7 +12,7 @@ from prime.adapters.telemetry import Meters, configure_logging
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError
-from prime.lm.model import pick_device
+from prime.lm.model import settle_torch
 from prime.ports import Rollout
 from prime.types import Problem, SamplingParams
 from prime.v1 import trainer_pb2_grpc
@@ -44,7 +42,8 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, *, resum
     problems = load_problems(settings.problems)
     held_out = load_problems(settings.evaluation.problems) if settings.evaluation.problems else []
     async with RedisQueue(run.redis_url, run=run.name, consumer="trainer") as queue:
-        policy = _build_policy(run, settings)
+        settle_torch(device=settings.optimiser.device, threads=settings.optimiser.threads)
+        policy = Policy(run.model, settings)
         prompts = _encode(policy, settings, problems, settings.problems)
         held_out_prompts = _encode(policy, settings, held_out, settings.evaluation.problems) if held_out else []
         identity = identity_of(settings, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint)
@@ -124,14 +123,6 @@ async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> N
             drain=drain,
         )
     )
-
-
-def _build_policy(run: RunSettings, settings: TrainerSettings) -> Policy:
-    if settings.optimiser.threads:
-        torch.set_num_threads(settings.optimiser.threads)
-    # On a CPU the same batch then gives the same bits; CUDA has kernels without such a variant.
-    torch.use_deterministic_algorithms(pick_device(settings.optimiser.device).type == "cpu")
-    return Policy(run.model, settings)
 
 
 def _encode(
