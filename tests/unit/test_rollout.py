@@ -21,6 +21,7 @@ from services.rollout.transformers_engine import TransformersEngine
 from tests.builders import group, perturb, request, tiny_model
 
 PROBE = (5, 6, 7, 8, 9)
+LEASE_S = 1.0
 
 
 class ScriptedEngine:
@@ -76,8 +77,8 @@ def _staged(weight: float, *, version: int = 1, probe: float | None = None) -> S
 
 
 def _worker(engine: Any, broker: MemoryBroker, *, max_groups: int = 8, consumer: str = "a") -> RolloutWorker:
-    queue = MemoryQueue(broker, consumer=consumer, lease_seconds=0.3)
-    return RolloutWorker(queue=queue, engine=engine, max_groups=max_groups, lease_seconds=0.3, max_context=32)
+    queue = MemoryQueue(broker, consumer=consumer, lease_seconds=LEASE_S)
+    return RolloutWorker(queue=queue, engine=engine, max_groups=max_groups, lease_seconds=LEASE_S, max_context=32)
 
 
 async def _until(condition: Any) -> None:
@@ -121,7 +122,7 @@ async def test_a_long_sample_keeps_its_lease() -> None:
     await worker.push(_staged(0.5))
     await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
     running = asyncio.create_task(worker.run())
-    await asyncio.sleep(0.8)  # more than two leases of 0.3 s
+    await asyncio.sleep(2.5 * LEASE_S)
     assert await MemoryQueue(broker, consumer="b").claim(1, 0.0) == []
     hold.set()
     await _until(lambda: not broker.requests)
@@ -303,23 +304,22 @@ async def test_top_p_keeps_the_likeliest_tokens_and_renormalises(folder: Path) -
     assert all(logprob == pytest.approx(0.0, abs=1e-5) for sample in each.samples for logprob in sample.logprobs)
 
 
-async def _push(engine: TransformersEngine, version: int, folder: Path) -> None:
+def _tensors(folder: Path) -> list[tuple[TensorSpec, memoryview]]:
     lm = CausalLM(folder, device=torch.device("cpu"))
-    tensors = [
+    return [
         (
             TensorSpec(name=name, dtype="float32", shape=tuple(tensor.shape)),
             memoryview(bytearray(tensor_bytes(tensor))),
         )
         for name, tensor in lm.named_tensors()
     ]
-    await engine.load_weights(version, tensors)
 
 
 async def test_pushed_weights_are_the_ones_that_answer(folder: Path, tmp_path: Path) -> None:
     engine = await _engine(folder)
     before = await engine.logprobs(PROBE)
     other = perturb(tiny_model(tmp_path / "other", seed=5), seed=9)
-    await _push(engine, 1, other)
+    await engine.load_weights(1, _tensors(other))
     row = TokenRow(prompt_ids=PROBE[:1], response_ids=PROBE[1:])
     (expected,) = CausalLM(other, device=torch.device("cpu")).score_rows([row], token_budget=100)
     torch.testing.assert_close(torch.tensor(await engine.logprobs(PROBE)), expected, atol=1e-4, rtol=1e-4)
@@ -337,9 +337,11 @@ async def test_a_push_for_another_model_replaces_nothing(folder: Path) -> None:
 async def test_a_sample_in_flight_survives_a_push_and_tells_both_versions(folder: Path, tmp_path: Path) -> None:
     engine = await _engine(folder)
     other = perturb(tiny_model(tmp_path / "other", seed=5), seed=9)
+    tensors = _tensors(other)
     sampling = asyncio.create_task(_all(engine, [request("a", samples=16, max_tokens=200)]))
-    await asyncio.sleep(0.1)
-    await _push(engine, 1, other)
+    while not engine._one_batch.locked():  # from then on the first step is under way, and the push waits for its end
+        await asyncio.sleep(0)
+    await engine.load_weights(1, tensors)
     (each,) = (await sampling).values()
     versions = {span.version for sample in each.samples for span in sample.spans}
     assert versions == {0, 1}
