@@ -50,6 +50,7 @@ class ImplicitPrm:
             self.reference_id = self._reference.digest()
         self.beta = settings.beta
         self.version = 0
+        self._kept: tuple[tuple[PrmGroup, ...], list[Tensor], list[Tensor]] | None = None
 
     def score(self, groups: Sequence[PrmGroup]) -> list[list[float]]:
         """Token rewards of every sample, rows of all groups in order.
@@ -57,11 +58,9 @@ class ImplicitPrm:
         Raises:
             InvalidInput: the policy is the reference and its log-probs are missing.
         """
-        rows = _rows(groups)
-        ours = self._lm.score_rows(rows, token_budget=self._settings.token_budget)
-        references = self._references(groups)
         return [
-            token_rewards(own, theirs, beta=self.beta).tolist() for own, theirs in zip(ours, references, strict=True)
+            token_rewards(own, theirs, beta=self.beta).tolist()
+            for own, theirs in zip(*self._logprobs(groups), strict=True)
         ]
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
@@ -77,15 +76,15 @@ class ImplicitPrm:
         if len(outcomes) != len(rows) or not bool(((outcomes_B >= 0) & (outcomes_B <= 1)).all()):
             raise InvalidInput(f"{len(rows)} samples need one outcome in [0, 1] each; got {len(outcomes)}")
         group_B = _group_numbers(groups)
-        references = self._references(groups)
-        logits_B = self._logits(rows, references)
+        own, references = self._logprobs(groups)
+        logits_B = self._logits(own, references)
         loss = self._batch_loss(logits_B, outcomes_B, group_B)
         norms: list[float] = []
         for part_B in _whole_group_parts(group_B, self._settings.mini_batches):
             part_rows = [rows[number] for number in part_B.tolist()]
             part_references = [references[number] for number in part_B.tolist()]
             # Before the first step the weights are those that gave `logits_B`.
-            before_B = self._logits(part_rows, part_references) if norms else logits_B[part_B]
+            before_B = self._logits(self._score_rows(part_rows), part_references) if norms else logits_B[part_B]
             norms.append(self._step(part_rows, before_B, outcomes_B[part_B], group_B[part_B]))
         self.version += 1
         return PrmMetrics(
@@ -108,6 +107,7 @@ class ImplicitPrm:
         Raises:
             CheckpointError: it is not there.
         """
+        self._kept = None
         load_weights(self._lm, self._start if folder is None else folder / MODEL_FOLDER)
         self._optimiser = self._fresh_optimiser()
         self.version = 0
@@ -123,6 +123,7 @@ class ImplicitPrm:
         The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
         logits is taken first, over the whole mini-batch, and then carried through each pack.
         """
+        self._kept = None
         self._optimiser.clear()
         logits_B = logits_B.detach().requires_grad_()
         (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
@@ -133,11 +134,21 @@ class ImplicitPrm:
             (self.beta * logits @ towards_logits_B[list(pack.rows)].to(logits.device)).backward()  # type: ignore[no-untyped-call]
         return self._optimiser.step()
 
-    def _logits(self, rows: Sequence[TokenRow], references: Sequence[Tensor]) -> Tensor:
-        ours = self._lm.score_rows(rows, token_budget=self._settings.token_budget)
-        return torch.stack(
-            [self.beta * (own - reference).sum() for own, reference in zip(ours, references, strict=True)]
-        )
+    def _logprobs(self, groups: Sequence[PrmGroup]) -> tuple[list[Tensor], list[Tensor]]:
+        """Log-probs of the PRM and of the reference, a tensor per row.
+
+        Those of the last batch are kept until the weights change: Learn comes right after Score, with the same groups.
+        """
+        if self._kept is None or self._kept[0] != tuple(groups):
+            self._kept = (tuple(groups), self._score_rows(_rows(groups)), self._references(groups))
+        return self._kept[1], self._kept[2]
+
+    def _score_rows(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        return self._lm.score_rows(rows, token_budget=self._settings.token_budget)
+
+    def _logits(self, own: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
+        pairs = zip(own, references, strict=True)
+        return torch.stack([self.beta * (mine - theirs).sum() for mine, theirs in pairs])
 
     def _batch_loss(self, logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> Tensor:
         if self._settings.loss == "dpo":

@@ -83,6 +83,16 @@ def test_row_order_changes_nothing(start: Path) -> None:
         torch.testing.assert_close(torch.tensor(mine), torch.tensor(other), atol=1e-5, rtol=1e-3)
 
 
+def test_what_scoring_computed_serves_learning_and_nothing_after_it(start: Path) -> None:
+    scored_first, alone = _prm(start), _prm(start)
+    other = [PrmGroup(group_id="c", prompt_ids=(8,), responses=((9, 1), (10, 1)))]
+    for _ in range(2):
+        scored_first.score(GROUPS)
+        assert scored_first.learn(GROUPS, OUTCOMES) == alone.learn(GROUPS, OUTCOMES)
+    assert scored_first.score(other) == alone.score(other)
+    assert scored_first.score(GROUPS) == alone.score(GROUPS)
+
+
 def test_mini_batches_take_whole_groups(start: Path) -> None:
     prm = _prm(start, mini_batches=5)
     metrics = prm.learn(GROUPS, OUTCOMES)
