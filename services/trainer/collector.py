@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from prime.errors import PeerUnavailable
+from prime.errors import InvalidInput, PeerUnavailable
 from prime.maths.filtering import in_band
 from prime.patience import patiently
 from prime.ports import RolloutQueue, Verifier
@@ -219,8 +219,22 @@ class GroupCollector:
                 self._ask_again(self._open.pop(result.group_id), result.reason)
             else:
                 groups.append(result)
-        for group, verdicts in zip(groups, await self._grade(groups), strict=True):
+        for group, verdicts in await self._grade_or_give_up(groups):
             self._judge(self._open.pop(group.group_id), group, verdicts, version)
+
+    async def _grade_or_give_up(self, groups: Sequence[RolloutGroup]) -> list[tuple[RolloutGroup, Sequence[Verdict]]]:
+        """Groups with their verdicts. A problem that the verifier cannot grade at all costs its own group alone."""
+        try:
+            return list(zip(groups, await self._grade(groups), strict=True))
+        except InvalidInput as error:
+            if len(groups) > 1:
+                return [pair for group in groups for pair in await self._grade_or_give_up([group])]
+            ticket = self._open.pop(groups[0].group_id)
+            self.counts["ungradable"] += 1
+            _log.warning(
+                "problem cannot be graded", problem_id=groups[0].problem_id, ticket=ticket.number, reason=str(error)
+            )
+            return []
 
     async def _grade(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
         items = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
-from prime.errors import PeerUnavailable
+from prime.errors import InvalidInput, PeerUnavailable
 from prime.types import (
     GradedGroup,
     GradeItem,
@@ -168,6 +168,20 @@ async def test_a_prompt_that_stays_undecided_is_given_up() -> None:
     groups = await _fill(collector, Fleet(broker))
     assert _tickets(groups) == ["1.0", "2.0", "3.0"]
     assert collector.counts["given_up"] == 1
+
+
+async def test_a_problem_that_cannot_be_graded_costs_its_own_group_alone() -> None:
+    broker = MemoryBroker()
+
+    def unusable_ground_truth(item: GradeItem) -> float:
+        if item.item_id.startswith("1.0-"):
+            raise InvalidInput("ground truth: output 0 is nested too deep")
+        return _half(item)
+
+    collector = _collector(broker, unusable_ground_truth)
+    groups = await _fill(collector, Fleet(broker))
+    assert _tickets(groups) == ["0.0", "2.0", "3.0"]
+    assert collector.counts["ungradable"] == 1
 
 
 async def test_a_failed_rollout_is_counted_and_its_prompt_asked_again() -> None:
