@@ -26,6 +26,7 @@ from prime.types import (
     RolloutFailure,
     RolloutGroup,
     RolloutRequest,
+    Sample,
     SamplingParams,
     Verdict,
 )
@@ -241,15 +242,7 @@ class GroupCollector:
         for group in groups:
             problem, _ = self._problems[self._open[group.group_id].number]
             for number, sample in enumerate(group.samples):
-                items.append(
-                    GradeItem(
-                        item_id=f"{group.group_id}/{number}",
-                        data_source=problem.data_source,
-                        ability=problem.ability,
-                        response=self._tokenizer.decode(sample.response_ids, skip_special_tokens=True),
-                        ground_truth=problem.ground_truth,
-                    )
-                )
+                items.append(grade_item(f"{group.group_id}/{number}", problem, sample, self._tokenizer))
         verdicts = iter(await self._verifier.grade(items) if items else [])
         return [[next(verdicts) for _ in group.samples] for group in groups]
 
@@ -299,6 +292,17 @@ class GroupCollector:
         chosen = sorted(self._ready, key=_ticket_order)[: self._batch_size]
         self._used = {self._ready[ticket].group.group_id: ticket for ticket in chosen}
         return [self._ready.pop(ticket) for ticket in chosen]
+
+
+def grade_item(item_id: str, problem: Problem, sample: Sample, tokenizer: Any) -> GradeItem:
+    """A sample as the verifier sees it: text without special tokens, beside the problem's ground truth."""
+    return GradeItem(
+        item_id=item_id,
+        data_source=problem.data_source,
+        ability=problem.ability,
+        response=tokenizer.decode(sample.response_ids, skip_special_tokens=True),
+        ground_truth=problem.ground_truth,
+    )
 
 
 def _ticket_order(ticket: Ticket) -> tuple[int, int]:

@@ -7,8 +7,8 @@ import structlog
 
 from prime.errors import PeerUnavailable
 from prime.ports import Rollout, Verifier
-from prime.types import GradeItem, Problem, RolloutRequest, SamplingParams
-from services.trainer.collector import stable_hash
+from prime.types import Problem, RolloutRequest, SamplingParams
+from services.trainer.collector import grade_item, stable_hash
 
 _log = structlog.get_logger()
 _REQUESTS_PER_CALL = 128
@@ -48,13 +48,7 @@ class Evaluator:
             groups = await replica.generate([self._request(problem, ids, version) for problem, ids in part])
             verdicts = await self._verifier.grade(
                 [
-                    GradeItem(
-                        item_id=problem.problem_id,
-                        data_source=problem.data_source,
-                        ability=problem.ability,
-                        response=self._tokenizer.decode(group.samples[0].response_ids, skip_special_tokens=True),
-                        ground_truth=problem.ground_truth,
-                    )
+                    grade_item(problem.problem_id, problem, group.samples[0], self._tokenizer)
                     for (problem, _), group in zip(part, groups, strict=True)
                 ]
             )
