@@ -4,9 +4,11 @@ One story runs through the examples: problem `sum-7` ("3+5+8=", answer 6) is ask
 policy at version 4; its tokens are one per character.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,51 +130,136 @@ class RolloutFailure:
 
 
 class VerdictStatus(StrEnum):
-    """Right, wrong, or not known."""
+    """Right or wrong; or nobody knows, and then whose doing that is."""
 
     PASSED = "passed"
     FAILED = "failed"
     UNDECIDED = "undecided"
+    """The answer may be right: it was too much to look at, or time ran out."""
+    INVALID_REQUEST = "invalid_request"
+    """The item cannot be graded, whatever was answered: asking again changes nothing."""
+    INFRA_ERROR = "infra_error"
+    """The verifier itself failed, twice: asking again later may help."""
+
+
+class TestVerdict(StrEnum):
+    """How one test of a program ended, in the words of programming contests."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    AC = "AC"
+    """Accepted."""
+    WA = "WA"
+    """Wrong answer."""
+    RE = "RE"
+    """Runtime error: an exception, a signal, an exit code that is not 0, a returned value that is no plain one."""
+    TLE = "TLE"
+    """Processor time used up."""
+    ILE = "ILE"
+    """Wall time used up while the processor was idle."""
+    MLE = "MLE"
+    """Memory used up."""
+    OLE = "OLE"
+    """Too much output."""
+    CE = "CE"
+    """Does not compile."""
+    SE = "SE"
+    """Security: killed for a system call that no program may make."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestRecord:
+    """One test of a program.
+
+    Example: `TestRecord(verdict=AC, cpu_ms=11.2, wall_ms=14.0, peak_mib=9.5, output_bytes=2, signal=0)`; stopped at
+    its processor limit of one second: `TestRecord(verdict=TLE, cpu_ms=1004.0, ..., signal=24)`.
+    """
+
+    __test__: ClassVar[bool] = False
+
+    verdict: TestVerdict
+    cpu_ms: float
+    wall_ms: float
+    peak_mib: float
+    """Largest resident memory."""
+    output_bytes: int
+    signal: int
+    """The one that ended it; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What grading found.
 
-    Examples: `Verdict(status=PASSED, score=1.0, reason="exact", milliseconds=0.1)`; three of four tests passed:
-    `Verdict(status=FAILED, score=0.75, reason="wrong_output:3", ...)`; the worker was killed:
-    `Verdict(status=UNDECIDED, score=None, reason="deadline", ...)`.
+    Examples: `Verdict(status=PASSED, score=1.0, reason="exact", milliseconds=0.1, method="math")`; three of four tests
+    passed: `Verdict(status=FAILED, score=0.75, reason="wrong_output:3", method="code:stdin", tier="A", tests=(...))`;
+    the mathematics took too long: `Verdict(status=UNDECIDED, score=None, reason="deadline", ...)`; an empty gold:
+    `Verdict(status=INVALID_REQUEST, score=None, reason="the ground truth is empty", ...)`; the sandbox was killed
+    twice: `Verdict(status=INFRA_ERROR, score=None, reason="sandbox_failed", ...)`.
     """
 
     status: VerdictStatus
     score: float | None
-    """1 passed, below 1 failed (the share of tests passed), None undecided."""
+    """1 passed, below 1 failed (the share of tests passed), None where nobody knows: never a zero."""
     reason: str
+    """A word, with a place after a colon where there is one; for an invalid request the sentence that says why."""
     milliseconds: float
+    """From the call's arrival to this verdict, waiting included."""
+    method: str = ""
+    """`exact`, `math`, `code:stdin`, `code:call`, `code:checker`, or `code:assert`: of lower trust, because there the
+    program shares its process with what is expected. Empty when no grader was found."""
+    tier: str = ""
+    """Isolation of what was run: `A` all layers, `B` without namespaces; empty when nothing had to be run."""
+    cached: bool = False
+    """Found for the same answer before; `tests` are then the ones of that time."""
+    tests: tuple[TestRecord, ...] = ()
+    """Of a program, in order; fewer than the problem has when grading stopped early."""
 
     def __post_init__(self) -> None:
-        if (self.score is None) != (self.status is VerdictStatus.UNDECIDED):
-            raise ValueError(f"an undecided verdict has no score, any other has one: {self.status}, {self.score}")
+        if (self.score is not None) != (self.status in _SCORED):
+            raise ValueError(f"passed and failed verdicts have a score, others none: {self.status}, {self.score}")
+
+
+_SCORED = (VerdictStatus.PASSED, VerdictStatus.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeItem:
-    """One answer to grade; the item id is echoed in logs, verdicts come back in order."""
+    """One answer to grade; verdicts come back in the order of the items.
+
+    Examples: `GradeItem(item_id="12.0-sum-7/0", data_source="chain", ability="math", response="3+5=8;8+8=6#6",
+    ground_truth="6")`; a matter of rounding: `GradeItem(..., kind="math", options=("two_decimals",))`.
+    """
 
     item_id: str
+    """Echoed in logs."""
     data_source: str
     ability: str
     response: str
     ground_truth: str
+    kind: str = ""
+    """The grader: `exact`, `math` or `code`; empty: by data source, and where that is unknown by ability."""
+    options: tuple[str, ...] = ()
+    """What this problem allows beyond the defaults, by name; mathematics only."""
+    binary: bool = False
+    """Code only: stop at the first failed test, score 0 or 1. Else all tests are run, and the share passed counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierInfo:
-    """What a verifier can do and how it isolates what it runs."""
+    """What a verifier can do and how it isolates what it runs.
+
+    Example: `VerifierInfo(graders=("exact", "math", "code"), isolation=("landlock:7", "seccomp"), workers=2,
+    tier="B", canary_age_seconds=240.0)`.
+    """
 
     graders: tuple[str, ...]
     isolation: tuple[str, ...]
     workers: int
+    tier: str = ""
+    """`A` all layers, `B` without namespaces."""
+    canary_age_seconds: float = math.inf
+    """Since hostile programs last tried to get out and did not; infinite: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from prime.types import (
     Sample,
     SamplingParams,
     TensorSpec,
+    TestRecord,
+    TestVerdict,
     TokenRewards,
     TrainerStatus,
     Verdict,
@@ -311,8 +313,13 @@ _STATUS_TO_WIRE = {
     VerdictStatus.PASSED: types_pb2.VERDICT_STATUS_PASSED,
     VerdictStatus.FAILED: types_pb2.VERDICT_STATUS_FAILED,
     VerdictStatus.UNDECIDED: types_pb2.VERDICT_STATUS_UNDECIDED,
+    VerdictStatus.INVALID_REQUEST: types_pb2.VERDICT_STATUS_INVALID_REQUEST,
+    VerdictStatus.INFRA_ERROR: types_pb2.VERDICT_STATUS_INFRA_ERROR,
 }
 _STATUS_FROM_WIRE = {wire: status for status, wire in _STATUS_TO_WIRE.items()}
+_SCORED = (VerdictStatus.PASSED, VerdictStatus.FAILED)
+_TEST_TO_WIRE = {verdict: types_pb2.TestVerdict.Value(f"TEST_VERDICT_{verdict.value}") for verdict in TestVerdict}
+_TEST_FROM_WIRE = {wire: verdict for verdict, wire in _TEST_TO_WIRE.items()}
 
 
 def encode_item(item: GradeItem) -> verifier_pb2.GradeItem:
@@ -323,6 +330,9 @@ def encode_item(item: GradeItem) -> verifier_pb2.GradeItem:
         ability=item.ability,
         response=item.response,
         ground_truth=item.ground_truth,
+        kind=item.kind,
+        options=item.options,
+        binary=item.binary,
     )
 
 
@@ -334,16 +344,23 @@ def decode_item(message: verifier_pb2.GradeItem) -> GradeItem:
         ability=message.ability,
         response=message.response,
         ground_truth=message.ground_truth,
+        kind=message.kind,
+        options=tuple(message.options),
+        binary=message.binary,
     )
 
 
 def encode_verdict(verdict: Verdict) -> types_pb2.Verdict:
-    """A verdict; an undecided one carries no score that anyone could read by mistake as a zero (it is NaN)."""
+    """A verdict; where nobody knows there is no score that anyone could read by mistake as a zero (it is NaN)."""
     return types_pb2.Verdict(
         status=_STATUS_TO_WIRE[verdict.status],
         score=float("nan") if verdict.score is None else verdict.score,
         reason=verdict.reason,
         milliseconds=verdict.milliseconds,
+        method=verdict.method,
+        tier=verdict.tier,
+        cached=verdict.cached,
+        tests=[_encode_test(test) for test in verdict.tests],
     )
 
 
@@ -354,22 +371,61 @@ def decode_verdict(message: types_pb2.Verdict) -> Verdict:
         raise InvalidInput(f"verdict status {message.status} is not known here")
     return Verdict(
         status=status,
-        score=None if status is VerdictStatus.UNDECIDED else message.score,
+        score=message.score if status in _SCORED else None,
         reason=message.reason,
         milliseconds=message.milliseconds,
+        method=message.method,
+        tier=message.tier,
+        cached=message.cached,
+        tests=tuple(_decode_test(test) for test in message.tests),
+    )
+
+
+def _encode_test(test: TestRecord) -> types_pb2.TestRecord:
+    return types_pb2.TestRecord(
+        verdict=_TEST_TO_WIRE[test.verdict],
+        cpu_ms=test.cpu_ms,
+        wall_ms=test.wall_ms,
+        peak_mib=test.peak_mib,
+        output_bytes=test.output_bytes,
+        signal=test.signal,
+    )
+
+
+def _decode_test(message: types_pb2.TestRecord) -> TestRecord:
+    verdict = _TEST_FROM_WIRE.get(message.verdict)
+    if verdict is None:
+        raise InvalidInput(f"test verdict {message.verdict} is not known here")
+    return TestRecord(
+        verdict=verdict,
+        cpu_ms=message.cpu_ms,
+        wall_ms=message.wall_ms,
+        peak_mib=message.peak_mib,
+        output_bytes=message.output_bytes,
+        signal=message.signal,
     )
 
 
 def encode_verifier_info(info: VerifierInfo) -> verifier_pb2.VerifierServiceGetInfoResponse:
     """What a verifier can do."""
     return verifier_pb2.VerifierServiceGetInfoResponse(
-        graders=info.graders, isolation=info.isolation, workers=info.workers
+        graders=info.graders,
+        isolation=info.isolation,
+        workers=info.workers,
+        tier=info.tier,
+        canary_age_seconds=info.canary_age_seconds,
     )
 
 
 def decode_verifier_info(message: verifier_pb2.VerifierServiceGetInfoResponse) -> VerifierInfo:
     """Inverse of `encode_verifier_info`."""
-    return VerifierInfo(graders=tuple(message.graders), isolation=tuple(message.isolation), workers=message.workers)
+    return VerifierInfo(
+        graders=tuple(message.graders),
+        isolation=tuple(message.isolation),
+        workers=message.workers,
+        tier=message.tier,
+        canary_age_seconds=message.canary_age_seconds,
+    )
 
 
 # ---------------------------------------------------------------- prm

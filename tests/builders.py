@@ -2,20 +2,26 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.data.tiny import write_tiny_model
 from prime.ports import Rollout
 from prime.types import (
     FinishReason,
     GradedGroup,
+    GradeItem,
     Message,
     Problem,
     RolloutGroup,
     RolloutRequest,
     Sample,
     SamplingParams,
+    Verdict,
+    VerdictStatus,
+    VerifierInfo,
     VersionSpan,
 )
 
@@ -98,3 +104,54 @@ def perturb(folder: Path, *, seed: int, scale: float = 0.05) -> Path:
             parameter.add_(scale * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return folder
+
+
+# ---------------------------------------------------------------- around the collector
+
+Score = float | VerdictStatus
+
+
+class ScriptedVerifier:
+    """Grades by a function of the item, or says why not; the response text is the token ids."""
+
+    def __init__(self, score: Callable[[GradeItem], Score]) -> None:
+        self._score = score
+        self.seen: list[GradeItem] = []
+
+    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
+        self.seen += items
+        verdicts = []
+        for item in items:
+            found = self._score(item)
+            status = found if isinstance(found, VerdictStatus) else VerdictStatus.PASSED
+            score = None if isinstance(found, VerdictStatus) else found
+            verdicts.append(Verdict(status=status, score=score, reason="scripted", milliseconds=0.0))
+        return verdicts
+
+    async def info(self) -> VerifierInfo:
+        return VerifierInfo(graders=(), isolation=(), workers=1)
+
+
+class IdsTokenizer:
+    """Decodes to the ids themselves."""
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return " ".join(map(str, ids))
+
+
+class Fleet:
+    """Rollout workers in a task: answer every request, in an order and with a version of the test's choosing."""
+
+    def __init__(self, broker: MemoryBroker, *, version: int = 0, newest_first: bool = False) -> None:
+        self.queue = MemoryQueue(broker, consumer="fleet")
+        self.version = version
+        self.newest_first = newest_first
+        self.seen: list[RolloutRequest] = []
+
+    async def run(self) -> None:
+        while True:
+            claims = await self.queue.claim(100, 0.05)
+            self.seen += [claim.item for claim in claims]
+            for claim in reversed(claims) if self.newest_first else claims:
+                answer = group(claim.item.group_id, version=self.version, responses=((3, 1), (4, 1)))
+                await self.queue.deliver(claim, answer)

@@ -1,6 +1,7 @@
 """Verifier, reward model and rollout over gRPC: deadlines on every call, retries where a repeat is harmless."""
 
 import socket
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -44,6 +45,8 @@ _PART_BYTES = 16 * 1024 * 1024
 _PART_ITEMS = 1024
 # A question (status, info) is asked to learn whether somebody is there, so it soon takes no for an answer.
 _QUESTION_SECONDS, _QUESTION_PATIENCE_S = 5.0, 3.0
+# Of a grading call's deadline: what is graded by then is answered, instead of nothing a little later.
+_BUDGET_SHARE = 0.9
 
 AnswerT = TypeVar("AnswerT")
 MessageT = TypeVar("MessageT", bound=Message)
@@ -141,17 +144,20 @@ class _Peer:
 
 
 class GrpcVerifier(_Peer):
-    """`ports.Verifier` over gRPC. Grading has no side effect, so every call may be repeated."""
+    """`ports.Verifier` over gRPC. A call that is repeated joins the first by its idempotency key."""
 
     def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
         super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
         self._stub = verifier_pb2_grpc.VerifierServiceStub(self._channel)
 
     async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
-        """One verdict per item, in order."""
+        """One verdict per item, in order; what is not graded shortly before the call's deadline is undecided."""
         verdicts = []
         for part in _in_parts([wire.encode_item(item) for item in items]):
-            answer = await self._call(self._stub.Grade, verifier_pb2.GradeRequest(items=part))
+            request = verifier_pb2.GradeRequest(
+                items=part, idempotency_key=uuid.uuid4().hex, budget_seconds=_BUDGET_SHARE * self._deadline_s
+            )
+            answer = await self._call(self._stub.Grade, request)
             verdicts += [wire.decode_verdict(verdict) for verdict in answer.verdicts]
         return verdicts
 

@@ -69,8 +69,12 @@ def check_tests(ground_truth: str, where: str) -> None:
         tests = json.loads(ground_truth)
     except json.JSONDecodeError as error:
         raise DataError(f"{where} of a code problem must be JSON: {error}") from None
+    if isinstance(tests, dict) and tests.get("assertions"):
+        return
     if not isinstance(tests, dict) or not all(isinstance(tests.get(key), list) for key in ("inputs", "outputs")):
-        raise DataError(f"{where} of a code problem must be an object with the lists 'inputs' and 'outputs'")
+        raise DataError(
+            f"{where} of a code problem must be an object with the lists 'inputs' and 'outputs', or 'assertions'"
+        )
     inputs, outputs = tests["inputs"], tests["outputs"]
     if len(inputs) != len(outputs):
         raise DataError(f"{where} has {len(inputs)} inputs but {len(outputs)} outputs")
@@ -98,30 +102,42 @@ def write_jsonl(problems: list[Problem], path: Path) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def read_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    """The rows of a `.jsonl` or `.parquet` file; in place of a line that is no JSON object, what is wrong with it.
+
+    Raises:
+        DataError: the file does not exist, or is of another kind.
+    """
+    if path.suffix not in _FILES:
+        raise DataError(f"{path} is neither a .jsonl nor a .parquet file")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    return _FILES[path.suffix](path)
+
+
 def _rows(source: str) -> Iterator[Mapping[str, Any]]:
     path = Path(source)
-    if path.suffix in (".jsonl", ".parquet"):
-        if not path.is_file():
-            raise DataError(f"{source} does not exist")
-        return _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
-    if path.exists():
-        raise DataError(f"{source} is neither a .jsonl nor a .parquet file")
-    return _dataset_rows(source)
+    if path.suffix not in _FILES and not path.exists():
+        yield from _dataset_rows(source)
+        return
+    for row in read_rows(path):
+        if isinstance(row, str):
+            raise DataError(row)
+        yield row
 
 
-def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise DataError(f"{path}, row {number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, row {number}: a row must be a JSON object")
-            yield row
+            except (ValueError, RecursionError) as error:
+                yield f"{path}, row {number}: not JSON: {error}"
+                continue
+            yield row if isinstance(row, dict) else f"{path}, row {number}: a row must be a JSON object"
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
     import pyarrow
     from pyarrow import parquet
 
@@ -131,6 +147,9 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield from batch.to_pylist()
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a parquet file: {error}") from None
+
+
+_FILES = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
 
 
 def _dataset_rows(source: str) -> Iterator[Mapping[str, Any]]:

@@ -9,13 +9,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import structlog
 
-from prime.errors import InvalidInput, PeerUnavailable
+from prime.errors import PeerUnavailable
 from prime.maths.filtering import in_band
 from prime.patience import patiently
 from prime.ports import RolloutQueue, Verifier
@@ -29,6 +29,7 @@ from prime.types import (
     Sample,
     SamplingParams,
     Verdict,
+    VerdictStatus,
 )
 from services.trainer.settings import TrainerSettings
 
@@ -100,6 +101,7 @@ class GroupCollector:
         self._num_samples = settings.samples_per_prompt
         self._filter = settings.filter
         self._max_lag = settings.max_lag
+        self._binary = settings.code_score == "binary"
         self._stall_s = settings.peers.stall_seconds
         self._patience_s = settings.peers.patience_seconds
         self._seed = seed
@@ -220,38 +222,35 @@ class GroupCollector:
                 self._ask_again(self._open.pop(result.group_id), result.reason)
             else:
                 groups.append(result)
-        for group, verdicts in await self._grade_or_give_up(groups):
+        for group, verdicts in zip(groups, await self._grade(groups), strict=True):
             self._judge(self._open.pop(group.group_id), group, verdicts, version)
-
-    async def _grade_or_give_up(self, groups: Sequence[RolloutGroup]) -> list[tuple[RolloutGroup, Sequence[Verdict]]]:
-        """Groups with their verdicts. A problem that the verifier cannot grade at all costs its own group alone."""
-        try:
-            return list(zip(groups, await self._grade(groups), strict=True))
-        except InvalidInput as error:
-            if len(groups) > 1:
-                return [pair for group in groups for pair in await self._grade_or_give_up([group])]
-            ticket = self._open.pop(groups[0].group_id)
-            self.counts["ungradable"] += 1
-            _log.warning(
-                "problem cannot be graded", problem_id=groups[0].problem_id, ticket=ticket.number, reason=str(error)
-            )
-            return []
 
     async def _grade(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
         items = []
         for group in groups:
             problem, _ = self._problems[self._open[group.group_id].number]
             for number, sample in enumerate(group.samples):
-                items.append(grade_item(f"{group.group_id}/{number}", problem, sample, self._tokenizer))
+                item = grade_item(f"{group.group_id}/{number}", problem, sample, self._tokenizer)
+                items.append(replace(item, binary=self._binary))
         verdicts = iter(await self._verifier.grade(items) if items else [])
         return [[next(verdicts) for _ in group.samples] for group in groups]
 
     def _judge(self, ticket: Ticket, group: RolloutGroup, verdicts: Sequence[Verdict], version: int) -> None:
-        """Keep the group, or say why not. An undecided verdict is never a number."""
-        undecided = [verdict.reason for verdict in verdicts if verdict.score is None]
-        if undecided:
-            self.counts["undecided"] += 1
-            self._ask_again(ticket, f"undecided: {undecided[0]}")
+        """Keep the group, or say why not. What has no score is never a number, and costs its group alone."""
+        unscored = [verdict for verdict in verdicts if verdict.score is None]
+        ungradable = [verdict for verdict in unscored if verdict.status is VerdictStatus.INVALID_REQUEST]
+        if ungradable:
+            self.counts["ungradable"] += 1
+            _log.warning(
+                "problem cannot be graded",
+                problem_id=group.problem_id,
+                ticket=ticket.number,
+                reason=ungradable[0].reason,
+            )
+            return
+        if unscored:
+            self.counts[unscored[0].status.value] += 1
+            self._ask_again(ticket, f"{unscored[0].status.value}: {unscored[0].reason}")
             return
         if self._is_stale(group, version):
             self.counts["stale"] += 1

@@ -7,11 +7,12 @@ import structlog
 
 from prime.errors import PeerUnavailable
 from prime.ports import Rollout, Verifier
-from prime.types import Problem, RolloutRequest, SamplingParams
+from prime.types import Problem, RolloutRequest, SamplingParams, VerdictStatus
 from services.trainer.collector import grade_item, stable_hash
 
 _log = structlog.get_logger()
 _REQUESTS_PER_CALL = 128
+_SAYS_NOTHING = (VerdictStatus.INVALID_REQUEST, VerdictStatus.INFRA_ERROR)
 
 
 class Evaluator:
@@ -35,10 +36,13 @@ class Evaluator:
         self._seed = seed
 
     async def accuracy(self, version: int) -> float:
-        """Mean score of this policy version; an undecided answer counts as not right. The seeds are always the same.
+        """Mean score of this policy version. The seeds are always the same.
+
+        An undecided answer counts as not right; one that the verifier could not grade for reasons of its own, or of the
+        problem's, does not count at all.
 
         Raises:
-            PeerUnavailable: no replica holds this version.
+            PeerUnavailable: no replica holds this version, or nothing could be graded.
         """
         replicas = await self._replicas_at(version)
         scores = []
@@ -52,7 +56,11 @@ class Evaluator:
                     for (problem, _), group in zip(part, groups, strict=True)
                 ]
             )
-            scores += [verdict.score or 0.0 for verdict in verdicts]
+            scores += [verdict.score or 0.0 for verdict in verdicts if verdict.status not in _SAYS_NOTHING]
+        if len(scores) < len(self._problems):
+            _log.warning("problems left out of the evaluation", count=len(self._problems) - len(scores))
+        if not scores:
+            raise PeerUnavailable("the verifier graded none of the held-out problems; its log says why")
         return sum(scores) / len(scores)
 
     async def _replicas_at(self, version: int) -> list[Rollout]:

@@ -28,7 +28,7 @@ class FilterSettings(Settings):
     on_short: Literal["train", "skip", "fail"] = "train"
     """What to do with a batch that is still short after the last round."""
     max_attempts: int = Field(3, ge=1)
-    """How often one prompt is asked when its grading stays undecided or its rollout fails."""
+    """How often one prompt is asked when its grading gives no score or its rollout fails."""
 
     @model_validator(mode="after")
     def _band_is_not_empty(self) -> "FilterSettings":
@@ -113,6 +113,8 @@ class TrainerSettings(ServiceSettings):
     """Largest number of policy versions by which a token may lag behind; 0 is strict."""
     prm_update: Literal["after", "before", "none"] = "after"
     """Score then learn (the paper's choice), learn then score, or a frozen PRM."""
+    code_score: Literal["share", "binary"] = "share"
+    """Outcome of a program: the share of tests passed (the paper's choice), or 1 only when all pass."""
     probe_gap: float = Field(1e-3, gt=0)
     """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe."""
     checkpoint_every: int = Field(16, ge=1)

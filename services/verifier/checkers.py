@@ -7,15 +7,14 @@ import contextlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from enum import StrEnum
 from typing import Any
-
-from prime.errors import InvalidInput
 
 _TOLERANCE = 1e-6
 _LONGEST_INTEGER = 4000
 """Digits; Python refuses to convert much longer ones, so they are compared as text."""
-_DEEPEST = 200
+DEEPEST = 200
 
 
 # ---------------------------------------------------------------- chain
@@ -30,120 +29,46 @@ def chain_answer(response: str) -> str | None:
 # ---------------------------------------------------------------- program
 
 _FENCE = re.compile(r"^[ \t]*```([^\n`]*)$", re.MULTILINE)
-_PYTHON_NAMES = {"", "python", "python3", "py"}
+FENCE_LABELS: Mapping[str, str] = {
+    **dict.fromkeys(("", "python", "python3", "py"), "python"),
+    **dict.fromkeys(("cpp", "c++", "cc", "cxx", "cpp17", "c++17", "cpp20", "c++20"), "cpp"),
+}
+"""What a block's label says about its language; a block without one is Python."""
 
 
-def extract_program(response: str) -> str | None:
-    """The last complete fenced block of Python, or of no named language; None when there is none.
+def extract_program(response: str, languages: Collection[str] = ("python",)) -> tuple[str, str] | None:
+    """Language and source of the last complete fenced block in one of `languages`; None when there is none.
 
-    A fence that is never closed holds no program, and neither does the thinking part.
+    A fence that is never closed holds no program, and neither does the thinking part. Where only one language is asked
+    for, a block without a label is taken to be in it.
     """
     _, thought, text = response.rpartition("</think>")
     if not thought and "<think>" in text:
         return None
+    only = next(iter(languages)) if len(languages) == 1 else None
     program, opened = None, None
     for fence in _FENCE.finditer(text):
         label = fence.group(1).strip().lower()
-        if opened is None:
-            opened = (label, fence.end() + 1)
-        elif label:
+        if opened is None or label:
             opened = (label, fence.end() + 1)  # a fence inside a fence: the outer one was never closed
-        else:
-            if opened[0] in _PYTHON_NAMES:
-                program = text[opened[1] : fence.start()]
-            opened = None
-    return program if opened is None and program is not None and program.strip() else None
+            continue
+        language = only if only and not opened[0] else FENCE_LABELS.get(opened[0])
+        if language in languages:
+            program = (str(language), text[opened[1] : fence.start()])
+        opened = None
+    return program if opened is None and program is not None and program[1].strip() else None
 
 
-# ---------------------------------------------------------------- expectations
+# ---------------------------------------------------------------- plain values
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodeTests:
-    """A parsed ground truth: `CodeTests(fn_name=None, inputs=("3\\n",), outputs=("6\\n",))`."""
-
-    fn_name: str | None
-    inputs: tuple[Any, ...]
-    """Text for a script; the list of arguments for a call."""
-    outputs: tuple[Any, ...]
-
-
-def parse_code_tests(ground_truth: str, max_tests: int) -> CodeTests:
-    """Check and unpack the ground truth of a programming problem.
-
-    Raises:
-        InvalidInput: it is no JSON of the agreed form, has no test, or a test expects nothing.
-    """
-    try:
-        tree = json.loads(ground_truth, parse_int=_integer)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"ground truth of a programming problem is no usable JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise InvalidInput("ground truth of a programming problem is not a JSON object with `inputs` and `outputs`")
-    inputs, outputs, fn_name = tree.get("inputs"), tree.get("outputs"), tree.get("fn_name")
-    if not isinstance(inputs, list) or not isinstance(outputs, list):
-        raise InvalidInput("ground truth of a programming problem: `inputs` and `outputs` must both be lists")
-    if len(inputs) != len(outputs):
-        raise InvalidInput(f"ground truth of a programming problem: {len(inputs)} inputs but {len(outputs)} outputs")
-    if not inputs:
-        raise InvalidInput("ground truth of a programming problem has no test; nothing could ever fail it")
-    if len(inputs) > max_tests:
-        raise InvalidInput(
-            f"ground truth of a programming problem has {len(inputs)} tests, the limit is {max_tests} (`max_tests`)"
-        )
-    if fn_name is not None and not (isinstance(fn_name, str) and fn_name.isidentifier()):
-        raise InvalidInput(f"ground truth of a programming problem: fn_name {str(fn_name)[:40]!r} is not a name")
-    if fn_name is None:
-        return CodeTests(fn_name=None, inputs=_texts(inputs, "input"), outputs=_texts(outputs, "output"))
-    return CodeTests(fn_name=fn_name, inputs=_arguments(inputs), outputs=_values(outputs))
-
-
-def _texts(values: list[Any], what: str) -> tuple[str, ...]:
-    texts = []
-    for index, value in enumerate(values):
-        if isinstance(value, list) and all(isinstance(line, str) for line in value):
-            value = "\n".join(value)
-        if not isinstance(value, str):
-            raise InvalidInput(f"ground truth: {what} {index} is {_kind(value)}, not text or a list of lines")
-        texts.append(value)
-    return tuple(texts)
-
-
-def _arguments(inputs: list[Any]) -> tuple[Any, ...]:
-    found = []
-    for index, value in enumerate(inputs):
-        if isinstance(value, str):
-            # One JSON value per line, as the function-call data sets write it.
-            try:
-                value = [json.loads(line, parse_int=_integer) for line in value.split("\n") if line.strip()]
-            except (ValueError, RecursionError) as error:
-                raise InvalidInput(f"ground truth: input {index} is not one JSON value per line: {error}") from None
-        if not isinstance(value, list) or _depth_exceeds(value, _DEEPEST):
-            raise InvalidInput(f"ground truth: input {index} is {_kind(value)}, not a (flat enough) list of arguments")
-        found.append(value)
-    return tuple(found)
-
-
-def _values(outputs: list[Any]) -> tuple[Any, ...]:
-    found = []
-    for index, value in enumerate(outputs):
-        if value is None:
-            raise InvalidInput(f"ground truth: output {index} is null; an expectation is never nothing")
-        if _depth_exceeds(value, _DEEPEST):
-            raise InvalidInput(f"ground truth: output {index} is nested deeper than {_DEEPEST}")
-        found.append(value)
-    return tuple(found)
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _integer(digits: str) -> int | str:
+def read_integer(digits: str) -> int | str:
+    """An integer of JSON, or, when it is longer than Python cares to convert, a text that equals only its like."""
     return int(digits) if len(digits) <= _LONGEST_INTEGER else f"integer {digits}"
 
 
-def _depth_exceeds(value: object, limit: int) -> bool:
+def depth_exceeds(value: object, limit: int) -> bool:
+    """Whether lists and dicts are nested deeper than `limit`; without recursion."""
     level = [value]
     for _ in range(limit + 1):
         level = [
@@ -160,12 +85,22 @@ def _depth_exceeds(value: object, limit: int) -> bool:
 # ---------------------------------------------------------------- output
 
 
-def same_output(printed: bytes, expected: str) -> bool:
+class Comparison(StrEnum):
+    """How printed output is compared."""
+
+    LINES = "lines"
+    UNORDERED_LINES = "unordered_lines"
+    UNORDERED_TOKENS = "unordered_tokens"
+
+
+def same_output(
+    printed: bytes, expected: str, comparison: Comparison = Comparison.LINES, tolerance: float = _TOLERANCE
+) -> bool:
     """Whether what a program printed is what was expected.
 
     First line by line, but for blanks at the end of lines and of the whole; then token by token, with the same number
-    of non-blank lines, where a number may be off by 1e-6 (absolute or relative) if it is expected with a point or an
-    exponent. Never for integers, never as sets, never without a line.
+    of non-blank lines, where a number may be off by `tolerance` (absolute or relative) if it is expected with a point
+    or an exponent. Never for integers, never without a line. In any order only where the problem says so.
     """
     try:
         text = printed.decode()
@@ -174,9 +109,13 @@ def same_output(printed: bytes, expected: str) -> bool:
     lines, wanted = _lines(text), _lines(expected)
     if lines == wanted:
         return True
+    if comparison is Comparison.UNORDERED_TOKENS:
+        return sorted(text.split()) == sorted(expected.split())
     lines, wanted = [line for line in lines if line], [line for line in wanted if line]
+    if comparison is Comparison.UNORDERED_LINES:
+        return sorted(line.split() for line in lines) == sorted(line.split() for line in wanted)
     return len(lines) == len(wanted) and all(
-        _same_tokens(line.split(), other.split()) for line, other in zip(lines, wanted, strict=True)
+        _same_tokens(line.split(), other.split(), tolerance) for line, other in zip(lines, wanted, strict=True)
     )
 
 
@@ -184,26 +123,28 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.replace("\r\n", "\n").rstrip().split("\n")]
 
 
-def _same_tokens(tokens: list[str], wanted: list[str]) -> bool:
-    return len(tokens) == len(wanted) and all(map(_same_token, tokens, wanted))
+def _same_tokens(tokens: list[str], wanted: list[str], tolerance: float) -> bool:
+    return len(tokens) == len(wanted) and all(
+        _same_token(token, other, tolerance) for token, other in zip(tokens, wanted, strict=True)
+    )
 
 
 _FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
-def _same_token(token: str, wanted: str) -> bool:
+def _same_token(token: str, wanted: str, tolerance: float) -> bool:
     if token == wanted:
         return True
     if len(token) > 400 or not _FLOAT.fullmatch(wanted) or not _NUMBER.fullmatch(token):
         return False
-    return _close(float(token), float(wanted))
+    return _close(float(token), float(wanted), tolerance)
 
 
-def _close(value: float, wanted: float) -> bool:
+def _close(value: float, wanted: float, tolerance: float = _TOLERANCE) -> bool:
     if not math.isfinite(value) or not math.isfinite(wanted):
         return False
-    return abs(value - wanted) <= _TOLERANCE * max(1.0, abs(wanted))
+    return abs(value - wanted) <= tolerance * max(1.0, abs(wanted))
 
 
 # ---------------------------------------------------------------- value
@@ -216,17 +157,17 @@ def same_value(returned: bytes, expected: object) -> bool | None:
     the value too, as APPS writes it.
     """
     try:
-        value = json.loads(returned, parse_int=_integer)
+        value = json.loads(returned, parse_int=read_integer)
     except (ValueError, RecursionError):
         return None
-    if _depth_exceeds(value, _DEEPEST):
+    if depth_exceeds(value, DEEPEST):
         return None
     if _same_plain(value, expected):
         return True
     if isinstance(expected, str):
         # Data sets write an expectation as the value or as its JSON text.
         with contextlib.suppress(ValueError, RecursionError):
-            return _same_plain(value, json.loads(expected, parse_int=_integer))
+            return _same_plain(value, json.loads(expected, parse_int=read_integer))
     return isinstance(expected, list) and len(expected) == 1 and _same_plain(value, expected[0])
 
 

@@ -1,37 +1,61 @@
 """The use case: grade answers. Chooses the grader, runs it within bounds, and turns what it found into a verdict.
 
-Right is passed, wrong is failed; whatever went wrong on our side, or could not be known, is undecided and never a zero.
+Right is passed, wrong is failed; what could not be known is undecided, what cannot be graded an invalid request, and
+what went wrong on our side an infra error: three outcomes that are never a zero. Called by `rpc.py`.
+
+    item ──► exact, or mathematics that plain comparison settles ──────────► verdict at once
+             mathematics ──► `MathPool`, places of its own ────────────────► verdict
+             code ─────────► `ProgramGrader`, as many at once as workers ──► verdict
 """
 
 import asyncio
+import hashlib
+import math
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
-from prime.adapters.telemetry import Meters
-from prime.errors import InvalidInput, Overloaded, SandboxError
-from prime.types import GradeItem, Verdict, VerdictStatus, VerifierInfo
-from services.verifier.checkers import (
-    CodeTests,
-    chain_answer,
-    extract_program,
-    parse_code_tests,
-    same_output,
-    same_value,
-)
+from prime.errors import InvalidInput, NotReady, Overloaded, SandboxError
+from prime.types import GradeItem, TestRecord, Verdict, VerdictStatus, VerifierInfo
+from services.verifier.calls import Calls
+from services.verifier.checkers import chain_answer
 from services.verifier.exact_math import Decided, Symbolic, compare_answer
 from services.verifier.mathematics import MathPool, Unsettled
-from services.verifier.sandbox import Call, Execution, Limits, Outcome, Sandbox
+from services.verifier.programs import ProgramGrader
 from services.verifier.settings import VerifierSettings
 
 GRADERS = ("exact", "math", "code")
 _BY_SOURCE = {"chain": "exact", "apps": "code", "codecontests": "code", "taco": "code", "codeforces": "code"}
 _BY_ABILITY = {"math": "math", "code": "code"}
-# Wall time of a whole program in units of its processor time; beyond it the program idles on purpose.
-_IDLE_FACTOR = 4
+# Parsing more than this is left to a thread, so that the service goes on answering.
+_LARGE_GROUND_TRUTH = 256 * 1024
 _log = structlog.get_logger()
+
+
+class Watcher(Protocol):
+    """Is told what happens; the metrics."""
+
+    def waiting(self, count: int) -> None:
+        """So many answers are accepted and not yet graded."""
+
+    def graded(self, grader: str, verdict: Verdict) -> None:
+        """A verdict was found."""
+
+
+class Proof(Protocol):
+    """Knows whether the sandbox holds; the canaries."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it held when last tried."""
+
+    @property
+    def age_seconds(self) -> float:
+        """Since it was last tried and held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,160 +64,239 @@ class _Finding:
 
     score: float | None
     reason: str
+    method: str
+    tests: tuple[TestRecord, ...] = ()
+    isolated: bool = False
+    """Found by something that ran in the sandbox."""
+    deterministic: bool = True
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What has to be run for a finding; `key` names what it depends on."""
+
+    key: bytes
+    run: Callable[[], Awaitable[_Finding]]
 
 
 class Grader:
     """`ports.Verifier` at work. Mathematics and code have places of their own, so neither waits for the other."""
 
-    def __init__(self, settings: VerifierSettings, sandbox: Sandbox, pool: MathPool, meters: Meters) -> None:
+    def __init__(
+        self,
+        settings: VerifierSettings,
+        *,
+        programs: ProgramGrader,
+        pool: MathPool,
+        proof: Proof,
+        watcher: Watcher,
+        tier: str,
+        isolation: tuple[str, ...],
+    ) -> None:
         self._settings = settings
-        self._sandbox = sandbox
+        self._programs = programs
         self._pool = pool
+        self._proof = proof
+        self._watcher = watcher
+        self._tier = tier
+        self._isolation = isolation
+        self._calls: Calls[list[Verdict]] = Calls()
         self._accepted = 0
-        self._limits = Limits(
-            cpu_seconds=settings.cpu_seconds,
-            wall_seconds=settings.wall_seconds,
-            memory_mib=settings.memory_mib,
-            output_kib=settings.output_kib,
-        )
-        # Few programs wait inside with their tests unpacked; the rest wait here, as they came.
-        self._programs = asyncio.Semaphore(settings.workers)
-        self._verdicts = meters.counter(
-            "prime_verdicts_total", "Verdicts by grader, status and reason.", ("grader", "status", "reason")
-        )
-        self._seconds = meters.histogram("prime_grade_seconds", "Time per verdict, waiting included.", ("grader",))
-        self._queued = meters.gauge("prime_grades_queued", "Answers accepted and not yet graded.")
+        self._cache: OrderedDict[bytes, _Finding] = OrderedDict()
+        # Few programs wait inside with their tests unpacked; the rest wait here, in the order in which they came.
+        self._places = asyncio.Semaphore(settings.workers)
 
-    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
-        """One verdict per item, in order. All items are checked before the first is graded.
+    async def grade(
+        self, items: Sequence[GradeItem], *, idempotency_key: str = "", budget_seconds: float = 0.0
+    ) -> list[Verdict]:
+        """One verdict per item, in order; what is wrong with an item costs that item alone.
+
+        With a key, a repeated call joins the first. What is not graded after `budget_seconds` (0: no limit) is
+        undecided.
 
         Raises:
-            InvalidInput: an item has no grader or an unusable ground truth; names the item.
+            InvalidInput: more items than ever fit, a negative budget, or a key that came with other items.
+            NotReady: the sandbox is not known to hold.
             Overloaded: too many answers wait already.
         """
         most = self._settings.max_queue
         if len(items) > most:
             raise InvalidInput(f"{len(items)} answers in one call, the limit is {most} (`max_queue`); split the call")
+        if not 0 <= budget_seconds < math.inf:
+            raise InvalidInput(f"budget_seconds must be 0 or more, not {budget_seconds}")
+        deadline = time.monotonic() + budget_seconds if budget_seconds else None
+        if not idempotency_key:
+            return await self._grade(items, deadline)
+        return await self._calls.once(idempotency_key, _fingerprint(items), lambda: self._grade(items, deadline))
+
+    async def info(self) -> VerifierInfo:
+        """What it grades, and the isolation in force."""
+        return VerifierInfo(
+            graders=GRADERS,
+            isolation=self._isolation,
+            workers=self._settings.workers,
+            tier=self._tier,
+            canary_age_seconds=self._proof.age_seconds,
+        )
+
+    async def close(self) -> None:
+        """Stop what nobody waits for."""
+        await self._calls.close()
+
+    async def _grade(self, items: Sequence[GradeItem], deadline: float | None) -> list[Verdict]:
+        if not self._proof.healthy:
+            raise NotReady("the sandbox did not hold when it was last tried; nothing is graded until it does")
+        most = self._settings.max_queue
         if self._accepted + len(items) > most:
             raise Overloaded(f"{self._accepted} answers wait already and {most} may (`max_queue`); try again later")
         self._accept(len(items))
         try:
-            jobs = [_naming(item, self._prepare) for item in items]
-            return list(await asyncio.gather(*(self._timed(*job) for job in jobs)))
+            started = time.perf_counter()
+            verdicts = [self._begin(item, started, deadline) for item in items]
+            found = await asyncio.gather(
+                *(verdict for verdict in verdicts if not isinstance(verdict, Verdict)), return_exceptions=True
+            )
         finally:
             self._accept(-len(items))
-
-    async def info(self) -> VerifierInfo:
-        """What it grades, and the isolation in force."""
-        return VerifierInfo(graders=GRADERS, isolation=self.isolation, workers=self._settings.workers)
-
-    isolation: tuple[str, ...] = ()
-    """Set once at boot, from what the canaries ran under."""
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        rest = iter(found)
+        return [verdict if isinstance(verdict, Verdict) else next(rest) for verdict in verdicts]  # type: ignore[misc]
 
     def _accept(self, count: int) -> None:
         self._accepted += count
-        self._queued.set(self._accepted)
+        self._watcher.waiting(self._accepted)
 
-    def _prepare(self, item: GradeItem) -> tuple[str, Callable[[], Awaitable[_Finding]]]:
-        """The grader's name and the work; what costs nothing is decided here and now."""
-        grader = grader_of(item)
+    # ------------------------------------------------------------ one item
+
+    def _begin(self, item: GradeItem, started: float, deadline: float | None) -> Verdict | Awaitable[Verdict]:
+        """The verdict where it costs nothing, else what has to be awaited for it."""
+        grader = ""
+        try:
+            grader = grader_of(item)
+            work = self._prepare(grader, item)
+        except InvalidInput as error:
+            return self._end(grader, started, VerdictStatus.INVALID_REQUEST, str(error))
+        if isinstance(work, _Finding):
+            return self._end_with(grader, started, work)
+        return self._finish(grader, item, work, started, deadline)
+
+    def _prepare(self, grader: str, item: GradeItem) -> _Finding | _Work:
+        if grader == "code":
+            if item.options:
+                raise InvalidInput("`options` are for mathematics; for code they belong into the ground truth")
+            return _Work(key=_digest(item.response, item.ground_truth, str(item.binary)), run=lambda: self._code(item))
         if grader == "exact":
-            return grader, _ready(_grade_chain(item))
-        if grader == "math":
-            found = compare_answer(item.response, item.ground_truth)
-            return grader, _ready(_from_decided(found)) if isinstance(found, Decided) else self._symbolic(found)
-        tests = parse_code_tests(item.ground_truth, self._settings.max_tests)
-        program = extract_program(item.response)
-        if program is None:
-            return grader, _ready(_Finding(score=0.0, reason="no_code"))
-        return grader, self._code(program.encode("utf-8", "replace"), tests)
+            return _grade_chain(item)
+        found = compare_answer(item.response, item.ground_truth, frozenset(item.options))
+        if isinstance(found, Decided):
+            return _Finding(
+                score=None if found.equal is None else float(found.equal), reason=found.reason, method="math"
+            )
+        return _Work(key=_digest(repr(found.question)), run=lambda: self._symbolic(found))
 
-    async def _timed(self, grader: str, work: Callable[[], Awaitable[_Finding]]) -> Verdict:
-        started = time.perf_counter()
+    async def _finish(
+        self, grader: str, item: GradeItem, work: _Work, started: float, deadline: float | None
+    ) -> Verdict:
         try:
-            finding = await work()
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                finding = self._recall(work.key) or await work.run()
+        except TimeoutError:
+            return self._end(grader, started, VerdictStatus.UNDECIDED, "deadline")
+        except InvalidInput as error:
+            return self._end(grader, started, VerdictStatus.INVALID_REQUEST, str(error))
         except SandboxError as error:
-            _log.error("not graded", grader=grader, detail=str(error))
-            finding = _Finding(score=None, reason="sandbox_failed")
-        seconds = time.perf_counter() - started
-        status = _status(finding.score)
-        self._verdicts.labels(grader, status.value, finding.reason.partition(":")[0]).inc()
-        self._seconds.labels(grader).observe(seconds)
-        return Verdict(status=status, score=finding.score, reason=finding.reason, milliseconds=seconds * 1000)
+            _log.error("not graded", grader=grader, item=item.item_id, detail=str(error))
+            return self._end(grader, started, VerdictStatus.INFRA_ERROR, "sandbox_failed")
+        if finding.deterministic:
+            self._remember(work.key, finding)
+        return self._end_with(grader, started, finding)
 
-    def _symbolic(self, question: Symbolic) -> Callable[[], Awaitable[_Finding]]:
-        async def work() -> _Finding:
-            try:
-                equal = await self._pool.equal(question.gold, question.parts)
-            except Unsettled as unsettled:
-                return _Finding(score=None, reason=str(unsettled))
-            return _Finding(score=1.0, reason="symbolic") if equal else _Finding(score=0.0, reason="mismatch")
+    def _end_with(self, grader: str, started: float, finding: _Finding) -> Verdict:
+        status = VerdictStatus.FAILED
+        if finding.score is None:
+            status = VerdictStatus.UNDECIDED
+        elif finding.score == 1.0:
+            status = VerdictStatus.PASSED
+        return self._end(grader, started, status, finding.reason, finding)
 
-        return work
+    def _end(
+        self, grader: str, started: float, status: VerdictStatus, reason: str, finding: _Finding | None = None
+    ) -> Verdict:
+        verdict = Verdict(
+            status=status,
+            score=finding.score if finding else None,
+            reason=reason,
+            milliseconds=(time.perf_counter() - started) * 1000,
+            method=finding.method if finding else "",
+            tier=self._tier if finding and finding.isolated else "",
+            cached=finding.cached if finding else False,
+            tests=finding.tests if finding else (),
+        )
+        self._watcher.graded(grader, verdict)
+        return verdict
 
-    def _code(self, program: bytes, tests: CodeTests) -> Callable[[], Awaitable[_Finding]]:
-        async def work() -> _Finding:
-            async with self._programs:
-                return await self._run_tests(program, tests)
+    # ------------------------------------------------------------ the graders
 
-        return work
-
-    async def _run_tests(self, program: bytes, tests: CodeTests) -> _Finding:
-        total, passed, first_failure = len(tests.inputs), 0, ""
-        cpu_left = self._settings.program_seconds * 1000
-        wall_left = _IDLE_FACTOR * cpu_left
-        for index, (given, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True)):
-            if cpu_left <= 0 or wall_left <= 0:
-                first_failure = first_failure or f"program_limit:{index}"
-                break
-            execution = await self._run(program, tests.fn_name, given)
-            cpu_left -= execution.cpu_ms
-            wall_left -= execution.wall_ms
-            failure = await asyncio.to_thread(_failure, execution, tests.fn_name, expected)
-            if not failure:
-                passed += 1
-            elif not first_failure:
-                first_failure = f"{failure}:{index}"
-        if passed == total:
-            return _Finding(score=1.0, reason="all_tests")
-        return _Finding(score=passed / total, reason=first_failure)
-
-    async def _run(self, program: bytes, fn_name: str | None, given: object) -> Execution:
-        call, stdin = None, b""
-        if fn_name is None:
-            stdin = str(given).encode("utf-8", "replace")
-        else:
-            assert isinstance(given, list)
-            call = Call(fn_name=fn_name, arguments=given)
+    async def _symbolic(self, question: Symbolic) -> _Finding:
         try:
-            return await self._sandbox.run(program, stdin, self._limits, call)
-        except SandboxError as error:
-            _log.warning("test repeated", detail=str(error))
-        return await self._sandbox.run(program, stdin, self._limits, call)
+            equal = await self._pool.settle(question)
+        except Unsettled as unsettled:
+            # What was too much once may fit on a quieter machine.
+            return _Finding(score=None, reason=str(unsettled), method="math", isolated=True, deterministic=False)
+        if equal:
+            return _Finding(score=1.0, reason="symbolic", method="math", isolated=True)
+        return _Finding(score=0.0, reason="mismatch", method="math", isolated=True)
+
+    async def _code(self, item: GradeItem) -> _Finding:
+        async with self._places:
+            if len(item.ground_truth) > _LARGE_GROUND_TRUTH:
+                job = await asyncio.to_thread(self._programs.parse, item)
+            else:
+                job = self._programs.parse(item)
+            found = await self._programs.grade(job)
+        return _Finding(
+            score=found.score,
+            reason=found.reason,
+            method=found.method,
+            tests=found.tests,
+            isolated=bool(found.tests),
+            deterministic=found.deterministic,
+        )
+
+    # ------------------------------------------------------------ the cache
+
+    def _recall(self, key: bytes) -> _Finding | None:
+        found = self._cache.get(key)
+        if found is not None:
+            self._cache.move_to_end(key)
+        return found
+
+    def _remember(self, key: bytes, finding: _Finding) -> None:
+        self._cache[key] = replace(finding, cached=True)
+        while len(self._cache) > self._settings.cache_entries:
+            self._cache.popitem(last=False)
 
 
 def grader_of(item: GradeItem) -> str:
-    """The grader for an item: by data source, else by ability.
+    """The grader for an item: the one that it names, else by data source, else by ability.
 
     Raises:
-        InvalidInput: neither is known.
+        InvalidInput: there is none.
     """
+    if item.kind:
+        if item.kind not in GRADERS:
+            raise InvalidInput(f"kind {item.kind[:40]!r} is not known; use one of {', '.join(GRADERS)}")
+        return item.kind
     grader = _BY_SOURCE.get(item.data_source) or _BY_ABILITY.get(item.ability)
     if grader is None:
         raise InvalidInput(
-            f"no grader for data_source {item.data_source!r} and ability {item.ability!r}; known are the sources "
-            f"{', '.join(_BY_SOURCE)} and the abilities {', '.join(_BY_ABILITY)}"
+            f"no grader for data_source {item.data_source[:40]!r} and ability {item.ability[:40]!r}; known are the "
+            f"sources {', '.join(_BY_SOURCE)} and the abilities {', '.join(_BY_ABILITY)}; or set `kind`"
         )
     return grader
-
-
-def _naming(
-    item: GradeItem, prepare: Callable[[GradeItem], tuple[str, Callable[[], Awaitable[_Finding]]]]
-) -> tuple[str, Callable[[], Awaitable[_Finding]]]:
-    try:
-        return prepare(item)
-    except InvalidInput as error:
-        raise InvalidInput(f"item {item.item_id!r}: {error}") from None
 
 
 def _grade_chain(item: GradeItem) -> _Finding:
@@ -202,32 +305,18 @@ def _grade_chain(item: GradeItem) -> _Finding:
         raise InvalidInput("the ground truth is empty")
     answer = chain_answer(item.response)
     if answer is None:
-        return _Finding(score=0.0, reason="no_answer")
-    return _Finding(score=1.0, reason="exact") if answer == wanted else _Finding(score=0.0, reason="mismatch")
+        return _Finding(score=0.0, reason="no_answer", method="exact")
+    right = answer == wanted
+    return _Finding(score=float(right), reason="exact" if right else "mismatch", method="exact")
 
 
-def _from_decided(found: Decided) -> _Finding:
-    return _Finding(score=None if found.equal is None else float(found.equal), reason=found.reason)
+def _digest(*parts: str) -> bytes:
+    hashed = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        hashed.update(len(data).to_bytes(8, "little") + data)
+    return hashed.digest()
 
 
-def _ready(finding: _Finding) -> Callable[[], Awaitable[_Finding]]:
-    async def work() -> _Finding:
-        return finding
-
-    return work
-
-
-def _failure(execution: Execution, fn_name: str | None, expected: object) -> str:
-    """Why a test failed, or an empty text when it passed."""
-    if execution.outcome is not Outcome.OK:
-        return execution.outcome.value
-    if fn_name is None:
-        return "" if same_output(execution.stdout, str(expected)) else "wrong_output"
-    same = same_value(execution.value or b"", expected)
-    return "" if same else "wrong_output" if same is False else Outcome.UNSUPPORTED_RESULT.value
-
-
-def _status(score: float | None) -> VerdictStatus:
-    if score is None:
-        return VerdictStatus.UNDECIDED
-    return VerdictStatus.PASSED if score == 1.0 else VerdictStatus.FAILED
+def _fingerprint(items: Sequence[GradeItem]) -> bytes:
+    return _digest(*(repr(item) for item in items))

@@ -1,27 +1,68 @@
-"""Says from its text alone whether a mathematical answer is too costly to evaluate. Pure; used by `exact_math.py`."""
+"""Says from its text alone whether a mathematical answer is too costly to evaluate. Pure; used by `exact_math.py`.
+
+Sizes and depths are counted here; how large the value could get is bounded by `magnitude.py`, without computing it.
+"""
 
 import re
 
-from services.verifier.rationals import LARGEST_FACTORIAL
-
 LONGEST = 2048
 """Characters of an answer that is looked at closely."""
-_DEEPEST = 64
-_LONGEST_DIGIT_RUN = 1000
-_LARGEST_EXPONENT = 1000
-_MOST_ELEMENTS = 512
+DEEPEST = 40
+"""Brackets, roots or fractions within each other; the parser's time grows with them."""
+LONGEST_DIGIT_RUN = 1000
+MOST_ELEMENTS = 512
+MOST_SYMBOLS = 10
+LARGEST_MATRIX = 12
 
-_EXPONENT = re.compile(r"\^|\*\*")
-_TALL = re.compile(r"[\^!]|\*\*|\\[dt]?binom")
+# What the parser or the algebra system takes too long for, though each of it is small; how often it may occur.
+_MOST = [
+    (re.compile(r"[-+]{20}"), 0),  # signs in a row
+    (re.compile(r"\|"), 16),
+    (re.compile(r"[-+]"), 250),
+    (re.compile(r"_"), 80),
+    (re.compile(r"\\(?:cup|cap)(?![a-zA-Z])"), 16),
+    (re.compile(r"\d[eE]"), 20),
+    (re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{100}"), 0),  # a product of that many letters
+]
+_LARGEST_DETERMINANT = 5
+_MOST_ARGUMENTS = 10
+_DETERMINANT = re.compile(r"vmatrix|\\det(?![a-zA-Z])")
+_EXTREME = re.compile(r"\\(?:max|min|gcd)(?![a-zA-Z])")
+
+_LONG_NUMBER = re.compile(rf"\d{{{LONGEST_DIGIT_RUN + 1}}}")
+_MATRIX = re.compile(r"\\begin\s*\{[a-zA-Z]*(?:matrix|array)\}(.*?)\\end\s*\{", re.DOTALL)
+_NOT_SYMBOLS = re.compile(r"\\text\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|(?P<command>\\[a-zA-Z]+)")
+_SYMBOL = re.compile(r"[a-zA-Z](?:_(?:\w|\{\w+\}))?")
+_SYMBOL_COMMANDS = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau"
+    r"|upsilon|(?:var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega)"
+)
 
 
-def is_too_complex(text: str) -> bool:
-    """Whether evaluating the text could cost more than it is worth: sizes, depths, towers of powers and factorials."""
-    if len(text) > LONGEST or text.count(",") >= _MOST_ELEMENTS:
+def is_too_large(text: str) -> bool:
+    """Whether it is too long, too deep, or has too many parts, digits or symbols to be looked at closely."""
+    if len(text) > LONGEST or text.count(",") + text.count(";") >= MOST_ELEMENTS:
         return True
-    if re.search(rf"\d{{{_LONGEST_DIGIT_RUN + 1}}}", text) or _depth(text) > _DEEPEST:
+    if _LONG_NUMBER.search(text) or _depth(text) > DEEPEST:
         return True
-    return _has_tall_power(text) or _has_large_factorial(text) or _has_large_binomial(text)
+    if any(len(pattern.findall(text)) > most for pattern, most in _MOST):
+        return True
+    if _EXTREME.search(text) and text.count(",") > _MOST_ARGUMENTS:
+        return True
+    return _has_large_matrix(text) or len(symbols(text)) > MOST_SYMBOLS
+
+
+def symbols(text: str) -> set[str]:
+    """The names of its variables, roughly: letters outside commands and words, and Greek letters."""
+    greek: set[str] = set()
+
+    def drop(match: re.Match[str]) -> str:
+        command = match.group("command")
+        if command and _SYMBOL_COMMANDS.fullmatch(command):
+            greek.add(command)
+        return " "
+
+    return set(_SYMBOL.findall(_NOT_SYMBOLS.sub(drop, text))) | greek
 
 
 def _depth(text: str) -> int:
@@ -32,57 +73,14 @@ def _depth(text: str) -> int:
             deepest = max(deepest, depth)
         elif character in ")]}":
             depth = max(0, depth - 1)
+    # Roots and fractions within each other cost the algebra system far more than brackets do.
     return max(deepest, text.count("\\sqrt"), text.count("\\frac"))
 
 
-def _group_at(text: str, start: int) -> str:
-    """The braced or parenthesised group, command or token that starts at `start`."""
-    while start < len(text) and text[start] == " ":
-        start += 1
-    if start >= len(text):
-        return ""
-    if text[start] not in "({":
-        match = re.match(r"[-+]?(?:\d+|\\?[a-zA-Z]+|.)", text[start:])
-        return match.group() if match else ""
-    depth = 0
-    for index in range(start, len(text)):
-        depth += (text[index] in "({") - (text[index] in ")}")
-        if depth == 0:
-            return text[start : index + 1]
-    return text[start:]
-
-
-def _has_tall_power(text: str) -> bool:
-    for match in _EXPONENT.finditer(text):
-        exponent = _group_at(text, match.end())
-        if any(int(digits) > _LARGEST_EXPONENT for digits in re.findall(r"\d+", exponent)):
+def _has_large_matrix(text: str) -> bool:
+    largest = _LARGEST_DETERMINANT if _DETERMINANT.search(text) else LARGEST_MATRIX
+    for match in _MATRIX.finditer(text):
+        rows = match.group(1).split("\\\\")
+        if len(rows) > largest + 1 or any(row.count("&") >= largest for row in rows):
             return True
-        # In an exponent: a power of numbers only (a tower), two powers on top of each other, or a factorial.
-        if _TALL.search(exponent) and (
-            not re.search(r"[a-zA-Z]", exponent) or exponent.count("^") > 1 or "!" in exponent or "binom" in exponent
-        ):
-            return True
-    # a^b^c without braces.
-    return bool(re.search(r"(?:\^|\*\*)\s*\w+\s*(?:\^|\*\*)", text))
-
-
-def _has_large_factorial(text: str) -> bool:
-    for match in re.finditer("!", text):
-        before = text[: match.start()].rstrip()
-        digits = re.search(r"\d+$", before)
-        if digits:
-            if int(digits.group()) > LARGEST_FACTORIAL:
-                return True
-        elif before.endswith((")", "}", "!")):
-            group = before[max(0, len(before) - 40) :]
-            if before.endswith("!") or "^" in group or re.search(r"\d{4,}", group):
-                return True
     return False
-
-
-def _has_large_binomial(text: str) -> bool:
-    if "^" not in text and not re.search(r"\d{4,}", text):
-        return False
-    return bool(re.search(r"\\[dt]?binom|\\choose|\\sum|\\prod", text)) and bool(
-        re.search(r"\d{5,}|\d\^|\}\^\{?\d{3,}", text)
-    )

@@ -1,6 +1,9 @@
 """The verifier's composition root: builds the parts, proves the sandbox, serves."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import grpc
 import structlog
@@ -8,13 +11,18 @@ import structlog
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_logging
+from prime.errors import SandboxError
 from prime.v1 import verifier_pb2_grpc
-from services.verifier import canaries
+from services.verifier.canaries import Canaries
+from services.verifier.compiler import Compiler
 from services.verifier.grade import Grader
 from services.verifier.mathematics import MathPool
+from services.verifier.metrics import VerdictMeters
+from services.verifier.programs import ProgramGrader
 from services.verifier.rpc import VerifierServicer
-from services.verifier.sandbox import Sandbox
+from services.verifier.sandbox import Limits, Sandbox
 from services.verifier.settings import VerifierSettings
+from services.verifier.zygotes import Tier
 
 _log = structlog.get_logger()
 
@@ -30,45 +38,88 @@ def main(run: RunSettings, settings: VerifierSettings, token: str) -> None:
     asyncio.run(_serve(settings, token))
 
 
-async def prove_sandbox(settings: VerifierSettings) -> tuple[str, ...]:
-    """The layers of isolation that this machine gives, each shown to hold. For `primectl doctor`.
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A verifier at work, without an edge."""
+
+    grader: Grader
+    sandbox: Sandbox
+    pool: MathPool
+    canaries: Canaries
+
+
+@contextlib.asynccontextmanager
+async def open_verifier(settings: VerifierSettings, meters: Meters) -> AsyncIterator[Parts]:
+    """Build a verifier whose sandbox has just been shown to hold; ends its processes when left.
 
     Raises:
-        SandboxError: programs cannot be isolated here; names the layer and what to change.
+        SandboxError: a layer of isolation cannot be had here, or does not hold; names it and what to change.
     """
-    sandbox = Sandbox(settings.workers)
-    pool = MathPool(settings.workers, settings.math_seconds)
+    watcher = VerdictMeters(meters)
+    sandbox = await _start_sandbox(settings)
+    pool = MathPool(settings.workers, sandbox.tier, settings.math_seconds)
     try:
-        return await canaries.check(sandbox, pool)
+        compiler = Compiler(sandbox)
+        canaries = Canaries(sandbox, pool, compiler)
+        await canaries.check()
+        limits = Limits(
+            cpu_seconds=settings.cpu_seconds,
+            wall_seconds=settings.wall_seconds,
+            memory_mib=settings.memory_mib,
+            output_kib=settings.output_kib,
+        )
+        programs = ProgramGrader(
+            sandbox, compiler, limits, max_tests=settings.max_tests, program_seconds=settings.program_seconds
+        )
+        grader = Grader(
+            settings,
+            programs=programs,
+            pool=pool,
+            proof=canaries,
+            watcher=watcher,
+            tier=sandbox.tier.value,
+            isolation=sandbox.layers,
+        )
+        watcher.follow("prime_canary_age_seconds", "Since the sandbox last held.", lambda: canaries.age_seconds)
+        watcher.follow("prime_sandbox_restarts", "Zygotes started anew.", lambda: sandbox.restarts)
+        watcher.follow("prime_math_workers_replaced", "Mathematics workers that were ended.", lambda: pool.replaced)
+        try:
+            yield Parts(grader=grader, sandbox=sandbox, pool=pool, canaries=canaries)
+        finally:
+            await grader.close()
     finally:
         sandbox.close()
         pool.close()
 
 
+async def _start_sandbox(settings: VerifierSettings) -> Sandbox:
+    sandbox = Sandbox(settings.workers, Tier.A)
+    try:
+        await sandbox.start()
+    except SandboxError as error:
+        if settings.min_tier is Tier.A:
+            raise
+        _log.warning("tier B: namespaces cannot be had, and `min_tier` allows to do without", detail=str(error))
+        sandbox = Sandbox(settings.workers, Tier.B)
+        await sandbox.start()
+    return sandbox
+
+
 async def _serve(settings: VerifierSettings, token: str) -> None:
     meters = Meters()
-    sandbox = Sandbox(settings.workers)
-    pool = MathPool(settings.workers, settings.math_seconds)
-    grader = Grader(settings, sandbox, pool, meters)
+    async with open_verifier(settings, meters) as parts:
+        _log.info("sandbox proven", tier=parts.sandbox.tier.value, layers=parts.sandbox.layers)
 
-    def add_servicers(server: grpc.aio.Server) -> None:
-        verifier_pb2_grpc.add_VerifierServiceServicer_to_server(VerifierServicer(grader), server)
+        def add_servicers(server: grpc.aio.Server) -> None:
+            verifier_pb2_grpc.add_VerifierServiceServicer_to_server(VerifierServicer(parts.grader), server)
 
-    async def close() -> None:
-        sandbox.close()
-        pool.close()
-
-    try:
-        grader.isolation = await canaries.check(sandbox, pool)
-        _log.info("sandbox proven", layers=grader.isolation)
         service = Service(
             name="prime.v1.VerifierService",
             settings=settings,
             token=token,
             meters=meters,
             add_servicers=add_servicers,
-            close=close,
+            is_ready=lambda: parts.canaries.healthy,
+            jobs=(parts.canaries.watch,),
         )
         await serve(service)
-    finally:
-        await close()

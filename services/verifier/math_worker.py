@@ -1,98 +1,77 @@
-"""The child that compares mathematical expressions. Started as a script by `mathematics.py`, never imported.
+"""Answers questions of algebra inside a mathematics worker: loaded by the zygote, run in its confined children.
 
-It loads Math-Verify, locks itself up, and then answers one JSON line per question: `{"gold": ..., "parts": [...]}` in,
-`{"equal": true}` out. Every part must equal the gold. It keeps no clock: whoever asks kills it at the deadline.
+A question is one line of JSON (`math_question.to_json`): in `{"question": [...]}`, out `{"equal": true}`. A worker
+keeps no clock: whoever asks kills it at the deadline. The other end is `math_process.py`.
 """
 
-import functools
+import importlib.util
 import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import NoReturn
 
-if TYPE_CHECKING:
-    from services.verifier import jail
-else:
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import jail
+from services.verifier import math_symbolic
+from services.verifier.isolation.kernel import JailError
 
-    del sys.path[0]
-
-# Two numbers count as one when they agree to this many digits; Math-Verify alone rounds to a fixed decimal place and
-# so takes any two tiny numbers for equal.
-_DIGITS = 30
-_DECIMAL_DIGITS = 6
-
-
-@functools.lru_cache(maxsize=512)
-def _parse(text: str) -> tuple[Any, ...]:
-    from math_verify import LatexExtractionConfig, parse
-
-    # LaTeX only: the other extractor hands the text to Python's eval.
-    return tuple(
-        parse(
-            f"\\boxed{{{text}}}",
-            extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
-            fallback_mode="no_fallback",
-            parsing_timeout=None,
-        )
-    )
-
-
-def _same(gold: str, answer: str) -> bool:
-    from math_verify import verify
-
-    left, right = _parse(gold), _parse(answer)
-    if not left or not right:
-        return False
-    if not verify(list(left), list(right), float_rounding=_DECIMAL_DIGITS, strict=True, timeout_seconds=None):
-        return False
-    return _numbers_agree(left[0], right[0])
+# Loads everything that is needed before the doors close, and teaches the parser's tables the usual forms: the first
+# text of a kind takes it ten times as long as the next.
+_FIRST_QUESTIONS = (
+    ("same", "\\frac{1}{2}+x", "x+\\frac{2}{4}"),
+    ("same", "\\frac{\\sqrt{6}+\\sqrt{2}}{4}", "\\frac{\\sqrt{2}(1+\\sqrt{3})}{4}"),
+    ("same", "e^{i\\pi}+\\ln|x|-\\log_2{3}", "\\sin^2{x}+\\cos(2x)\\tan{x}"),
+    ("same", "C_1e^{2x}+C_2e^{-x}", "Ae^{2x}+Be^{-x}"),
+    ("same", "\\sqrt[3]{x^2+1}", "(x^2+1)^{\\frac{1}{3}}"),
+    ("same", "\\frac{n(n+1)}{2}+\\binom{n}{2}", "n^2+n!"),
+    ("same", "\\arctan(\\frac{x}{a_1})+\\lfloor x\\rfloor", "|x-1|\\cdot\\alpha\\beta"),
+    ("same", "(x-1)(x+2)", "x^2+x-2"),
+    ("same", "x^2+2x+1", "(x+1)^2"),
+    ("same", "\\frac{2x^3}{3}+5", "\\frac{2x^3+15}{3}"),
+    ("same", "\\sqrt[3]{x}-2^{n+1}", "x^{1/3}-2\\cdot2^n"),
+    ("same", "y-\\frac{x}{2}", "-\\frac{1}{2}x+y"),
+    ("same", "3+4i", "4i+3"),
+    ("same", "2\\begin{pmatrix}1&x\\\\2&3\\end{pmatrix}", "\\begin{pmatrix}2&2x\\\\4&6\\end{pmatrix}"),
+    ("same", "\\sum_{k=1}^{n}k", "\\int_0^1xdx"),
+    ("same", "\\frac{\\pi}{3}", "1.047198"),
+    ("up_to_constant", "\\frac{x^2}{2}", "\\frac{(x+1)^2}{2}"),
+    ("up_to_factor", "2x+3y-(6)", "4x+6y-(12)"),
+    ("as_written", "\\{1,2\\}\\cup\\{3\\}", "\\{1,2,3\\}"),
+    ("as_written", "x^2<4", "x<2"),
+)
 
 
-def _numbers_agree(gold: Any, answer: Any) -> bool:
-    """A veto over what was found equal: false when both are plain real numbers that differ."""
-    import sympy
+def load() -> None:
+    """Load Math-Verify and warm it up, once, in the zygote.
 
-    if not all(isinstance(side, sympy.Expr) and side.is_number for side in (gold, answer)):
-        return True
-    first, second = sympy.N(gold, _DIGITS + 10), sympy.N(answer, _DIGITS + 10)
-    if not (first.is_Float or first.is_Integer) or not (second.is_Float or second.is_Integer):
-        return True
-    difference, size = abs(first - second), max(abs(first), abs(second))
-    decimal = gold.has(sympy.Float) or answer.has(sympy.Float)
-    return bool(difference <= size * sympy.Float(10) ** -(_DECIMAL_DIGITS - 1 if decimal else _DIGITS))
+    Raises:
+        JailError: gmpy2 can be imported here.
+    """
+    if importlib.util.find_spec("gmpy2") is not None:
+        # Its functions hold the interpreter for minutes, out of reach of every limit but a kill.
+        raise JailError("gmpy2 can be imported here; uninstall it (pip uninstall gmpy2) where the verifier runs")
+    logging.disable(logging.CRITICAL)
+    for how, gold, answer in _FIRST_QUESTIONS:
+        math_symbolic.settle([how, gold, answer, 6])
+
+
+def serve() -> NoReturn:
+    """Answer questions until nobody asks any more."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    # What a library prints must not be taken for an answer.
+    os.dup2(2, 1)
+    answers.write(b'{"ready": true}\n')
+    for line in os.fdopen(0, "rb"):
+        answers.write(json.dumps(_answer(line)).encode() + b"\n")
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _answer(line: bytes) -> dict[str, object]:
-    question = json.loads(line)
     try:
-        return {"equal": all(_same(question["gold"], part) for part in question["parts"])}
+        return {"equal": math_symbolic.settle(json.loads(line)["question"])}
+    except math_symbolic.UnparsableGold as error:
+        return {"unusable_gold": str(error)[:200]}
     except MemoryError:
         return {"undecided": "memory"}
     except RecursionError:
         return {"undecided": "too_complex"}
-
-
-def _main(arguments: list[str]) -> None:
-    identity, cpu_seconds, memory_mib = (int(text) for text in arguments)
-    logging.disable(logging.CRITICAL)
-    # What a library prints must not be taken for an answer.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    _same("\\frac{1}{2}+x", "x+\\frac{2}{4}")  # loads everything that is needed, before the doors close
-    libraries = tuple(folder for folder in sys.path if folder.endswith("-packages"))
-    try:
-        layers = jail.enter(
-            identity=identity, cpu_seconds=cpu_seconds, memory_mib=memory_mib, threads=1, readable=libraries
-        )
-    except jail.JailError as error:
-        answers.write(json.dumps({"refused": str(error)}).encode() + b"\n")
-        os._exit(3)
-    answers.write(json.dumps({"layers": layers}).encode() + b"\n")
-    for line in sys.stdin.buffer:
-        answers.write(json.dumps(_answer(line)).encode() + b"\n")
-
-
-_main(sys.argv[1:])

@@ -1,198 +1,211 @@
-"""Symbolic comparison in warm, locked worker processes that are killed from outside at the deadline.
+"""Settles questions of algebra in warm, locked worker processes that are killed from outside at the deadline.
 
 Owns the processes of `math_worker.py`; `grade.py` asks it what exact comparison cannot settle. No time-out inside the
 worker is relied on: code that holds the interpreter does not notice one.
+
+                            answer within `slow_after`
+    question ─► fast place ─────────────────────────────► verdict
+                    │  too slow, and a slow place is free: its worker goes along, the fast place is free again
+                    └─► slow place ─► verdict, or killed at the deadline
+
+So an honest question waits for others that are quick, and never behind one that takes its whole second. With all slow
+places taken, a slow question stays where it is until its deadline.
 """
 
-import contextlib
+import asyncio
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from prime.errors import SandboxError
-from services.verifier.jail import UNPRIVILEGED_ID
-from services.verifier.sandbox import Slots
+from prime.errors import InvalidInput, NotReady, SandboxError
+from services.verifier.math_process import Nursery, Starter, Worker, WorkerDied
+from services.verifier.math_question import All, Leaf, Symbolic, to_json
+from services.verifier.zygotes import Tier
 
-_WORKER = Path(__file__).with_name("math_worker.py")
-# Clear of the ids that programs run under.
-_FIRST_IDENTITY = UNPRIVILEGED_ID - 100
-_MEMORY_MIB = 1024
-_START_SECONDS = 60.0
-_LONGEST_LINE = 64 * 1024
+_SLOW_AFTER = 0.1
+_RECYCLE_AFTER = 2000
+_RECYCLE_BYTES = 256 * 1024 * 1024
+_LONGEST_QUESTION = 60 * 1024
+# How often a slow question looks for a slow place while it has none.
+_LOOK_SECONDS = 0.02
 
 
 class Unsettled(Exception):
-    """No verdict; the message is the reason, such as `deadline`."""
+    """No verdict; the message is the reason: `deadline`, `memory`, `too_complex` or `stopping`."""
 
 
-class _WorkerDied(Exception):
-    """The worker ended in the middle of a question."""
-
-
-class _Deadline(Exception):
-    """No answer in time."""
+class UnusableGold(InvalidInput):
+    """The ground truth is nothing that Math-Verify can read, so no answer to it could be right."""
 
 
 class MathPool:
-    """`equal` questions, `workers` at a time. A worker is replaced after `recycle_after` answers, and when killed."""
+    """Settles `workers` questions at a time, and a few slow ones besides.
 
-    def __init__(self, workers: int, seconds: float, recycle_after: int = 500) -> None:
-        self._slots = Slots(workers, _FIRST_IDENTITY)
-        self._seconds = seconds
-        self._recycle_after = recycle_after
-        self._workers: dict[int, _Worker] = {}
+    A worker is replaced after `recycle_after` answers, when it has grown to 256 MiB, and when it was killed. `start` is
+    how a worker comes to be: by the zygote of `Nursery`, or whatever a test puts in its place.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        tier: Tier,
+        seconds: float = 1.5,
+        *,
+        recycle_after: int = _RECYCLE_AFTER,
+        start: Starter | None = None,
+    ) -> None:
+        slow_places = 2 * workers
+        self._workers = workers
+        self._seconds, self._recycle_after = seconds, recycle_after
+        self._nursery = Nursery(tier)
+        self._start = start or self._nursery
+        self._fast, self._slow = threading.Semaphore(workers), threading.Semaphore(slow_places)
+        self._threads = ThreadPoolExecutor(workers + slow_places, thread_name_prefix="mathematics")
+        self._lock = threading.Lock()
+        self._idle: list[Worker] = []
+        self._living: set[Worker] = set()
         self._closed = False
-        self.layers: tuple[str, ...] = ()
-        """Isolation in force in the worker that started last."""
+        self.replaced = 0
+        """Workers that were ended so far, for whatever reason."""
 
-    async def equal(self, gold: str, parts: Sequence[str]) -> bool:
-        """Whether each of `parts` is the same expression as `gold`.
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Isolation in force around the workers; empty before the first is started."""
+        return self._nursery.layers
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that live."""
+        with self._lock:
+            return tuple(worker.pid for worker in self._living)
+
+    async def settle(self, symbolic: Symbolic) -> bool:
+        """Whether the answer is right. May be called from several event loops at once.
 
         Raises:
-            Unsettled: the deadline passed, the memory was used up, or a worker died twice.
-            SandboxError: a worker could not be started or locked up.
+            Unsettled: the deadline passed, or the memory was used up.
+            UnusableGold: the ground truth cannot be read.
+            SandboxError: a worker could not be started or locked up, or died twice. Says nothing about the answer.
+            NotReady: the pool is closed.
         """
-        question = json.dumps({"gold": gold, "parts": list(parts)}).encode() + b"\n"
-        return await self._slots.use(lambda identity: self._ask(identity, question))
+        if self._closed:
+            raise NotReady("the verifier is stopping; ask again when it is back")
+        line = json.dumps({"question": to_json(symbolic.question)}).encode() + b"\n"
+        if len(line) > _LONGEST_QUESTION:
+            raise Unsettled("too_complex")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, line)
+
+    async def equal(self, gold: str, parts: Sequence[str]) -> bool:
+        """Whether each of `parts` is the same expression as `gold`. `settle` knows more; raises what it raises."""
+        question = All(of=tuple(Leaf(gold=gold, answer=part) for part in parts))
+        return await self.settle(Symbolic(gold=gold, answer=", ".join(parts), question=question))
 
     def close(self) -> None:
         """End the workers."""
         self._closed = True
-        self._slots.close()
-        for worker in list(self._workers.values()):
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            living = list(self._living)
+        for worker in living:
             worker.kill()
+        self._nursery.close()
 
-    def _ask(self, identity: int, question: bytes) -> bool:
-        try:
-            return self._ask_once(identity, question)
-        except _WorkerDied:
-            pass  # not the question's fault, perhaps: a fresh worker gets it once more
-        try:
-            return self._ask_once(identity, question)
-        except _WorkerDied:
-            raise Unsettled("worker_died") from None
+    # ------------------------------------------------------------ one question
 
-    def _ask_once(self, identity: int, question: bytes) -> bool:
+    def _ask(self, line: bytes) -> bool:
+        try:
+            return self._ask_once(line, self._take)
+        except (WorkerDied, SandboxError):
+            pass  # not the question's fault, perhaps: a worker that nobody has had yet gets it once more
+        try:
+            return self._ask_once(line, self._start_worker)
+        except WorkerDied:
+            if self._closed:
+                raise Unsettled("stopping") from None
+            raise SandboxError("two mathematics workers were killed from outside over one question") from None
+
+    def _ask_once(self, line: bytes, find_worker: Callable[[], Worker]) -> bool:
+        place = self._fast
+        place.acquire()
+        worker: Worker | None = None
+        answer: dict[str, object] | None = None
+        try:
+            worker = find_worker()
+            started = time.monotonic()
+            deadline = started + self._seconds
+            worker.send(line)
+            answer = worker.poll(min(started + _SLOW_AFTER, deadline))
+            while answer is None and time.monotonic() < deadline:
+                if place is self._fast and self._slow.acquire(blocking=False):
+                    worker.step_back()
+                    self._fast.release()
+                    place = self._slow
+                until = time.monotonic() + _LOOK_SECONDS if place is self._fast else deadline
+                answer = worker.poll(min(until, deadline))
+        finally:
+            if worker is not None:
+                self._give_back(worker, answer, was_slow=place is self._slow)
+            place.release()
+        return _verdict(answer)
+
+    # ------------------------------------------------------------ the workers
+
+    def _take(self) -> Worker:
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None:
+                return self._start_worker()
+            if worker.is_alive():
+                return worker
+            self._bury(worker)
+
+    def _give_back(self, worker: Worker, answer: dict[str, object] | None, *, was_slow: bool) -> None:
+        if answer is None or "undecided" in answer or not self._is_fresh(worker):
+            self._bury(worker)
+            return
+        if was_slow and not worker.step_forward():
+            self._bury(worker)
+            return
+        with self._lock:
+            is_wanted = not self._closed and len(self._idle) < self._workers
+            if is_wanted:
+                self._idle.append(worker)
+        if not is_wanted:
+            self._bury(worker)
+
+    def _is_fresh(self, worker: Worker) -> bool:
+        return worker.answered < self._recycle_after and worker.resident_bytes() < _RECYCLE_BYTES
+
+    def _start_worker(self) -> Worker:
         if self._closed:
             raise Unsettled("stopping")
-        worker = self._workers.get(identity)
-        if worker is None:
-            cpu_seconds = int(self._recycle_after * self._seconds) + 60
-            worker = self._workers[identity] = _Worker(identity, cpu_seconds)
-            self.layers = worker.layers
-        try:
-            answer = worker.ask(question, self._seconds)
-        except (_Deadline, _WorkerDied) as error:
-            self._bury(identity)
-            if isinstance(error, _Deadline):
-                raise Unsettled("deadline") from None
-            raise
-        reason = answer.get("undecided")
-        if reason is not None or worker.answered >= self._recycle_after:
-            self._bury(identity)
-        if reason is not None:
-            raise Unsettled(str(reason))
-        return answer["equal"] is True
+        worker = Worker(self._start)
+        with self._lock:
+            self._living.add(worker)
+            closed = self._closed
+        if closed:
+            self._bury(worker)
+            raise Unsettled("stopping")
+        return worker
 
-    def _bury(self, identity: int) -> None:
-        worker = self._workers.pop(identity)
-        worker.kill()
-        worker.close_pipes()
+    def _bury(self, worker: Worker) -> None:
+        worker.end()
+        with self._lock:
+            self._living.discard(worker)
+            self.replaced += 1
 
 
-class _Worker:
-    """One process of `math_worker.py`."""
-
-    def __init__(self, identity: int, cpu_seconds: int) -> None:
-        self.answered = 0
-        self._rest = b""
-        self._process = subprocess.Popen(
-            # Not -S: the libraries lie among the site packages. -P keeps this folder's names from shadowing them.
-            [
-                sys.executable,
-                *("-s", "-P", "-B", "-X", "utf8"),
-                str(_WORKER),
-                *map(str, (identity, cpu_seconds, _MEMORY_MIB)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0"},
-            cwd="/",
-            start_new_session=True,
-            bufsize=0,
+def _verdict(answer: dict[str, object] | None) -> bool:
+    if answer is None:
+        raise Unsettled("deadline")
+    if "unusable_gold" in answer:
+        raise UnusableGold(
+            f"ground truth {str(answer['unusable_gold'])[:80]!r} of a mathematics problem cannot be read as "
+            "mathematics, and the answer is not the same text; drop the problem"
         )
-        try:
-            greeting = self._read_line(time.monotonic() + _START_SECONDS)
-        except (_Deadline, _WorkerDied):
-            self.kill()
-            raise SandboxError(
-                "a mathematics worker did not start; try `python services/verifier/math_worker.py 65434 60 1024`"
-            ) from None
-        if "refused" in greeting:
-            self.kill()
-            raise SandboxError(f"a mathematics worker could not be locked up: {greeting['refused']}")
-        layers = greeting["layers"]
-        assert isinstance(layers, list)
-        self.layers = tuple(str(layer) for layer in layers)
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    def ask(self, question: bytes, seconds: float) -> dict[str, object]:
-        """The answer to one question.
-
-        Raises:
-            _Deadline: none came in time.
-            _WorkerDied: none will come.
-        """
-        assert self._process.stdin is not None
-        deadline = time.monotonic() + seconds
-        try:
-            self._process.stdin.write(question)  # far less than a pipe holds
-        except BrokenPipeError:
-            raise _WorkerDied from None
-        answer = self._read_line(deadline)
-        self.answered += 1
-        return answer
-
-    def kill(self) -> None:
-        """End it and everything of it, at once."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def close_pipes(self) -> None:
-        """Close our ends. By the thread that reads them, not by one that merely kills."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def _read_line(self, deadline: float) -> dict[str, object]:
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise _Deadline
-            piece = os.read(pipe, _LONGEST_LINE)
-            if not piece or len(self._rest) > _LONGEST_LINE:
-                raise _WorkerDied
-            self._rest += piece
-        line, _, self._rest = self._rest.partition(b"\n")
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            raise _WorkerDied from None
-        if not isinstance(answer, dict):
-            raise _WorkerDied
-        return answer
+    if "undecided" in answer:
+        raise Unsettled(str(answer["undecided"]))
+    return answer["equal"] is True

@@ -1,36 +1,33 @@
-"""Runs one program on one input in a locked child process, and says how that ended.
+"""Runs programs that nobody trusts, and says how each run ended.
 
-The parent's side of `runner.py` and `jail.py`: it starts the child, feeds and reads its pipes within bounds, kills it
-at the deadline, and reaps it. Used by `grade.py` and `canaries.py`. Blocking work happens in threads of its own, one
-per slot; the child is exec'd, never forked from this process's state.
+The service's side of `isolation/`: one zygote per slot, started by exec; per program a supervisor that the zygote forks
+into namespaces of the program's own; per test a fresh, confined process. Used by `programs.py` and `canaries.py`.
 """
 
 import asyncio
 import contextlib
 import json
 import os
-import queue
-import selectors
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import IO, TypeVar
 
 from prime.errors import NotReady, SandboxError
-from services.verifier.jail import UNPRIVILEGED_ID
+from services.verifier.cgroups import ControlGroup, remove_leftovers
+from services.verifier.isolation.wire import COMPILE_ERROR_CODE, FRAME, REPORT, Ending
+from services.verifier.zygotes import UNPRIVILEGED_ID, Tier, Zygote, end_supervisor
 
-_RUNNER = Path(__file__).with_name("runner.py")
-_CHUNK = 64 * 1024
-_STDERR_KEPT = 8 * 1024
-# One process with this many threads; a program that needs more is not an answer to a contest problem.
-_THREADS = 33
-ResultT = TypeVar("ResultT")
+_GRACE_SECONDS = 10.0
+_RECYCLE_AFTER = 5000
+# Of a slot as a whole, zygote, supervisor and compiler included: outside what a single process may ever have.
+_GROUP_MEMORY_MIB = 5120
+_GROUP_PROCESSES = 128
+# What a report may hold besides output: a compiled program, and a refusal.
+_REPORT_ROOM, _NOTE_ROOM = 64 * 1024 * 1024, 4096
+INTERPRETER_MIB = 64
+"""Address space that the interpreter itself takes; on top of a problem's own memory limit."""
 
 
 class Outcome(StrEnum):
@@ -43,296 +40,333 @@ class Outcome(StrEnum):
     MEMORY_LIMIT = "memory_limit"
     OUTPUT_LIMIT = "output_limit"
     UNSUPPORTED_RESULT = "unsupported_result"
+    COMPILE_ERROR = "compile_error"
     POLICY = "policy"
     """Killed for a system call of a foreign architecture."""
+    KILLED = "killed"
+    """By somebody else; never the outcome of an `Execution` that is handed out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one test may use."""
+    """What one test may use: `Limits(cpu_seconds=5.0, wall_seconds=12.0, memory_mib=512, output_kib=8192)`."""
 
-    cpu_seconds: int
+    cpu_seconds: float
     wall_seconds: float
     memory_mib: int
     output_kib: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A function call instead of a script: `Call(fn_name="add", arguments=[1, 2])`."""
-
-    fn_name: str
-    arguments: Sequence[object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """What came out: `Execution(outcome=OK, stdout=b"6\\n", value=None, exit_code=0, cpu_ms=21.0, ...)`."""
+    """What came out: `Execution(outcome=OK, stdout=b"6\\n", exit_code=0, cpu_ms=2.1, ...)`."""
 
     outcome: Outcome
     stdout: bytes
-    value: bytes | None
-    """JSON of what a call returned."""
+    stderr_tail: bytes
+    value: bytes
+    """JSON of what a call returned; `passed` when all assertions held; a compiled program."""
     exit_code: int
     """Negative: the signal that ended it."""
     cpu_ms: float
     wall_ms: float
-    layers: tuple[str, ...]
-    """Isolation that was in force."""
-    stderr_tail: bytes
+    peak_mib: float
 
 
-class Slots:
-    """A fixed number of places for children, each with a thread here and a user id there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One run of a program: `Task(stdin=b"3 5")`, or `Task(mode="call", detail=b'{"fn_name": ...}')`."""
 
-    def __init__(self, count: int, first_identity: int) -> None:
-        self._identities: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(count):
-            self._identities.put(first_identity - index)
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="sandbox")
-        self._closed = False
+    mode: str = "script"
+    """`script`, `check` (a script that is a checker), `call`, `assert` or `exec`."""
+    stdin: bytes = b""
+    detail: bytes = b""
+    arguments: Sequence[str] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Put into the box, the program's working folder; only for a program opened `with_box`."""
 
-    async def use(self, work: Callable[[int], ResultT]) -> ResultT:
-        """Call `work(identity)` in a free place; waits for one, first come first served.
+
+class Program:
+    """A program in its supervisor's hands."""
+
+    def __init__(self, connection: socket.socket, group: ControlGroup | None) -> None:
+        self._connection = connection
+        self._group = group
+        self._profile = ""
+        self._loop = asyncio.get_running_loop()
+
+    async def load(self, profile: str, source: bytes, with_box: bool) -> None:
+        """Hand the source over; it is not run yet. Raises SandboxError."""
+        self._profile = profile
+        try:
+            await self._send({"profile": profile, "with_box": with_box}, [source])
+        except OSError as error:
+            raise SandboxError(f"a supervisor went away ({error.strerror})") from None
+
+    async def run(self, task: Task, limits: Limits, wants_binary: bool = False) -> Execution:
+        """Run it once, in a fresh process.
 
         Raises:
-            NotReady: the places are closed.
+            SandboxError: the process was never locked up, or somebody else killed it or its supervisor. Says nothing
+                about the program.
         """
-        if self._closed:
-            raise NotReady("the verifier is stopping; ask again when it is back")
+        header = {
+            "mode": task.mode,
+            "arguments": list(task.arguments),
+            "files": list(task.files),
+            # Whole seconds are what the kernel counts, and what ends barely above the limit is worth knowing.
+            "cpu_seconds": int(1.2 * limits.cpu_seconds) + 1,
+            "wall_seconds": limits.wall_seconds,
+            "memory_mib": limits.memory_mib,
+            "output_bytes": limits.output_kib * 1024,
+            "wants_binary": wants_binary,
+        }
+        try:
+            async with asyncio.timeout(limits.wall_seconds + _GRACE_SECONDS):
+                await self._send(header, [task.stdin, task.detail, *task.files.values()])
+                execution = await self._receive(task, limits, _REPORT_ROOM if wants_binary else 0)
+        except TimeoutError:
+            raise SandboxError("a supervisor did not answer in time; the program was stopped") from None
+        except OSError as error:
+            raise SandboxError(f"a supervisor went away ({error.strerror})") from None
+        if execution.outcome is Outcome.KILLED:
+            if self._group is None or not self._group.ran_out_of_memory():
+                # It cannot send itself SIGKILL, we did not, and its time was not up.
+                raise SandboxError("a program was killed from outside, most likely for want of memory on this machine")
+            return replace(execution, outcome=Outcome.MEMORY_LIMIT)
+        return execution
 
-        def occupy() -> ResultT:
-            identity = self._identities.get_nowait()
-            try:
-                return work(identity)
-            finally:
-                self._identities.put(identity)
+    async def _send(self, header: Mapping[str, object], blobs: Sequence[bytes]) -> None:
+        text = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
+        await self._loop.sock_sendall(self._connection, b"".join((FRAME.pack(len(text)), text, *blobs)))
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, occupy)
+    async def _receive(self, task: Task, limits: Limits, room: int) -> Execution:
+        ending, status, cpu_s, wall_s, peak_kib, *lengths = REPORT.unpack(await self._read(REPORT.size))
+        if sum(lengths) > limits.output_kib * 1024 + room + _NOTE_ROOM:
+            raise SandboxError(f"a supervisor announced {sum(lengths)} bytes, more than it may have; it was stopped")
+        stdout, stderr, value, binary = [await self._read(length) for length in lengths]
+        exit_code = os.waitstatus_to_exitcode(status)
+        if ending == Ending.REFUSED:
+            raise SandboxError(
+                f"a process could not be locked up, so nothing was run: {stderr.decode(errors='replace')}"
+            )
+        outcome = _outcome(Ending(ending), exit_code, cpu_s >= limits.cpu_seconds, stderr)
+        if outcome is Outcome.OK and task.mode in ("call", "assert"):
+            outcome, value = _returned(value)
+        if self._profile == "binary" and peak_kib > limits.memory_mib * 1024:
+            # Its address space is larger than what it may use of it.
+            outcome = Outcome.MEMORY_LIMIT
+        return Execution(
+            outcome=outcome,
+            stdout=stdout,
+            stderr_tail=stderr,
+            value=value or binary,
+            exit_code=exit_code,
+            cpu_ms=cpu_s * 1000,
+            wall_ms=wall_s * 1000,
+            peak_mib=peak_kib / 1024,
+        )
 
-    def close(self) -> None:
-        """Take no more work; what runs is bounded by its limits."""
-        self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    async def _read(self, length: int) -> bytes:
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            count = await self._loop.sock_recv_into(self._connection, view)
+            if count == 0:
+                raise SandboxError("a supervisor was killed from outside; the program may be innocent")
+            view = view[count:]
+        return bytes(data)
+
+
+_OUT_OF_MEMORY = (b"MemoryError", b"  what():  std::bad_alloc")
+"""How the last line of stderr begins in Python, and in C++."""
+
+
+def _outcome(ending: Ending, exit_code: int, time_used_up: bool, stderr: bytes) -> Outcome:
+    if ending is Ending.OUTPUT_LIMIT:
+        return Outcome.OUTPUT_LIMIT
+    if time_used_up or exit_code == -signal.SIGXCPU:
+        return Outcome.CPU_LIMIT
+    if ending is Ending.WALL_LIMIT:
+        return Outcome.WALL_LIMIT
+    if exit_code == -signal.SIGKILL:
+        return Outcome.KILLED
+    if exit_code == -signal.SIGSYS:
+        return Outcome.POLICY
+    if exit_code == COMPILE_ERROR_CODE:
+        return Outcome.COMPILE_ERROR
+    if exit_code != 0:
+        out_of_memory = stderr.rstrip().rpartition(b"\n")[2].startswith(_OUT_OF_MEMORY)
+        return Outcome.MEMORY_LIMIT if out_of_memory else Outcome.RUNTIME_ERROR
+    return Outcome.OK
+
+
+def _returned(report: bytes) -> tuple[Outcome, bytes]:
+    kind, _, value = report.partition(b" ")
+    if kind == b"unsupported":
+        return Outcome.UNSUPPORTED_RESULT, b""
+    # Ended with success and without a value: it left before the function returned, or the assertions passed.
+    return (Outcome.OK, value or kind) if kind in (b"value", b"passed") else (Outcome.RUNTIME_ERROR, b"")
 
 
 class Sandbox:
-    """`run` programs, at most `slots` at a time."""
+    """`slots` programs at a time; call `start` before, and `close` after."""
 
-    def __init__(self, slots: int) -> None:
-        self._slots = Slots(slots, UNPRIVILEGED_ID)
+    def __init__(
+        self,
+        slots: int,
+        tier: Tier,
+        *,
+        first_identity: int = UNPRIVILEGED_ID,
+        recycle_after: int = _RECYCLE_AFTER,
+        group_memory_mib: int = _GROUP_MEMORY_MIB,
+    ) -> None:
+        self.tier = tier
+        self.layers: tuple[str, ...] = ()
+        """Isolation in force."""
+        remove_leftovers()
+        self._slots = [_Slot(tier, first_identity - index, recycle_after, group_memory_mib) for index in range(slots)]
+        self._free: asyncio.Queue[_Slot] = asyncio.Queue()
+        self._closed = False
 
-    async def run(self, program: bytes, stdin: bytes, limits: Limits, call: Call | None = None) -> Execution:
-        """One program on one input, or one call of a function of it, in a fresh process.
+    async def start(self) -> None:
+        """Start the zygotes.
 
         Raises:
-            SandboxError: the child never got as far as the program, or was killed by somebody else. Says nothing
-                about the program.
+            SandboxError: a layer of the tier cannot be had here; names it and what to change.
         """
-        return await self._slots.use(lambda identity: _Child(program, stdin, limits, call, identity).run())
+        try:
+            await asyncio.gather(*(slot.start() for slot in self._slots))
+        except BaseException:
+            self.close()
+            raise
+        self.layers = self._slots[0].layers
+        for slot in self._slots:
+            self._free.put_nowait(slot)
+
+    @contextlib.asynccontextmanager
+    async def program(
+        self, source: bytes, *, profile: str = "python", with_box: bool = False
+    ) -> AsyncIterator[Program]:
+        """A program, held for as many runs as wanted. Waits for a free slot, first come first served.
+
+        Leaving, also by cancellation, kills whatever of it still runs.
+
+        Raises:
+            NotReady: the sandbox is closed.
+            SandboxError: no supervisor could be had.
+        """
+        slot = await self._free.get()
+        try:
+            if self._closed:
+                raise NotReady("the verifier is stopping; ask again when it is back")
+            async with slot.open(with_box) as connection:
+                if slot.group is not None:
+                    slot.group.ran_out_of_memory()  # what happened before is not this program's doing
+                program = Program(connection, slot.group)
+                await program.load(profile, source, with_box)
+                yield program
+        finally:
+            self._free.put_nowait(slot)
+
+    @property
+    def restarts(self) -> int:
+        """How often a zygote was started anew since `start`."""
+        return sum(slot.starts for slot in self._slots) - len(self._slots)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the zygotes that live."""
+        return tuple(slot.pid for slot in self._slots if slot.pid)
 
     def close(self) -> None:
-        """Take no more work."""
-        self._slots.close()
+        """End the zygotes and everything of theirs. Who waits for a place, or comes later, is told `NotReady`."""
+        self._closed = True
+        for slot in self._slots:
+            slot.close()
 
 
-class _Child:
-    """One child from start to burial."""
+_EVERY_TEST_HAS = ("session", "rlimits", "no_new_privs", "landlock", "seccomp")
 
-    def __init__(self, program: bytes, stdin: bytes, limits: Limits, call: Call | None, identity: int) -> None:
-        self._limits = limits
-        self._is_call = call is not None
-        request = b""
-        if call is not None:
-            request = json.dumps({"fn_name": call.fn_name, "arguments": call.arguments}).encode()
-        self._program_bytes = len(program)
-        self._inward = program + request
-        self._stdin = stdin
+
+class _Slot:
+    """A place for one program at a time, with a zygote of its own."""
+
+    def __init__(self, tier: Tier, identity: int, recycle_after: int, group_memory_mib: int) -> None:
+        self._recycle_after = recycle_after
+        self._group_memory_mib = group_memory_mib
+        self._tier = tier
         self._identity = identity
-        self._outward = {"stdout": bytearray(), "stderr": bytearray(), "report": bytearray()}
-        self._room = limits.output_kib * 1024
-        self._stopped: Outcome | None = None
+        self._zygote: Zygote | None = None
+        self._served = 0
+        self.starts = 0
+        self._closed = False
+        self.group: ControlGroup | None = None
+        self.layers: tuple[str, ...] = ()
 
-    def run(self) -> Execution:
-        inward_read, inward = _pipe()
-        report, report_write = _pipe()
-        started = time.monotonic()
+    @property
+    def pid(self) -> int:
+        """Of the zygote; 0 when there is none."""
+        return self._zygote.process.pid if self._zygote else 0
+
+    async def start(self) -> "Zygote":
+        """A fresh zygote."""
+        self.stop()
+        zygote = await asyncio.to_thread(Zygote, self._tier, self._identity)
+        if self._closed:
+            zygote.end()
+            raise NotReady("the verifier is stopping; ask again when it is back")
+        self._zygote = zygote
+        self._served = 0
+        self.starts += 1
+        self.group = self.group or ControlGroup.create(
+            str(self._identity), memory_mib=self._group_memory_mib, processes=_GROUP_PROCESSES
+        )
+        if self.group is not None:
+            self.group.add(self._zygote.process.pid)
+        self.layers = (*self._zygote.layers, *_EVERY_TEST_HAS, *(["cgroup"] if self.group else []))
+        return self._zygote
+
+    def stop(self) -> None:
+        """End the zygote."""
+        if self._zygote is not None:
+            self._zygote.end()
+        self._zygote = None
+
+    def close(self) -> None:
+        """End the zygote, and have no other."""
+        self._closed = True
+        self.stop()
+        if self.group is not None:
+            self.group.remove()
+
+    @contextlib.asynccontextmanager
+    async def open(self, with_box: bool) -> AsyncIterator[socket.socket]:
+        """A connection to a new supervisor, which is dead when the context is left."""
+        zygote = self._zygote
+        if zygote is None or self._served >= self._recycle_after:
+            zygote = await self.start()
+        self._served += 1
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        pidfd = -1
         try:
-            process = self._start(inward_read.fileno(), report_write.fileno())
-        except OSError as error:
-            inward.close()
-            report.close()
-            raise SandboxError(f"the interpreter cannot be started ({error}); nothing was run") from None
+            with theirs:
+                pidfd = await self._fork(zygote, theirs, with_box)
+            yield ours
+        except SandboxError:
+            # Whose fault it was is not known; a fresh zygote costs little.
+            self.stop()
+            raise
         finally:
-            inward_read.close()
-            report_write.close()
+            ours.close()
+            if pidfd >= 0:
+                await end_supervisor(pidfd)
+
+    async def _fork(self, zygote: Zygote, connection: socket.socket, with_box: bool) -> int:
         try:
-            self._talk(process, inward, report, started + self._limits.wall_seconds)
-        finally:
-            # Its own session, and no way to leave it or to start another process: this reaches everything.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        wall_ms = (time.monotonic() - started) * 1000
-        return self._judge(process.returncode, (usage.ru_utime + usage.ru_stime) * 1000, wall_ms)
-
-    def _start(self, inward: int, report: int) -> subprocess.Popen[bytes]:
-        numbers = (
-            inward,
-            report,
-            self._identity,
-            self._limits.cpu_seconds,
-            self._limits.memory_mib,
-            _THREADS,
-            self._program_bytes,
-        )
-        # -I would ignore the hash seed too; the rest of what it does is here. The environment holds nothing else.
-        return subprocess.Popen(
-            [
-                os.path.realpath(sys.executable),
-                *("-s", "-S", "-P", "-B", "-X", "utf8"),
-                str(_RUNNER),
-                *map(str, numbers),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(inward, report),
-            env={"PYTHONHASHSEED": "0"},
-            cwd="/",
-            start_new_session=True,
-            bufsize=0,
-        )
-
-    def _talk(self, process: subprocess.Popen[bytes], inward: IO[bytes], report: IO[bytes], deadline: float) -> None:
-        """Feed and read all pipes until the child ends, the deadline passes or the output is too much."""
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        readers = {"stdout": process.stdout, "stderr": process.stderr, "report": report}
-        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as closing:
-            for stream in (inward, process.stdin, *readers.values()):
-                closing.enter_context(stream)
-                os.set_blocking(stream.fileno(), False)
-            ended = os.pidfd_open(process.pid)
-            closing.callback(os.close, ended)
-            selector.register(ended, selectors.EVENT_READ)
-            selector.register(inward, selectors.EVENT_WRITE, _Source(inward, memoryview(self._inward)))
-            selector.register(process.stdin, selectors.EVENT_WRITE, _Source(process.stdin, memoryview(self._stdin)))
-            for name, stream in readers.items():
-                selector.register(stream, selectors.EVENT_READ, name)
-            while self._stopped is None and self._pump(selector, deadline):
-                pass
-            for name, stream in readers.items():
-                self._drain(stream.fileno(), name)
-
-    def _pump(self, selector: selectors.BaseSelector, deadline: float) -> bool:
-        """Wait for the pipes once and move what can be moved; false when the child has ended."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            self._stopped = Outcome.WALL_LIMIT
-            return False
-        running = True
-        for key, _ in selector.select(left):
-            if key.data is None:
-                running = False
-            elif isinstance(key.data, _Source):
-                if key.data.feed():
-                    selector.unregister(key.fd)
-                    key.data.stream.close()  # end of file is part of the input
-            elif not self._take(key.fd, key.data):
-                selector.unregister(key.fd)
-        return running
-
-    def _take(self, descriptor: int, name: str) -> bool:
-        """Read one piece; false at the end of the stream."""
-        try:
-            piece = os.read(descriptor, _CHUNK)
-        except BlockingIOError:
-            return True
-        self._room -= len(piece)
-        if self._room < 0:
-            self._stopped = Outcome.OUTPUT_LIMIT
-            return False
-        self._outward[name] += piece
-        if name == "stderr":
-            del self._outward[name][:-_STDERR_KEPT]
-        return bool(piece)
-
-    def _drain(self, descriptor: int, name: str) -> None:
-        # What was written before the end still lies in the pipe, at most a pipe's worth.
-        before = -1
-        while self._stopped is None and self._room != before:
-            before = self._room
-            self._take(descriptor, name)
-
-    def _judge(self, exit_code: int, cpu_ms: float, wall_ms: float) -> Execution:
-        first_line, _, rest = bytes(self._outward["report"]).partition(b"\n")
-        word, _, detail = first_line.decode("utf-8", "replace").partition(" ")
-        stderr = bytes(self._outward["stderr"])
-        if word == "refused":
-            raise SandboxError(f"a child could not be locked up, so nothing was run: {detail}")
-        if word != "ready":
-            # The service's own words, and the program's neither: it was not loaded yet.
-            text = stderr.decode("utf-8", "replace").strip()[-300:]
-            raise SandboxError(f"a child ended before it was locked up (exit {exit_code}): {text or 'no message'}")
-        outcome, value = self._outcome(exit_code, cpu_ms, rest, stderr)
-        return Execution(
-            outcome=outcome,
-            stdout=bytes(self._outward["stdout"]),
-            value=value,
-            exit_code=exit_code,
-            cpu_ms=cpu_ms,
-            wall_ms=wall_ms,
-            layers=tuple(detail.split()),
-            stderr_tail=stderr,
-        )
-
-    def _outcome(self, exit_code: int, cpu_ms: float, report: bytes, stderr: bytes) -> tuple[Outcome, bytes | None]:
-        if self._stopped is not None:
-            return self._stopped, None
-        used_up = cpu_ms >= self._limits.cpu_seconds * 1000
-        if exit_code == -signal.SIGXCPU or used_up:
-            return Outcome.CPU_LIMIT, None
-        if exit_code == -signal.SIGKILL:
-            # The child cannot send itself SIGKILL, we did not, and its time was not up.
-            raise SandboxError("a child was killed from outside, most likely for want of memory on this machine")
-        if exit_code == -signal.SIGSYS:
-            return Outcome.POLICY, None
-        if exit_code != 0:
-            last_line = stderr.rstrip().rpartition(b"\n")[2]
-            out_of_memory = last_line.startswith(b"MemoryError")
-            return (Outcome.MEMORY_LIMIT if out_of_memory else Outcome.RUNTIME_ERROR), None
-        if not self._is_call:
-            return Outcome.OK, None
-        kind, _, value = report.partition(b" ")
-        if kind == b"unsupported":
-            return Outcome.UNSUPPORTED_RESULT, None
-        # Ended with success and without a value: it left before the function returned.
-        return (Outcome.OK, value) if kind == b"value" else (Outcome.RUNTIME_ERROR, None)
-
-
-class _Source:
-    """Bytes on their way into the child."""
-
-    def __init__(self, stream: IO[bytes], data: memoryview) -> None:
-        # A file object, because closing one twice is harmless; a bare number may by then be somebody else's.
-        self.stream = stream
-        self._data = data
-
-    def feed(self) -> bool:
-        """Write what fits; true when there is no more to write, or nobody who reads."""
-        try:
-            written = os.write(self.stream.fileno(), self._data[:_CHUNK]) if self._data else 0
-        except BlockingIOError:
-            return False
-        except BrokenPipeError:
-            return True
-        self._data = self._data[written:]
-        return not self._data
-
-
-def _pipe() -> tuple[IO[bytes], IO[bytes]]:
-    read_end, write_end = os.pipe()
-    return open(read_end, "rb", buffering=0), open(write_end, "wb", buffering=0)
+            return await zygote.fork(connection, with_box)
+        except BaseException:
+            # Cancelled half-way, too: its answer would be taken for the next one.
+            self.stop()
+            raise

@@ -3,28 +3,33 @@
 from pydantic import Field
 
 from prime.adapters.settings import Address, ServiceSettings
+from services.verifier.zygotes import Tier
 
 
 class VerifierSettings(ServiceSettings):
-    """One verifier. Isolation is not a setting: there is one way to run a program, and it cannot be switched off."""
+    """One verifier. Isolation can be chosen between two tiers, and not switched off."""
 
     listen: Address = "127.0.0.1:50053"
     ops_listen: Address = "127.0.0.1:9153"
+    min_tier: Tier = Tier.A
+    """The weakest isolation to accept: `A` needs namespaces; with `B` the service makes do without where it must."""
     workers: int = Field(2, ge=1, le=64)
     """Programs tested at once, and besides them as many mathematics answers."""
-    math_seconds: float = Field(5.0, gt=0)
+    math_seconds: float = Field(1.5, gt=0)
     """Wall time for one mathematics answer; then its worker is killed and the verdict is undecided."""
-    cpu_seconds: int = Field(5, ge=1, le=60)
-    """Processor time of one test, so that a busy machine changes no verdict."""
+    cpu_seconds: float = Field(5.0, gt=0, le=60)
+    """Processor time of one test, so that a busy machine changes no verdict. A problem may bring its own."""
     wall_seconds: float = Field(12.0, gt=0)
-    """Wall time of one test: what stops a program that sleeps."""
+    """Wall time of one test: what stops a program that sleeps. Never below twice the processor time."""
     program_seconds: float = Field(120.0, gt=0)
     """Processor time of all tests of one program together; what is left untested then counts as failed."""
     memory_mib: int = Field(512, ge=128)
-    """Address space of one test."""
+    """Address space of one test. A problem may bring its own memory limit."""
     output_kib: int = Field(8192, ge=1)
     """Output of one test."""
-    max_tests: int = Field(200, ge=1)
-    """A problem with more tests is refused."""
+    max_tests: int = Field(1000, ge=1)
+    """A problem with more tests is an invalid request."""
     max_queue: int = Field(4096, ge=1)
     """Answers accepted and not yet graded; beyond it calls are turned away."""
+    cache_entries: int = Field(16384, ge=0)
+    """Verdicts kept for answers that are asked again; 0: none. Only such as would come out the same again."""

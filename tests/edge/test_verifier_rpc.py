@@ -6,43 +6,39 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
+import pytest_asyncio
 
 from prime.adapters.grpc_clients import GrpcVerifier
 from prime.adapters.grpc_server import build_server
 from prime.adapters.telemetry import Meters
-from prime.errors import InvalidInput, PeerUnavailable, Unauthenticated
-from prime.types import GradeItem, VerdictStatus, VerifierInfo
+from prime.errors import PeerUnavailable, Unauthenticated
+from prime.types import GradeItem, TestVerdict, VerdictStatus, VerifierInfo
 from prime.v1 import verifier_pb2_grpc
-from services.verifier.grade import Grader
-from services.verifier.mathematics import MathPool
+from services.verifier.main import open_verifier
 from services.verifier.rpc import VerifierServicer
-from services.verifier.sandbox import Sandbox
 from services.verifier.settings import VerifierSettings
 
 TOKEN = "edge-token"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def meters() -> Meters:
     return Meters()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def address(meters: Meters) -> AsyncIterator[str]:
-    settings = VerifierSettings(workers=2, math_seconds=20.0)
-    sandbox, pool = Sandbox(2), MathPool(1, 20.0)
-    grader = Grader(settings, sandbox, pool, meters)
-    grader.isolation = ("landlock:7", "seccomp")
-    server = build_server(TOKEN, meters)
-    verifier_pb2_grpc.add_VerifierServiceServicer_to_server(VerifierServicer(grader), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
-    sandbox.close()
-    pool.close()
+    async with open_verifier(VerifierSettings(workers=2), meters) as parts:
+        server = build_server(TOKEN, meters)
+        verifier_pb2_grpc.add_VerifierServiceServicer_to_server(VerifierServicer(parts.grader), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        yield f"127.0.0.1:{port}"
+        await server.stop(None)
 
 
 def chain(response: str, truth: str = "6") -> GradeItem:
@@ -84,16 +80,24 @@ async def test_a_mixed_batch_is_graded_in_order(address: str, meters: Meters) ->
         (VerdictStatus.FAILED, 0.0, "mismatch"),
         (VerdictStatus.FAILED, 0.0, "no_answer"),
     ]
-    labels = {"grader": "math", "status": "undecided", "reason": "too_complex"}
+    assert [verdict.method for verdict in verdicts[:3]] == ["code:stdin", "exact", "math"]
+    assert [verdict.tier for verdict in verdicts] == ["A", "", "A", "", "A", "", "", ""]
+    (record,) = verdicts[4].tests
+    assert (record.verdict, record.output_bytes) == (TestVerdict.WA, 2)
+    assert record.cpu_ms > 0
+    assert record.peak_mib > 1
+    labels = {"grader": "math", "status": "undecided", "reason": "too_complex", "tier": ""}
     assert meters.registry.get_sample_value("prime_verdicts_total", labels) == 1.0
-    assert meters.registry.get_sample_value("prime_grade_seconds_count", {"grader": "code"}) == 2.0
+    assert (meters.registry.get_sample_value("prime_grade_seconds_count", {"grader": "code"}) or 0) >= 2.0
     await client.close()
 
 
-async def test_info_names_graders_and_isolation(address: str) -> None:
+async def test_info_names_graders_isolation_and_the_age_of_its_proof(address: str) -> None:
     client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
     info = await client.info()
-    assert (info.graders, info.isolation, info.workers) == (("exact", "math", "code"), ("landlock:7", "seccomp"), 2)
+    assert (info.graders, info.tier, info.workers) == (("exact", "math", "code"), "A", 2)
+    assert {"landlock", "seccomp"} <= set(info.isolation)
+    assert 0 < info.canary_age_seconds < 60
     await client.close()
 
 
@@ -104,26 +108,56 @@ async def test_a_wrong_token_is_refused(address: str) -> None:
     await client.close()
 
 
-async def test_an_empty_ground_truth_is_an_error_of_the_caller_and_not_a_verdict(address: str) -> None:
+async def test_an_unusable_ground_truth_is_told_for_its_item_and_costs_no_other(address: str) -> None:
     client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
     torn = GradeItem(item_id="p", data_source="taco", ability="code", response="", ground_truth="{}")
-    for bad in (chain("#6", truth=" "), math("5", ""), torn):
-        with pytest.raises(InvalidInput, match="item"):
-            await client.grade([chain("#6"), bad])
+    verdicts = await client.grade([chain("#6"), chain("#6", truth=" "), math("5", ""), torn])
+    assert [verdict.status for verdict in verdicts] == [VerdictStatus.PASSED] + [VerdictStatus.INVALID_REQUEST] * 3
+    assert all(verdict.score is None and "ground truth" in verdict.reason for verdict in verdicts[1:])
     await client.close()
+
+
+async def test_options_kind_and_the_all_or_nothing_score_reach_the_grader(address: str) -> None:
+    client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
+    program = code("print(input())", "8")
+    tests = json.dumps({"inputs": ["1", "2"], "outputs": ["1", "0"]})
+    verdicts = await client.grade(
+        [
+            replace(math("3.14", "\\pi"), options=("two_decimals",)),
+            math("3.14", "\\pi"),
+            replace(math("3.14", "3.14"), kind="exact"),
+            replace(program, ground_truth=tests),
+            replace(program, ground_truth=tests, binary=True),
+        ]
+    )
+    assert [verdict.score for verdict in verdicts] == [1.0, 0.0, 0.0, 0.5, 0.0]
+    await client.close()
+
+
+async def test_a_call_whose_service_is_killed_is_graded_by_the_next_one_once() -> None:
+    """The client's patience and key: nothing is lost, and no verdict comes twice."""
+    listen, ops = free_address(), free_address()
+    client = GrpcVerifier(listen, TOKEN, deadline_s=60.0, patience_s=60.0)
+    first = await start_service(listen, ops)
+    await asyncio.wait_for(until_it_answers(client), 60.0)
+    asked = [code(f"import time; time.sleep(0.2); print({number})", str(number)) for number in range(20)]
+    grading = asyncio.ensure_future(client.grade(asked))
+    await asyncio.sleep(0.5)
+    first.kill()
+    await first.wait()
+    second = await start_service(listen, ops)
+    try:
+        verdicts = await grading
+        assert [(verdict.status, verdict.score) for verdict in verdicts] == [(VerdictStatus.PASSED, 1.0)] * 20
+    finally:
+        await client.close()
+        second.send_signal(signal.SIGTERM)
+        assert await second.wait() == 0
 
 
 async def test_the_service_proves_its_sandbox_serves_and_stops_when_told() -> None:
     listen, ops = free_address(), free_address()
-    program = (
-        "from pathlib import Path\n"
-        "from prime.adapters.settings import RunSettings\n"
-        "from services.verifier.main import main\n"
-        "from services.verifier.settings import VerifierSettings\n"
-        f"settings = VerifierSettings(listen='{listen}', ops_listen='{ops}', workers=1, math_seconds=30.0)\n"
-        f"main(RunSettings(name='edge', model=Path('none')), settings, '{TOKEN}')\n"
-    )
-    service = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    service = await start_service(listen, ops)
     client = GrpcVerifier(listen, TOKEN, deadline_s=30.0)
     try:
         info = await asyncio.wait_for(until_it_answers(client), 60.0)
@@ -134,6 +168,18 @@ async def test_the_service_proves_its_sandbox_serves_and_stops_when_told() -> No
         await client.close()
         service.send_signal(signal.SIGTERM)
         assert await service.wait() == 0
+
+
+async def start_service(listen: str, ops: str) -> asyncio.subprocess.Process:
+    program = (
+        "from pathlib import Path\n"
+        "from prime.adapters.settings import RunSettings\n"
+        "from services.verifier.main import main\n"
+        "from services.verifier.settings import VerifierSettings\n"
+        f"settings = VerifierSettings(listen='{listen}', ops_listen='{ops}', workers=1)\n"
+        f"main(RunSettings(name='edge', model=Path('none')), settings, '{TOKEN}')\n"
+    )
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", program)
 
 
 async def until_it_answers(client: GrpcVerifier) -> VerifierInfo:

@@ -7,68 +7,22 @@ from typing import Any
 import pytest
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
-from prime.errors import InvalidInput, PeerUnavailable
+from prime.errors import PeerUnavailable
 from prime.types import (
     GradedGroup,
     GradeItem,
-    RolloutRequest,
-    Verdict,
     VerdictStatus,
-    VerifierInfo,
 )
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
 from services.trainer.settings import TrainerSettings
-from tests.builders import group, problem
+from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, group, problem
 
 PROBLEMS = [(problem(number), (10 + number,)) for number in range(12)]
 
 
-class ScriptedVerifier:
-    """Grades by a function of the item; the response text is the token ids."""
-
-    def __init__(self, score: Callable[[GradeItem], float | None]) -> None:
-        self._score = score
-
-    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
-        verdicts = []
-        for item in items:
-            score = self._score(item)
-            status = VerdictStatus.UNDECIDED if score is None else VerdictStatus.PASSED
-            verdicts.append(Verdict(status=status, score=score, reason="scripted", milliseconds=0.0))
-        return verdicts
-
-    async def info(self) -> VerifierInfo:
-        return VerifierInfo(graders=(), isolation=(), workers=1)
-
-
-class IdsTokenizer:
-    """Decodes to the ids themselves."""
-
-    def decode(self, ids: Sequence[int], **_: Any) -> str:
-        return " ".join(map(str, ids))
-
-
-class Fleet:
-    """Rollout workers in a task: answer every request, in an order and with a version of the test's choosing."""
-
-    def __init__(self, broker: MemoryBroker, *, version: int = 0, newest_first: bool = False) -> None:
-        self.queue = MemoryQueue(broker, consumer="fleet")
-        self.version = version
-        self.newest_first = newest_first
-        self.seen: list[RolloutRequest] = []
-
-    async def run(self) -> None:
-        while True:
-            claims = await self.queue.claim(100, 0.05)
-            self.seen += [claim.item for claim in claims]
-            for claim in reversed(claims) if self.newest_first else claims:
-                answer = group(claim.item.group_id, version=self.version, responses=((3, 1), (4, 1)))
-                await self.queue.deliver(claim, answer)
-
-
 def _collector(
     broker: MemoryBroker,
-    score: Callable[[GradeItem], float | None],
+    score: Callable[[GradeItem], Score],
     *,
     state: CollectorState | None = None,
     prompts: int = 3,
@@ -146,23 +100,25 @@ async def test_rounds_are_bounded_and_a_short_batch_is_what_there_is() -> None:
     assert collector.counts["rounds"] == 3
 
 
-async def test_an_undecided_verdict_is_never_a_number_and_its_prompt_is_asked_again() -> None:
+@pytest.mark.parametrize("status", [VerdictStatus.UNDECIDED, VerdictStatus.INFRA_ERROR])
+async def test_a_verdict_without_a_score_is_never_a_number_and_its_prompt_is_asked_again(status: VerdictStatus) -> None:
     broker = MemoryBroker()
 
-    def first_attempt_unknown(item: GradeItem) -> float | None:
-        return None if item.item_id.startswith("0.0-") else _half(item)
+    def first_attempt_unknown(item: GradeItem) -> Score:
+        return status if item.item_id.startswith("0.0-") else _half(item)
 
     collector = _collector(broker, first_attempt_unknown)
     groups = await _fill(collector, Fleet(broker))
     assert _tickets(groups) == ["0.1", "1.0", "2.0"]
-    assert collector.counts["undecided"] == 1
+    assert collector.counts[status.value] == 1
+    assert collector.scores == [0.5, 0.5, 0.5]
 
 
 async def test_a_prompt_that_stays_undecided_is_given_up() -> None:
     broker = MemoryBroker()
 
-    def never_known(item: GradeItem) -> float | None:
-        return None if item.item_id.startswith("0.") else _half(item)
+    def never_known(item: GradeItem) -> Score:
+        return VerdictStatus.UNDECIDED if item.item_id.startswith("0.") else _half(item)
 
     collector = _collector(broker, never_known, filter={"max_attempts": 2})
     groups = await _fill(collector, Fleet(broker))
@@ -173,15 +129,22 @@ async def test_a_prompt_that_stays_undecided_is_given_up() -> None:
 async def test_a_problem_that_cannot_be_graded_costs_its_own_group_alone() -> None:
     broker = MemoryBroker()
 
-    def unusable_ground_truth(item: GradeItem) -> float:
-        if item.item_id.startswith("1.0-"):
-            raise InvalidInput("ground truth: output 0 is nested too deep")
-        return _half(item)
+    def unusable_ground_truth(item: GradeItem) -> Score:
+        return VerdictStatus.INVALID_REQUEST if item.item_id.startswith("1.0-") else _half(item)
 
     collector = _collector(broker, unusable_ground_truth)
     groups = await _fill(collector, Fleet(broker))
     assert _tickets(groups) == ["0.0", "2.0", "3.0"]
     assert collector.counts["ungradable"] == 1
+
+
+@pytest.mark.parametrize("code_score", ["share", "binary"])
+async def test_the_score_of_programs_is_asked_for_as_configured(code_score: str) -> None:
+    broker = MemoryBroker()
+    collector = _collector(broker, _half, code_score=code_score)
+    await _fill(collector, Fleet(broker))
+    assert isinstance(collector._verifier, ScriptedVerifier)
+    assert {item.binary for item in collector._verifier.seen} == {code_score == "binary"}
 
 
 async def test_a_failed_rollout_is_counted_and_its_prompt_asked_again() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.errors import (
     CheckpointError,
     InvalidInput,
@@ -19,19 +20,29 @@ from prime.errors import (
     WeightPushError,
 )
 from prime.lm.model import CausalLM
-from prime.types import GradedGroup, PrmGroup, PrmMetrics, PushManifest, PushReceipt, RolloutStatus, TokenRewards
+from prime.types import (
+    GradedGroup,
+    GradeItem,
+    PrmGroup,
+    PrmMetrics,
+    PushManifest,
+    PushReceipt,
+    RolloutStatus,
+    TokenRewards,
+    VerdictStatus,
+)
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
-from services.trainer.collector import CollectorState, Ticket
+from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
 from services.trainer.loop import TrainingLoop
 from services.trainer.policy import Policy
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import AdvantageSettings, TrainerSettings
-from tests.builders import finder, graded, perturb, tiny_model
+from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, finder, graded, perturb, problem, tiny_model
 
 GROUPS = [
     graded((1.0, 0.0), ((3, 4, 1), (9, 1)), "0.0-a"),
@@ -289,6 +300,7 @@ class RecordingPrm:
     def __init__(self, inner: RewardService) -> None:
         self.inner = inner
         self.calls: list[str] = []
+        self.learnt: list[str] = []
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
         self.calls.append("score")
@@ -296,6 +308,7 @@ class RecordingPrm:
 
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         self.calls.append("learn")
+        self.learnt += [group.group_id for group in groups]
         return await self.inner.learn(step, groups, outcomes)
 
     async def save(self, step: int) -> str:
@@ -314,6 +327,7 @@ def _loop(
     *,
     groups: Sequence[GradedGroup] = GROUPS,
     prm: dict[str, Any] | None = None,
+    collector: Any = None,
     **changes: Any,
 ) -> tuple[TrainingLoop, RecordingPrm]:
     settings = _settings(**changes)
@@ -324,7 +338,7 @@ def _loop(
     loop = TrainingLoop(
         settings=settings,
         seed=0,
-        collector=FixedCollector(groups),  # type: ignore[arg-type]
+        collector=collector or FixedCollector(groups),  # type: ignore[arg-type]
         reward_model=reward_model,
         policy=policy,
         publisher=Publisher(finder(replica), source=policy, probe_ids=(5, 6, 7), max_gap=1e-3),
@@ -415,6 +429,42 @@ async def test_a_stop_while_groups_are_collected_saves_at_once(start: Path, tmp_
 async def _never(version: int) -> list[GradedGroup]:
     await asyncio.Event().wait()
     return []
+
+
+async def test_groups_without_a_score_are_dropped_and_counted_and_nothing_is_learnt_from_them(
+    start: Path, tmp_path: Path
+) -> None:
+    """A verdict that is no number, of each kind, through the whole loop: none becomes a zero."""
+
+    def score(item: GradeItem) -> Score:
+        unscored = {
+            "0.0-p": VerdictStatus.UNDECIDED,
+            "1.0-p": VerdictStatus.INFRA_ERROR,
+            "2.0-p": VerdictStatus.INVALID_REQUEST,
+        }
+        right = 1.0 if item.item_id.endswith("/0") else 0.0
+        return unscored.get(item.item_id[:5], right) if item.item_id.endswith("/0") else right
+
+    broker = MemoryBroker()
+    collector = GroupCollector(
+        queue=MemoryQueue(broker, consumer="trainer"),
+        verifier=ScriptedVerifier(score),
+        problems=ProblemSequence([(problem(number), (5, 6)) for number in range(12)], seed=0),
+        tokenizer=IdsTokenizer(),
+        settings=_settings(prompts_per_step=3),
+        seed=0,
+        state=CollectorState(),
+    )
+    loop, reward_model = _loop(start, tmp_path, collector=collector, steps=1, prompts_per_step=3)
+    fleet = asyncio.create_task(Fleet(broker).run())
+    await loop.run()
+    fleet.cancel()
+    (figures,) = _metrics(tmp_path)[1:]
+    dropped = {name: figures[f"collect/{name}"] for name in ("undecided", "infra_error", "ungradable")}
+    assert dropped == {"undecided": 1.0, "infra_error": 1.0, "ungradable": 1.0}
+    # The first two were asked again; of the third nothing was learnt, nor of any group's first attempt.
+    assert [name.partition("-")[0] for name in reward_model.learnt] == ["0.1", "1.1", "3.0"]
+    assert figures["collect/mean_score"] == 0.5
 
 
 @pytest.mark.parametrize(("on_short", "trained"), [("train", True), ("skip", False)])

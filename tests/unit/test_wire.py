@@ -1,6 +1,7 @@
 """What is encoded comes back equal over real bytes, and what is torn or foreign is refused."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from prime.types import (
     Sample,
     SamplingParams,
     TensorSpec,
+    TestRecord,
+    TestVerdict,
     TokenRewards,
     TrainerStatus,
     Verdict,
@@ -78,16 +81,35 @@ GROUPS = st.builds(
     prompt_ids=_tuples(IDS),
     samples=_tuples(_samples()),
 )
-DECIDED = st.builds(
-    Verdict,
-    status=st.sampled_from([VerdictStatus.PASSED, VerdictStatus.FAILED]),
-    score=st.floats(0, 1),
-    reason=TEXT,
-    milliseconds=FLOAT64,
+TESTS = _tuples(
+    st.builds(
+        TestRecord,
+        verdict=st.sampled_from(TestVerdict),
+        cpu_ms=FLOAT64,
+        wall_ms=FLOAT64,
+        peak_mib=FLOAT64,
+        output_bytes=UINT64,
+        signal=st.integers(0, 64),
+    )
 )
-UNDECIDED = st.builds(
-    Verdict, status=st.just(VerdictStatus.UNDECIDED), score=st.none(), reason=TEXT, milliseconds=FLOAT64
-)
+
+
+def _verdicts(statuses: Sequence[VerdictStatus], scores: SearchStrategy[float | None]) -> SearchStrategy[Verdict]:
+    return st.builds(
+        Verdict,
+        status=st.sampled_from(statuses),
+        score=scores,
+        reason=TEXT,
+        milliseconds=FLOAT64,
+        method=TEXT,
+        tier=TEXT,
+        cached=st.booleans(),
+        tests=TESTS,
+    )
+
+
+DECIDED = _verdicts([VerdictStatus.PASSED, VerdictStatus.FAILED], st.floats(0, 1))
+UNSCORED = _verdicts([VerdictStatus.UNDECIDED, VerdictStatus.INVALID_REQUEST, VerdictStatus.INFRA_ERROR], st.none())
 
 RECORDS: dict[str, SearchStrategy[Any]] = {
     "ids": _tuples(st.integers(-(2**31), 2**31 - 1)),
@@ -134,9 +156,26 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         groups_in_flight=UINT32,
         tokenizer_fingerprint=TEXT,
     ),
-    "item": st.builds(GradeItem, item_id=TEXT, data_source=TEXT, ability=TEXT, response=TEXT, ground_truth=TEXT),
-    "verdict": DECIDED | UNDECIDED,
-    "verifier_info": st.builds(VerifierInfo, graders=_tuples(TEXT), isolation=_tuples(TEXT), workers=UINT32),
+    "item": st.builds(
+        GradeItem,
+        item_id=TEXT,
+        data_source=TEXT,
+        ability=TEXT,
+        response=TEXT,
+        ground_truth=TEXT,
+        kind=TEXT,
+        options=_tuples(TEXT),
+        binary=st.booleans(),
+    ),
+    "verdict": DECIDED | UNSCORED,
+    "verifier_info": st.builds(
+        VerifierInfo,
+        graders=_tuples(TEXT),
+        isolation=_tuples(TEXT),
+        workers=UINT32,
+        tier=TEXT,
+        canary_age_seconds=FLOAT64,
+    ),
     "prm_group": _prm_groups(),
     "rewards": st.builds(
         TokenRewards, rows=_tuples(_tuples(FLOAT32)), prm_version=UINT64, beta=FLOAT64, reference_id=TEXT
@@ -282,7 +321,7 @@ def test_an_unknown_finish_reason_is_read_as_cut_off() -> None:
 # ---------------------------------------------------------------- verdicts
 
 
-@pytest.mark.parametrize("status", [0, 4, 99])
+@pytest.mark.parametrize("status", [0, 6, 99])
 def test_a_verdict_of_unknown_status_is_refused(status: int) -> None:
     message = types_pb2.Verdict.FromString(bytes([8, status]))
     with pytest.raises(InvalidInput, match=f"status {status}"):
@@ -299,10 +338,16 @@ def test_an_undecided_verdict_has_no_score_on_either_side() -> None:
 
 @pytest.mark.parametrize(
     ("status", "score"),
-    [(VerdictStatus.UNDECIDED, 0.0), (VerdictStatus.PASSED, None), (VerdictStatus.FAILED, None)],
+    [
+        (VerdictStatus.UNDECIDED, 0.0),
+        (VerdictStatus.INVALID_REQUEST, 0.0),
+        (VerdictStatus.INFRA_ERROR, 0.0),
+        (VerdictStatus.PASSED, None),
+        (VerdictStatus.FAILED, None),
+    ],
 )
 def test_a_verdict_that_contradicts_itself_cannot_be_made(status: VerdictStatus, score: float | None) -> None:
-    with pytest.raises(ValueError, match="undecided"):
+    with pytest.raises(ValueError, match="have a score, others none"):
         Verdict(status=status, score=score, reason="", milliseconds=0.0)
 
 

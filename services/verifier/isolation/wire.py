@@ -1,0 +1,28 @@
+"""What travels between the service and a supervisor.
+
+To it: a length, a JSON header that holds the lengths of the blobs, the blobs. From it: one `REPORT` and its blobs.
+"""
+
+import struct
+from enum import IntEnum
+
+FRAME = struct.Struct("!I")
+REPORT = struct.Struct("!BiddIIIII")
+"""`Ending`, wait status, cpu s, wall s, peak KiB, then the lengths of stdout, stderr, value and compiled program."""
+
+
+class Ending(IntEnum):
+    """How an untrusted process came to its end."""
+
+    EXITED = 0
+    WALL_LIMIT = 1
+    OUTPUT_LIMIT = 2
+    REFUSED = 3
+    """It could not be locked up; the program was not run."""
+
+
+COMPILE_ERROR_CODE, CRASH_CODE = 121, 122
+"""Exit codes of a process whose program is no valid Python, and of a checker that raised an exception.
+
+A program may end with them too, and has then failed as well.
+"""
