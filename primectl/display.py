@@ -12,8 +12,8 @@ from prime.types import TrainerStatus
 class Display:
     """Phases, SFT steps and RL steps of one run."""
 
-    def __init__(self) -> None:
-        self.console = Console()
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet)
         self._last_line = ""
 
     def say(self, text: str) -> None:

@@ -23,7 +23,7 @@ def examine() -> int:
     for heading in ("", "here", "what it means"):
         table.add_column(heading)
     needed = [_python(), _package("torch"), _package("transformers"), _package("math-verify"), _redis(), _sandbox()]
-    wished = [_gpu(), _vllm(), _docker()]
+    wished = [_compiler(), _gpu(), _vllm(), _docker()]
     for name, ok, text in needed:
         table.add_row(name, _YES if ok else _NO, text)
     for name, ok, text in wished:
@@ -55,14 +55,30 @@ def _redis() -> Finding:
 
 
 def _sandbox() -> Finding:
-    """The verifier's own boot check: hostile and honest programs through the real path."""
-    from services.verifier.main import prove_sandbox
+    """The verifier's own boot check: hostile and honest programs through the real path, in the best tier there is."""
+    from prime.adapters.telemetry import Meters
+    from services.verifier.main import open_verifier
     from services.verifier.settings import VerifierSettings
+    from services.verifier.zygotes import Tier
+
+    async def prove(tier: Tier) -> str:
+        async with open_verifier(VerifierSettings(min_tier=tier), Meters()) as parts:
+            return ", ".join(parts.sandbox.layers)
 
     try:
-        return "sandbox", True, ", ".join(asyncio.run(prove_sandbox(VerifierSettings())))
+        return "sandbox, tier A", True, asyncio.run(prove(Tier.A))
+    except SandboxError as error:
+        missing = str(error)
+    try:
+        layers = asyncio.run(prove(Tier.B))
     except SandboxError as error:
         return "sandbox", False, str(error)
+    return "sandbox, tier A", False, f"only tier B, to be chosen with `verifier.min_tier = 'B'` ({layers}): {missing}"
+
+
+def _compiler() -> Finding:
+    found = shutil.which("/usr/bin/g++")
+    return "C++ compiler", found is not None, found or "install g++ to have C++ programs graded"
 
 
 def _gpu() -> Finding:

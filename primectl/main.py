@@ -56,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", _status, "where a run stands")
     status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
 
+    verify = _command(commands, "verify", _verify, "grade a file of answers and print a report")
+    verify.add_argument("file", type=Path, help="a .jsonl or .parquet file: problems with a column `response`")
+    verify.add_argument("overrides", nargs="*", metavar="key=value", help="settings of [verifier], e.g. workers=4")
+    verify.add_argument("--out", type=Path, metavar="FILE", help="write the verdicts there, one JSON object a line")
+    verify.add_argument("--address", default="", metavar="HOST:PORT", help="ask a running verifier instead")
+    verify.add_argument("--token-file", type=Path, metavar="FILE", help="its bearer token")
+    verify.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
     make_model = _command(commands, "tiny-model", _tiny_model, "write a small untrained model, to try things with")
@@ -127,6 +135,19 @@ def _status(arguments: argparse.Namespace) -> int:
     from primectl.status import show_status
 
     return show_status(arguments.folder)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from primectl.verify import run_verify
+
+    return run_verify(
+        arguments.file,
+        out=arguments.out,
+        address=arguments.address,
+        token_file=arguments.token_file,
+        overrides=arguments.overrides,
+        as_json=arguments.json,
+    )
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
