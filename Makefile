@@ -7,10 +7,10 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/ready ## make .venv with everything that runs without a GPU
 
@@ -51,6 +51,12 @@ test-vllm: vllm ## the tests of the vLLM engine
 
 demo-vllm: vllm ## the demo with the vLLM engine
 	$(VLLM_BIN)/primectl demo --engine vllm
+
+bench-verifier: setup ## the verifier beside the plain alternatives; about two minutes
+	$(BIN)/python -m benchmarks.verifier
+
+soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; about ten minutes
+	$(BIN)/python -m benchmarks.verifier_soak
 
 clean: ## remove the virtual environments and generated code, not the runs
 	rm -rf $(VENV) $(VLLM_VENV) prime/v1/*_pb2*
