@@ -30,8 +30,9 @@ check: setup ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# A file stays in one process, so that what a file sets up is set up once.
 test: setup ## all tests that need neither vLLM nor a GPU
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 demo: setup ## SFT, then PRIME with all services, on a toy task
 	$(BIN)/primectl demo

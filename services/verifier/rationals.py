@@ -33,7 +33,7 @@ _PERCENT = re.compile(r"\s*\\?%")
 _PLAIN = re.compile(r"([-+]?)(\d{1,400})(?:\.(\d{1,400})|/(\d{1,400}))?", re.ASCII)
 _FRACTION = re.compile(r"([-+]?)\\frac\{(\d{1,400})\}\{(\d{1,400})\}", re.ASCII)
 _LISTED = r"[-+]?\d{1,100}(?:/\d{1,100}|\.\d{1,100})?"
-_LIST = re.compile(rf"([(\[]?){_LISTED}(?:,{_LISTED})+([)\]]?)", re.ASCII)
+_LIST = re.compile(rf"([(\[]?){_LISTED}(?:[,;]{_LISTED})+([)\]]?)", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)", re.ASCII)
 _MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\})", re.ASCII)
 _RECURRING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}", re.ASCII)
@@ -90,7 +90,7 @@ def read_numbers(text: str) -> Numbers | None:
         return None
     brackets = match.group(1) + match.group(2)
     try:
-        values = [_listed(item) for item in text.strip("()[]").split(",")]
+        values = [_listed(item) for item in text.strip("()[]").replace(";", ",").split(",")]
     except ZeroDivisionError:
         return None
     return Numbers(brackets=brackets, values=tuple(values if brackets else sorted(values)), has_decimals="." in text)

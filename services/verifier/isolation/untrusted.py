@@ -8,6 +8,7 @@ import _io
 import atexit
 import builtins
 import contextlib
+import functools
 import gc
 import io
 import json
@@ -49,12 +50,26 @@ def prepare(root: str) -> None:
     """What all programs find, done once in the zygote: an interpreter that knows nothing of `root`, its origin."""
     # `site`, which is not loaded, would add these two; programs end with them.
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+    builtins.open = io.open = _open
     sys.orig_argv = ["python3", "solution.py"]
     sys.set_int_max_str_digits(0)
     for name in [name for name in sys.modules if name.partition(".")[0] == "services"]:
         del sys.modules[name]
     for folder in [folder for folder in sys.path_importer_cache if folder.startswith(root)]:
         del sys.path_importer_cache[folder]
+
+
+_open_file = io.open
+_STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
+_STREAMS |= {f"/dev/fd/{number}": number for number in _STREAMS.values()}
+
+
+@functools.wraps(io.open)
+def _open(file: Any, *arguments: Any, **options: Any) -> Any:
+    # The names of the standard streams lead through /proc, which is not there.
+    if isinstance(file, str | os.PathLike) and os.fspath(file) in _STREAMS:
+        file = os.dup(_STREAMS[os.fspath(file)])
+    return _open_file(file, *arguments, **options)
 
 
 def run(task: Task) -> NoReturn:
