@@ -102,7 +102,7 @@ def parse_answer(row: Mapping[str, Any], number: int) -> GradeItem:
     if not isinstance(binary, bool):
         raise DataError("column 'binary' must be true or false")
     return GradeItem(
-        item_id=str(row.get("id") or number),
+        item_id=str(number if row.get("id") is None else row["id"]),
         data_source=_text(row, "data_source", ""),
         ability=_text(row, "ability", ""),
         kind=_text(row, "kind", ""),

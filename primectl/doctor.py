@@ -73,7 +73,7 @@ def _sandbox() -> Finding:
         layers = asyncio.run(prove(Tier.B))
     except SandboxError as error:
         return "sandbox", False, str(error)
-    return "sandbox, tier A", False, f"only tier B, to be chosen with `verifier.min_tier = 'B'` ({layers}): {missing}"
+    return "sandbox, tier B", True, f"{layers}; choose it with `verifier.min_tier = 'B'`. No tier A: {missing}"
 
 
 def _compiler() -> Finding:

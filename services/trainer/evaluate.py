@@ -7,12 +7,12 @@ import structlog
 
 from prime.errors import PeerUnavailable
 from prime.ports import Rollout, Verifier
-from prime.types import Problem, RolloutRequest, SamplingParams, VerdictStatus
+from prime.types import Problem, RolloutRequest, SamplingParams, Verdict, VerdictStatus
 from services.trainer.collector import grade_item, stable_hash
 
 _log = structlog.get_logger()
 _REQUESTS_PER_CALL = 128
-_SAYS_NOTHING = (VerdictStatus.INVALID_REQUEST, VerdictStatus.INFRA_ERROR)
+_NOT_ABOUT_THE_ANSWER = (VerdictStatus.INVALID_REQUEST, VerdictStatus.INFRA_ERROR)
 
 
 class Evaluator:
@@ -56,7 +56,7 @@ class Evaluator:
                     for (problem, _), group in zip(part, groups, strict=True)
                 ]
             )
-            scores += [verdict.score or 0.0 for verdict in verdicts if verdict.status not in _SAYS_NOTHING]
+            scores += [verdict.score or 0.0 for verdict in verdicts if not _says_nothing(verdict)]
         if len(scores) < len(self._problems):
             _log.warning("problems left out of the evaluation", count=len(self._problems) - len(scores))
         if not scores:
@@ -88,3 +88,8 @@ class Evaluator:
             seed=stable_hash(self._seed, "evaluate", problem.problem_id),
             min_version=version,
         )
+
+
+def _says_nothing(verdict: Verdict) -> bool:
+    # `budget`: the verifier was too busy to look at it.
+    return verdict.status in _NOT_ABOUT_THE_ANSWER or verdict.reason == "budget"

@@ -18,8 +18,9 @@ import structlog
 from prime.errors import InvalidInput, SandboxError
 from services.verifier.code_tests import Language
 from services.verifier.compiler import CompileFailure, Compiler
+from services.verifier.executions import Execution, Limits, Outcome, Task
 from services.verifier.mathematics import MathPool, Unsettled
-from services.verifier.sandbox import Execution, Limits, Outcome, Sandbox, Task
+from services.verifier.sandbox import Sandbox
 
 _LIMITS = Limits(cpu_seconds=5, wall_seconds=20.0, memory_mib=512, output_kib=64)
 _SHORT_CPU = replace(_LIMITS, cpu_seconds=0.5)
@@ -130,6 +131,9 @@ class Canaries:
             await self._limits_hold()
             await self._compiled_programs()
             await self._honest_mathematics()
+        except (CompileFailure, OSError, IndexError) as error:
+            self.healthy = False
+            raise SandboxError(f"the canaries could not be run ({type(error).__name__}: {error})") from None
         except BaseException:
             self.healthy = False
             raise

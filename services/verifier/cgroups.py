@@ -25,6 +25,7 @@ class ControlGroup:
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
         self._kills = 0
+        self._limits_hit = 0
 
     @classmethod
     def create(cls, name: str, *, memory_mib: int, processes: int) -> "ControlGroup | None":
@@ -45,23 +46,37 @@ class ControlGroup:
             return None
         return group
 
-    def add(self, pid: int) -> None:
-        """Put a process in; what it forks is in too. Raises OSError."""
-        for folder in set(self._folders.values()):
-            (folder / "cgroup.procs").write_text(str(pid))
+    def add(self, pid: int) -> bool:
+        """Put a process in; what it forks is in too. False where the kernel refuses."""
+        try:
+            for folder in set(self._folders.values()):
+                (folder / "cgroup.procs").write_text(str(pid))
+        except OSError:
+            return False
+        return True
 
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel killed something in here for want of memory since this was last asked."""
-        before, self._kills = self._kills, self._out_of_memory_kills()
-        return self._kills > before
+        """Whether the kernel killed something in here for this group's own limit since this was last asked.
+
+        A kill for want of memory on the whole machine is none of a program's doing, and does not count.
+        """
+        kills, limits_hit = self._kills, self._limits_hit
+        self._kills, self._limits_hit = self._out_of_memory_kills(), self._times_at_limit()
+        return self._kills > kills and self._limits_hit > limits_hit
 
     def _out_of_memory_kills(self) -> int:
-        folder = self._folders["memory"]
-        for name in ("memory.events", "memory.oom_control"):
-            with contextlib.suppress(OSError):
-                for line in (folder / name).read_text().splitlines():
-                    if line.startswith("oom_kill "):
-                        return int(line.split()[1])
+        return self._count("memory.events", "oom_kill") or self._count("memory.oom_control", "oom_kill")
+
+    def _times_at_limit(self) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._folders["memory"] / "memory.failcnt").read_text())
+        return self._count("memory.events", "oom")
+
+    def _count(self, file: str, name: str) -> int:
+        with contextlib.suppress(OSError):
+            for line in (self._folders["memory"] / file).read_text().splitlines():
+                if line.startswith(f"{name} "):
+                    return int(line.split()[1])
         return 0
 
     def remove(self) -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 _TOLERANCE = 1e-6
-_LONGEST_INTEGER = 4000
+LONGEST_INTEGER = 4000
 """Digits; Python refuses to convert much longer ones, so they are compared as text."""
 DEEPEST = 200
 
@@ -64,7 +64,7 @@ def extract_program(response: str, languages: Collection[str] = ("python",)) -> 
 
 def read_integer(digits: str) -> int | str:
     """An integer of JSON, or, when it is longer than Python cares to convert, a text that equals only its like."""
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else f"integer {digits}"
+    return int(digits) if len(digits) <= LONGEST_INTEGER else f"integer {digits}"
 
 
 def depth_exceeds(value: object, limit: int) -> bool:

@@ -10,19 +10,21 @@ Pure; used by `programs.py`.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from prime.errors import InvalidInput
-from services.verifier.checkers import DEEPEST, Comparison, depth_exceeds, read_integer
+from services.verifier.checkers import DEEPEST, LONGEST_INTEGER, Comparison, depth_exceeds, read_integer
 
 _LARGEST = 64 * 1024 * 1024
 _LONGEST_LIMIT_S = 60.0
 _LARGEST_MEMORY_MIB = 4096
 _TEST_KEYS = ("inputs", "outputs", "fn_name", "assertions", "language")
 _JUDGING_KEYS = ("comparison", "tolerance", "checker", "cpu_seconds", "memory_mib")
+_LONG_INTEGER = re.compile(r"integer -?\d+")
 _KEYS = frozenset((*_TEST_KEYS, *_JUDGING_KEYS))
 
 
@@ -174,8 +176,21 @@ def _arguments(inputs: Sequence[Any]) -> tuple[Any, ...]:
                 raise InvalidInput(f"ground truth: input {index} is not one JSON value per line: {error}") from None
         if not isinstance(value, list) or depth_exceeds(value, DEEPEST):
             raise InvalidInput(f"ground truth: input {index} is {_kind(value)}, not a (flat enough) list of arguments")
+        if _holds_long_integer(value):
+            raise InvalidInput(
+                f"ground truth: input {index} holds an integer that is too long to hand over as a number"
+            )
         found.append(value)
     return tuple(found)
+
+
+def _holds_long_integer(value: Any) -> bool:
+    """Whether `read_integer` has put a text in the place of one; good for comparing, not for calling."""
+    if isinstance(value, str):
+        return len(value) > LONGEST_INTEGER and bool(_LONG_INTEGER.fullmatch(value))
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and any(map(_holds_long_integer, value))
 
 
 def _values(outputs: Sequence[Any]) -> tuple[Any, ...]:

@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prime.errors import InvalidInput
+from prime.errors import InvalidInput, SandboxError
 from services.verifier.code_tests import CodeTests, Language, Style
-from services.verifier.sandbox import Execution, Limits, Outcome, Sandbox, Task
+from services.verifier.executions import Execution, Limits, Outcome, Task
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 
 CHECKER_FILES = ("input.txt", "output.txt", "answer.txt")
@@ -23,6 +24,17 @@ _COMPILER = "/usr/bin/g++"
 _FLAGS = ("-O2", "-std=c++17", "-static", "-pipe", "-fno-diagnostics-color", "-fmax-errors=5")
 _LIMITS = Limits(cpu_seconds=20.0, wall_seconds=60.0, memory_mib=1536, output_kib=256)
 _CACHE_BYTES = 256 * 1024 * 1024
+
+
+# How g++ tells that one of its own parts was killed from outside, or could not be started.
+_NOT_THE_SOURCE = (b"Killed signal terminated program", b"cannot execute", b"posix_spawn", b"vfork", b"fork:")
+
+
+def _was_starved(execution: Execution) -> bool:
+    """Whether it was the machine that kept the compiler from its end, not what it compiled."""
+    if execution.outcome is Outcome.WALL_LIMIT:
+        return execution.cpu_ms > 0.2 * execution.wall_ms
+    return execution.exit_code != 0 and any(text in execution.stderr_tail for text in _NOT_THE_SOURCE)
 
 
 class CompileFailure(Exception):
@@ -102,6 +114,8 @@ class Compiler:
         async with self._sandbox.program(b"", profile="compiler", with_box=True) as running:
             task = Task(mode="exec", arguments=arguments, files={"solution.cpp": source})
             execution = await running.run(task, _LIMITS, wants_binary=True)
+        if _was_starved(execution):
+            raise SandboxError("the compiler ran out of wall time or was killed; the machine is too busy for it")
         if execution.outcome is not Outcome.OK or not execution.value:
             raise CompileFailure(execution)
         return execution.value

@@ -33,6 +33,9 @@ _BY_SOURCE = {"chain": "exact", "apps": "code", "codecontests": "code", "taco": 
 _BY_ABILITY = {"math": "math", "code": "code"}
 # Parsing more than this is left to a thread, so that the service goes on answering.
 _LARGE_GROUND_TRUTH = 256 * 1024
+# Answers looked at before other calls have their turn.
+_AT_A_TIME = 16
+_NOT_PROVEN = "the sandbox did not hold when it was last tried; nothing is graded until it does"
 _log = structlog.get_logger()
 
 
@@ -146,24 +149,32 @@ class Grader:
 
     async def _grade(self, items: Sequence[GradeItem], deadline: float | None) -> list[Verdict]:
         if not self._proof.healthy:
-            raise NotReady("the sandbox did not hold when it was last tried; nothing is graded until it does")
+            raise NotReady(_NOT_PROVEN)
         most = self._settings.max_queue
         if self._accepted + len(items) > most:
             raise Overloaded(f"{self._accepted} answers wait already and {most} may (`max_queue`); try again later")
         self._accept(len(items))
+        started = time.perf_counter()
+        verdicts: list[Verdict | asyncio.Future[Verdict]] = []
+        jobs: list[asyncio.Future[Verdict]] = []
         try:
-            started = time.perf_counter()
-            verdicts = [self._begin(item, started, deadline) for item in items]
-            found = await asyncio.gather(
-                *(verdict for verdict in verdicts if not isinstance(verdict, Verdict)), return_exceptions=True
-            )
+            for number, item in enumerate(items):
+                if number % _AT_A_TIME == 0:
+                    await asyncio.sleep(0)  # others have questions, too
+                begun = self._begin(item, started, deadline)
+                if isinstance(begun, Verdict):
+                    self._accept(-1)
+                    verdicts.append(begun)
+                    continue
+                jobs.append(asyncio.ensure_future(begun))
+                jobs[-1].add_done_callback(lambda _: self._accept(-1))
+                verdicts.append(jobs[-1])
+            await asyncio.gather(*jobs, return_exceptions=True)
         finally:
-            self._accept(-len(items))
-        for each in found:
-            if isinstance(each, BaseException):
-                raise each
-        rest = iter(found)
-        return [verdict if isinstance(verdict, Verdict) else next(rest) for verdict in verdicts]  # type: ignore[misc]
+            for job in jobs:
+                job.cancel()
+            self._accept(len(verdicts) - len(items))  # those that were never begun
+        return [verdict if isinstance(verdict, Verdict) else verdict.result() for verdict in verdicts]
 
     def _accept(self, count: int) -> None:
         self._accepted += count
@@ -179,6 +190,8 @@ class Grader:
             work = self._prepare(grader, item)
         except InvalidInput as error:
             return self._end(grader, started, VerdictStatus.INVALID_REQUEST, str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of ours over one answer must not cost the others
+            return self._fail(grader, item, started, error)
         if isinstance(work, _Finding):
             return self._end_with(grader, started, work)
         return self._finish(grader, item, work, started, deadline)
@@ -204,15 +217,21 @@ class Grader:
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 finding = self._recall(work.key) or await work.run()
         except TimeoutError:
-            return self._end(grader, started, VerdictStatus.UNDECIDED, "deadline")
+            return self._end(grader, started, VerdictStatus.UNDECIDED, "budget")
+        except NotReady:
+            raise
         except InvalidInput as error:
             return self._end(grader, started, VerdictStatus.INVALID_REQUEST, str(error))
-        except SandboxError as error:
-            _log.error("not graded", grader=grader, item=item.item_id, detail=str(error))
-            return self._end(grader, started, VerdictStatus.INFRA_ERROR, "sandbox_failed")
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._fail(grader, item, started, error)
         if finding.deterministic:
             self._remember(work.key, finding)
         return self._end_with(grader, started, finding)
+
+    def _fail(self, grader: str, item: GradeItem, started: float, error: Exception) -> Verdict:
+        _log.error("not graded", grader=grader, item=item.item_id, detail=f"{type(error).__name__}: {error}")
+        reason = "sandbox_failed" if isinstance(error, SandboxError) else "internal"
+        return self._end(grader, started, VerdictStatus.INFRA_ERROR, reason)
 
     def _end_with(self, grader: str, started: float, finding: _Finding) -> Verdict:
         status = VerdictStatus.FAILED
@@ -252,6 +271,8 @@ class Grader:
 
     async def _code(self, item: GradeItem) -> _Finding:
         async with self._places:
+            if not self._proof.healthy:
+                raise NotReady(_NOT_PROVEN)
             if len(item.ground_truth) > _LARGE_GROUND_TRUTH:
                 job = await asyncio.to_thread(self._programs.parse, item)
             else:

@@ -192,7 +192,7 @@ class _Reader:
         if self._ends_product(token):
             return _ONE
         self._next += 1
-        if token[0].isdigit() or token[0] == ".":
+        if token[0].isdecimal() or token[0] == ".":
             return _checked(_number(token))
         if token in _OPENING:
             return self._group()

@@ -15,12 +15,13 @@ from prime.errors import SandboxError
 from prime.v1 import verifier_pb2_grpc
 from services.verifier.canaries import Canaries
 from services.verifier.compiler import Compiler
+from services.verifier.executions import Limits
 from services.verifier.grade import Grader
 from services.verifier.mathematics import MathPool
 from services.verifier.metrics import VerdictMeters
 from services.verifier.programs import ProgramGrader
 from services.verifier.rpc import VerifierServicer
-from services.verifier.sandbox import Limits, Sandbox
+from services.verifier.sandbox import Sandbox
 from services.verifier.settings import VerifierSettings
 from services.verifier.zygotes import Tier
 

@@ -35,12 +35,11 @@ def parse_gold(text: str) -> Any:
 def parse(text: str) -> Any:
     """The expression that a LaTeX text stands for, upper and lower case kept apart, or None."""
     try:
-        parsed = _parser()(_readable(text))
+        return _with_imaginary_unit(_parser()(_readable(text)))
     except (MemoryError, RecursionError):
         raise
     except Exception:  # noqa: BLE001 - the parser raises bare exceptions, and others from deep inside sympy
         return None
-    return _with_imaginary_unit(parsed)
 
 
 @functools.cache

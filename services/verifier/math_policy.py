@@ -43,8 +43,12 @@ _DEGREES = re.compile("(\\d+(?:\\.\\d+)?|[a-zA-Z]|\\\\[a-z]+|\\))\u00b0")
 _DIGITS_APART = re.compile(r"(?<!_)\d \d")
 
 
+# Links of a chain, and pairs of items of two sets, that are compared one by one while the service waits.
+_MOST_LINKS, _MOST_CELLS = 16, 1024
+
+
 class TooManyToMatch(Exception):
-    """Two lists are too long to find out which item belongs to which."""
+    """Two lists are too long to find out which item belongs to which, or a chain too long to follow."""
 
 
 class Policy:
@@ -219,6 +223,8 @@ class Policy:
             if first.keys() != second.keys():
                 return False
             return conjunction(self._compare_items(first[name], second[name]) for name in first)
+        if len(answer) * len(gold) > _MOST_CELLS:
+            raise TooManyToMatch
         rows: list[list[Result]] = []
         for item in answer:
             row = [self._compare_items(item, other) for other in gold]
@@ -244,6 +250,8 @@ class Policy:
     def _compare_chain(self, answer: str, gold: str) -> Result:
         # A chain such as `\frac{1}{2}=0.5` must be right in every link, or `3=5` would pass for 5.
         parts = EQUALS.split(answer)
+        if len(parts) > _MOST_LINKS:
+            raise TooManyToMatch
         if len(parts) == 2 and _NAMES_TOGETHER.fullmatch(parts[0]) and not _has_symbols(gold):
             parts = parts[1:]  # `m+n=5`, where the sum was asked for
         return conjunction(self._compare_items(part, gold) if part else False for part in parts)

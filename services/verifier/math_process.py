@@ -65,7 +65,10 @@ class Nursery:
         Raises:
             SandboxError: the zygote cannot be started or cannot fork.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise SandboxError(f"no connection to a mathematics worker can be made ({error.strerror})") from None
         try:
             # The kernel then says with each message who sent it, in process ids of our own namespace.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

@@ -75,3 +75,5 @@ def _answer(line: bytes) -> dict[str, object]:
         return {"undecided": "memory"}
     except RecursionError:
         return {"undecided": "too_complex"}
+    except Exception:  # noqa: BLE001 - sympy raises whatever it likes; nobody knows, then, and the worker lives on
+        return {"undecided": "not_comparable"}

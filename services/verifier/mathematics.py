@@ -33,7 +33,7 @@ _LOOK_SECONDS = 0.02
 
 
 class Unsettled(Exception):
-    """No verdict; the message is the reason: `deadline`, `memory`, `too_complex` or `stopping`."""
+    """No verdict; the message is the reason: `deadline`, `memory`, `too_complex` or `not_comparable`."""
 
 
 class UnusableGold(InvalidInput):
@@ -88,10 +88,10 @@ class MathPool:
             Unsettled: the deadline passed, or the memory was used up.
             UnusableGold: the ground truth cannot be read.
             SandboxError: a worker could not be started or locked up, or died twice. Says nothing about the answer.
-            NotReady: the pool is closed.
+            NotReady: the pool is closed, or was while the question ran.
         """
         if self._closed:
-            raise NotReady("the verifier is stopping; ask again when it is back")
+            raise _stopping()
         line = json.dumps({"question": to_json(symbolic.question)}).encode() + b"\n"
         if len(line) > _LONGEST_QUESTION:
             raise Unsettled("too_complex")
@@ -123,7 +123,7 @@ class MathPool:
             return self._ask_once(line, self._start_worker)
         except WorkerDied:
             if self._closed:
-                raise Unsettled("stopping") from None
+                raise _stopping() from None
             raise SandboxError("two mathematics workers were killed from outside over one question") from None
 
     def _ask_once(self, line: bytes, find_worker: Callable[[], Worker]) -> bool:
@@ -181,14 +181,14 @@ class MathPool:
 
     def _start_worker(self) -> Worker:
         if self._closed:
-            raise Unsettled("stopping")
+            raise _stopping()
         worker = Worker(self._start)
         with self._lock:
             self._living.add(worker)
             closed = self._closed
         if closed:
             self._bury(worker)
-            raise Unsettled("stopping")
+            raise _stopping()
         return worker
 
     def _bury(self, worker: Worker) -> None:
@@ -196,6 +196,10 @@ class MathPool:
         with self._lock:
             self._living.discard(worker)
             self.replaced += 1
+
+
+def _stopping() -> NotReady:
+    return NotReady("the verifier is stopping; ask again when it is back")
 
 
 def _verdict(answer: dict[str, object] | None) -> bool:

@@ -6,6 +6,7 @@ All tests count. What the right output is stays here; the sandbox sees a program
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
@@ -14,7 +15,8 @@ from prime.types import GradeItem, TestRecord, TestVerdict
 from services.verifier.checkers import extract_program, same_output, same_value
 from services.verifier.code_tests import Checker, CodeTests, Language, Style, parse_code_tests
 from services.verifier.compiler import CHECKER_FILES, CompileFailure, Compiler, Executable
-from services.verifier.sandbox import INTERPRETER_MIB, Execution, Limits, Outcome, Sandbox
+from services.verifier.executions import INTERPRETER_MIB, Execution, Limits, Outcome
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 
 # Wall time of a whole program in units of its processor time; beyond it the program idles on purpose.
@@ -30,6 +32,8 @@ _log = structlog.get_logger()
 # verdict here. Every other end is a crash.
 _CHECKER_RIGHT, _CHECKER_WRONG, _CHECKER_GIVES_UP = (0,), (1, 2), (3, 7)
 _STOPPED = (Outcome.CPU_LIMIT, Outcome.WALL_LIMIT, Outcome.OUTPUT_LIMIT)
+
+ResultT = TypeVar("ResultT")
 
 _VERDICTS = {
     Outcome.RUNTIME_ERROR: TestVerdict.RE,
@@ -125,13 +129,14 @@ class ProgramGrader:
         limits = self._limits_for(job.tests)
         tests: list[_Test] = []
         try:
-            program = await self._compiler.compile(job.language, job.source)
+            program = await _twice(lambda: self._compiler.compile(job.language, job.source))
             await _twice(lambda: self._run_tests(program, job, limits, tests))
             if job.tests.checker is not None:
                 checker = await self._compile_checker(job.tests.checker)
                 await _twice(lambda: self._ask_checker(checker, job.tests, limits, tests))
         except CompileFailure as failure:
-            return _finding(job, [_Test(record=_record(failure.execution, TestVerdict.CE))], "compile_error:0")
+            found = _finding(job, [_Test(record=_record(failure.execution, TestVerdict.CE))], "compile_error:0")
+            return replace(found, deterministic=failure.execution.outcome not in _STOPPED)
         except _CheckerFailure as failure:
             return _finding(job, tests, f"checker_error:{failure}")
         return _finding(job, tests)
@@ -159,7 +164,8 @@ class ProgramGrader:
                 if _is_borderline(execution, limits):
                     execution = await running.run(task, limits)
                 done.append(await _judge(job.tests, index, execution))
-                failed = done[-1].record.verdict is not TestVerdict.AC
+                # What the checker has yet to judge has not failed.
+                failed = done[-1].printed is None and done[-1].record.verdict is not TestVerdict.AC
                 if failed and (job.binary or done[-1].record.verdict is TestVerdict.CE):
                     return
 
@@ -172,7 +178,8 @@ class ProgramGrader:
 
     async def _compile_checker(self, checker: Checker) -> Executable:
         try:
-            return await self._compiler.compile(checker.language, checker.source.encode())
+            source = checker.source.encode("utf-8", "replace")
+            return await _twice(lambda: self._compiler.compile(checker.language, source))
         except CompileFailure as failure:
             raise _CheckerFailure(f"compile ({failure})") from None
 
@@ -182,7 +189,8 @@ class ProgramGrader:
             for index, test in enumerate(done):
                 if test.printed is None:
                     continue
-                given, answer = (str(text).encode() for text in (tests.inputs[index], tests.outputs[index]))
+                texts = (str(text) for text in (tests.inputs[index], tests.outputs[index]))
+                given, answer = (text.encode("utf-8", "replace") for text in texts)
 
                 async def ask(printed: bytes, given: bytes = given, answer: bytes = answer) -> Execution:
                     files = dict(zip(CHECKER_FILES, (given, printed, answer), strict=True))
@@ -220,13 +228,13 @@ class _Test:
     """What is left for the checker to judge."""
 
 
-async def _twice(work: Callable[[], Awaitable[None]]) -> None:
+async def _twice(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """Once more when the sandbox failed, which is not the program's fault."""
     try:
-        await work()
+        return await work()
     except SandboxError as error:
         _log.warning("program repeated", detail=str(error))
-        await work()
+        return await work()
 
 
 def _is_borderline(execution: Execution, limits: Limits) -> bool:
@@ -241,7 +249,9 @@ async def _judge(tests: CodeTests, index: int, execution: Execution) -> _Test:
         return _Test(record=_record(execution, _VERDICTS[execution.outcome]))
     if tests.checker is not None:
         return _Test(record=_record(execution, TestVerdict.WA), printed=execution.stdout)
-    if len(execution.stdout) + len(execution.value) > _LARGE_OUTPUT:
+    expected = tests.outputs[index]
+    expected_size = len(expected) if isinstance(expected, str | list) else 0
+    if len(execution.stdout) + len(execution.value) + expected_size > _LARGE_OUTPUT:
         verdict = await asyncio.to_thread(_compare, tests, index, execution)
     else:
         verdict = _compare(tests, index, execution)
@@ -284,8 +294,12 @@ def _finding(job: ProgramJob, tests: Sequence[_Test], failure: str = "") -> Prog
         reason=reason,
         method=job.method,
         tests=records,
-        deterministic=not any(record.verdict in _TIMED for record in records) and score is not None,
+        deterministic=score is not None and not _hangs_on_time(records, reason),
     )
+
+
+def _hangs_on_time(records: Sequence[TestRecord], reason: str) -> bool:
+    return reason.startswith("program_limit") or any(record.verdict in _TIMED for record in records)
 
 
 def _reason(records: Sequence[TestRecord], total: int) -> str:

@@ -13,8 +13,9 @@ import psutil
 
 from prime.types import GradeItem, TestVerdict
 from services.verifier.compiler import Compiler
+from services.verifier.executions import Execution, Limits, Task
 from services.verifier.programs import ProgramFinding, ProgramGrader
-from services.verifier.sandbox import Execution, Limits, Sandbox, Task
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 
 AC, WA, RE, TLE = TestVerdict.AC, TestVerdict.WA, TestVerdict.RE, TestVerdict.TLE

@@ -14,8 +14,9 @@ import pytest_asyncio
 from prime.errors import SandboxError
 from services.verifier.canaries import Canaries
 from services.verifier.compiler import Compiler
+from services.verifier.executions import Execution, Limits, Outcome, Program, Task
 from services.verifier.mathematics import MathPool
-from services.verifier.sandbox import Execution, Limits, Outcome, Program, Sandbox, Task
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def code(program: str, tests: object = None, **more: object) -> GradeItem:
-    truth = json.dumps(ADD if tests is None else tests)
+    truth = tests if isinstance(tests, str) else json.dumps(ADD if tests is None else tests)
     response = f"```python\n{program}\n```"
     fields = {"item_id": "p", "data_source": "taco", "ability": "code", "response": response, "ground_truth": truth}
     return GradeItem(**(fields | more))  # type: ignore[arg-type]
@@ -80,6 +80,10 @@ INVALID = {
     "a negative limit": (code("print(8)", {**ADD, "cpu_seconds": -1}), "cpu_seconds must be"),
     "an endless limit": (code("print(8)", {**ADD, "cpu_seconds": 1e9}), "cpu_seconds must be"),
     "negative memory": (code("print(8)", {**ADD, "memory_mib": -5}), "memory_mib must be"),
+    "an argument too long for a number": (
+        code("print(8)", '{"fn_name": "f", "inputs": [[1' + "0" * 4100 + ']], "outputs": [1]}'),
+        "input 0 holds an integer too long",
+    ),
     "an unknown key": (code("print(8)", {**ADD, "timeout": 5}), "unknown key 'timeout'"),
     "too large an input": (code("print(8)", ground_truth=" " * (64 * 1024 * 1024 + 1)), "the limit is"),
     "mathematics options on code": (code("print(8)", options=("two_decimals",)), "options"),
@@ -109,6 +113,41 @@ async def test_the_share_of_tests_passed_counts_unless_the_item_asks_for_all_or_
     assert brief(share) == ("failed", 0.75, "wrong_output:1")
     assert brief(binary) == ("failed", 0.0, "wrong_output:1")
     assert (len(share.tests), len(binary.tests)) == (4, 2)
+
+
+async def test_all_or_nothing_waits_for_the_checker_before_it_calls_a_test_failed(verifier: Parts) -> None:
+    accepts_all = {"language": "python", "source": "import sys; sys.exit(0)"}
+    refuses_two = {"language": "python", "source": "import sys; sys.exit(open('output.txt').read().strip() == '2')"}
+    tests = {"inputs": ["1", "2", "3"], "outputs": ["?", "?", "?"]}
+    found = await verifier.grader.grade(
+        [
+            code("print(input())", {**tests, "checker": accepts_all}, binary=True),
+            code("print(input())", {**tests, "checker": refuses_two}, binary=True),
+        ]
+    )
+    assert [brief(verdict) for verdict in found] == [("passed", 1.0, "all_tests"), ("failed", 0.0, "wrong_output:1")]
+
+
+NEVER_COSTS_THE_CALL = {
+    "a circled digit": math("\u2460!", "x+1"),
+    "a circled power": math("\u2461^2", "5"),
+    "a maximum with an imaginary part": math("\\max(i,1)", "x+1"),
+    "a chain without end": math("=".join("x" * 900), "x+1"),
+    "two sets that differ everywhere": math(
+        ",".join(f"a+{n}" for n in range(150)), ",".join(f"b+{n}" for n in range(150))
+    ),
+    "half a character in a test": code(
+        "print(8)", '{"inputs": ["\\ud800"], "outputs": ["8"], "checker": {"language": "python", "source": "exit(0)"}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_COSTS_THE_CALL)
+async def test_no_answer_costs_the_others_of_its_call(verifier: Parts, name: str) -> None:
+    good, odd, other = await verifier.grader.grade([math("5", "5"), NEVER_COSTS_THE_CALL[name], code("print(8)")])
+    assert (good.score, other.score) == (1.0, 1.0)
+    assert odd.status in (VerdictStatus.FAILED, VerdictStatus.UNDECIDED, VerdictStatus.PASSED), odd
+    assert odd.status is not VerdictStatus.PASSED or name == "half a character in a test"
 
 
 # ---------------------------------------------------------------- cache and repeats
@@ -162,7 +201,7 @@ async def test_what_is_not_graded_within_the_budget_is_undecided_and_the_rest_is
     slow = [code(f"import time; time.sleep(5); print({number})") for number in range(4)]
     verdicts = await verifier.grader.grade([code("print(4 + 4)"), *slow, math("5", "5")], budget_seconds=0.7)
     assert brief(verdicts[0]) == ("passed", 1.0, "all_tests")
-    assert [brief(verdict) for verdict in verdicts[1:5]] == [("undecided", None, "deadline")] * 4
+    assert [brief(verdict) for verdict in verdicts[1:5]] == [("undecided", None, "budget")] * 4
     assert brief(verdicts[5]) == ("passed", 1.0, "exact")
     with pytest.raises(InvalidInput, match="budget_seconds"):
         await verifier.grader.grade([], budget_seconds=-1)

@@ -33,7 +33,8 @@ def drop_capabilities(*numbers):
 """
 _SANDBOX = """
 from prime.errors import SandboxError
-from services.verifier.sandbox import Limits, Sandbox, Task
+from services.verifier.executions import Limits, Task
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 
 async def main():

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 
 from prime.errors import NotReady, SandboxError
-from services.verifier.sandbox import Execution, Outcome, Sandbox, Task
+from services.verifier.executions import Execution, Outcome, Task
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 from tests.verifier.judge import HONEST, LIMITS, SCRIPT, Judge, item_of, open_judge
 
