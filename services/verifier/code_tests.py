@@ -177,9 +177,7 @@ def _arguments(inputs: Sequence[Any]) -> tuple[Any, ...]:
         if not isinstance(value, list) or depth_exceeds(value, DEEPEST):
             raise InvalidInput(f"ground truth: input {index} is {_kind(value)}, not a (flat enough) list of arguments")
         if _holds_long_integer(value):
-            raise InvalidInput(
-                f"ground truth: input {index} holds an integer that is too long to hand over as a number"
-            )
+            raise InvalidInput(f"ground truth: input {index} holds an integer too long to hand over as a number")
         found.append(value)
     return tuple(found)
 

@@ -171,7 +171,8 @@ async def test_a_group_that_runs_out_of_memory_is_a_memory_limit() -> None:
 
 _SERVICE = """
 import asyncio, json, sys
-from services.verifier.sandbox import Limits, Sandbox, Task
+from services.verifier.executions import Limits, Task
+from services.verifier.sandbox import Sandbox
 from services.verifier.zygotes import Tier
 async def main():
     sandbox = Sandbox(1, Tier(sys.argv[1]))
