@@ -154,7 +154,7 @@ def _build_root(folders: list[str]) -> None:
     for device in _DEVICES:
         _carry(device, kernel.MOUNT_ATTR_NOSUID)
     _carry("/etc/ld.so.cache")
-    os.mkdir(_SCAFFOLD + "/tmp")
+    os.makedirs(_SCAFFOLD + "/tmp", exist_ok=True)  # there already when the libraries lie under it
     kernel.change_root(_SCAFFOLD)
     kernel.restrict_mount("/", kernel.MOUNT_ATTR_RDONLY)
 
