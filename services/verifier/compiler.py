@@ -33,7 +33,7 @@ _NOT_THE_SOURCE = (b"Killed signal terminated program", b"cannot execute", b"pos
 def _was_starved(execution: Execution) -> bool:
     """Whether it was the machine that kept the compiler from its end, not what it compiled."""
     if execution.outcome is Outcome.WALL_LIMIT:
-        return execution.cpu_ms > 0.2 * execution.wall_ms
+        return execution.was_starved
     return execution.exit_code != 0 and any(text in execution.stderr_tail for text in _NOT_THE_SOURCE)
 
 

@@ -17,6 +17,8 @@ from services.verifier.cgroups import ControlGroup
 from services.verifier.isolation.wire import COMPILE_ERROR_CODE, FRAME, REPORT, Ending
 
 _GRACE_SECONDS = 10.0
+# Processor time as a share of the wall time from which a process is taken to have been busy.
+_STARVED = 0.2
 # What a report may hold besides output: a compiled program, and a refusal.
 _REPORT_ROOM, _NOTE_ROOM = 64 * 1024 * 1024, 4096
 INTERPRETER_MIB = 64
@@ -64,6 +66,11 @@ class Execution:
     cpu_ms: float
     wall_ms: float
     peak_mib: float
+
+    @property
+    def was_starved(self) -> bool:
+        """Stopped by the wall while it was waiting for the processor, not for something else."""
+        return self.outcome is Outcome.WALL_LIMIT and self.cpu_ms > _STARVED * self.wall_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

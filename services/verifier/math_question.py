@@ -73,11 +73,6 @@ class Symbolic:
     answer: str
     question: Question
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """What `MathPool.equal` takes; loses what the question knows besides the texts."""
-        return (self.answer,)
-
 
 def conjunction(results: Iterable[Result]) -> Result:
     """False when one is false, true when all are, else the question that is left."""

@@ -25,8 +25,6 @@ _IDLE_FACTOR = 4
 _BORDERLINE = 1.2
 # Comparing more than this is left to a thread, so that the service goes on answering.
 _LARGE_OUTPUT = 256 * 1024
-# A program that used this share of its wall time was waiting for the processor, not for something else.
-_STARVED = 0.2
 _log = structlog.get_logger()
 # Exit codes of testlib's protocol: right; wrong and badly presented; fault of the problem and points, which give no
 # verdict here. Every other end is a crash.
@@ -241,7 +239,7 @@ def _is_borderline(execution: Execution, limits: Limits) -> bool:
     """Stopped by a clock that a busy machine may have moved: barely over its time, or starved of the processor."""
     if execution.outcome is Outcome.CPU_LIMIT:
         return execution.exit_code == 0 and execution.cpu_ms <= _BORDERLINE * limits.cpu_seconds * 1000
-    return execution.outcome is Outcome.WALL_LIMIT and execution.cpu_ms > _STARVED * execution.wall_ms
+    return execution.was_starved
 
 
 async def _judge(tests: CodeTests, index: int, execution: Execution) -> _Test:
