@@ -3,7 +3,10 @@
     PrimeError                      status               retry   raised when
     ├── InvalidInput                INVALID_ARGUMENT     no      a request, a record or a batch breaks its contract
     │   ├── SettingsError           INVALID_ARGUMENT     no      a setting is unknown, missing or out of range
-    │   └── DataError               INVALID_ARGUMENT     no      a row of a file cannot be used
+    │   ├── DataError               INVALID_ARGUMENT     no      a row of a file cannot be used
+    │   ├── EmptyInput              INVALID_ARGUMENT     no      there is nothing to score
+    │   ├── InputTooLong            INVALID_ARGUMENT     no      prompt and response are longer than the model reads
+    │   └── BatchTooLarge           INVALID_ARGUMENT     no      one request holds more than may be asked at once
     ├── TokenizerMismatch           FAILED_PRECONDITION  no      two models do not share one tokenizer
     ├── VersionConflict             FAILED_PRECONDITION  no      a model is not at the version the caller counts on
     ├── CheckpointError             FAILED_PRECONDITION  no      a run folder or checkpoint is missing, foreign or torn
@@ -40,6 +43,18 @@ class SettingsError(InvalidInput):
 
 class DataError(InvalidInput):
     """A row of a file cannot be used; names the file, the row and the column."""
+
+
+class EmptyInput(InvalidInput):
+    """There is nothing to score: no candidate, or one without a token."""
+
+
+class InputTooLong(InvalidInput):
+    """Prompt and response are longer than the model reads, and truncation was not asked for."""
+
+
+class BatchTooLarge(InvalidInput):
+    """One request holds more candidates or tokens than may be asked at once."""
 
 
 class TokenizerMismatch(PrimeError):

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from prime.scoring import ScorerInfo, ScoringReply, ScoringRequest
 from prime.types import (
     GradeItem,
     PrmGroup,
@@ -116,6 +117,22 @@ class RewardModel(Protocol):
 
     async def info(self) -> PrmInfo:
         """Version, scale, reference and tokenizer."""
+
+
+class Scorer(Protocol):
+    """Scores candidates of a prompt, as text or token ids, with a PRM."""
+
+    async def score(self, request: ScoringRequest) -> ScoringReply:
+        """A score per candidate, all from one PRM version.
+
+        Raises:
+            InvalidInput: the request breaks its contract (EmptyInput, InputTooLong, BatchTooLarge among them).
+            VersionConflict: `require_version` is not the version that answers.
+            Overloaded: too many requests wait already.
+        """
+
+    async def info(self) -> ScorerInfo:
+        """Which PRM answers, and its limits."""
 
 
 class Rollout(Protocol):

@@ -262,14 +262,30 @@ class VerifierInfo:
     """Since hostile programs last tried to get out and did not; infinite: never."""
 
 
+class ReferenceSource(StrEnum):
+    """Where the reference log-probs of implicit rewards come from."""
+
+    MODEL = "model"
+    """The frozen reference model."""
+    SUPPLIED = "supplied"
+    """The caller, e.g. the policy that sampled the tokens."""
+    NONE = "none"
+    """Nowhere: the reward is `beta * log pi_prm`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrmGroup:
-    """What the PRM sees of a group: token ids, and reference log-probs when the policy is the reference."""
+    """What the PRM sees of a group: token ids, and reference log-probs when the caller supplies them.
+
+    Example: `PrmGroup(group_id="12.0-sum-7", prompt_ids=(3, 10, 5), responses=((8, 1), (9, 1)))`.
+    """
 
     group_id: str
     prompt_ids: tuple[int, ...]
     responses: tuple[tuple[int, ...], ...]
     reference_logprobs: tuple[tuple[float, ...], ...] = ()
+    reference: ReferenceSource | None = None
+    """None: as the service is set up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +300,8 @@ class TokenRewards:
     prm_version: int
     beta: float
     reference_id: str
+    reference_cached: tuple[bool, ...] = ()
+    """Per row: whether its reference log-probs had been kept from an earlier call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

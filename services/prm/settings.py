@@ -5,7 +5,42 @@ from typing import Literal
 
 from pydantic import Field
 
-from prime.adapters.settings import Address, ServiceSettings
+from prime.adapters.settings import Address, ServiceSettings, Settings
+
+
+class ApiSettings(Settings):
+    """The scoring API, on the HTTP port."""
+
+    require_key: bool = True
+    """Scoring needs `Authorization: Bearer TOKEN`, the token that the services share."""
+    model_id: str = ""
+    """The name that clients use; empty: the name of the model's folder."""
+    max_candidates: int = Field(128, ge=1)
+    """Per request."""
+    max_waiting: int = Field(64, ge=1)
+    """Requests accepted and not yet answered; more are refused with 429."""
+    max_tokens: int = Field(0, ge=0)
+    """Of a prompt with one response; 0: as many as the model has positions."""
+    max_body_mib: int = Field(16, ge=1)
+    """Larger bodies are refused before they are read."""
+
+
+class BestOfNSettings(Settings):
+    """Chat completions chosen by the PRM, in front of an engine that samples."""
+
+    engine: str = ""
+    """`http://host:port/v1` of an OpenAI-compatible engine, or `grpc://host:port` of a rollout replica; empty: off."""
+    engine_model: str = ""
+    """The engine's name for its model; empty: the name in the request is passed on."""
+    best_of: int = Field(4, ge=1)
+    """Candidates per completion when the request does not say."""
+    max_best_of: int = Field(64, ge=1)
+    selection: Literal["best", "majority", "weighted"] = "best"
+    """`majority` and `weighted` vote over mathematically equal answers and need a verifier."""
+    verifier: str = ""
+    """`host:port` of the verifier that says which answers are equal; empty: none."""
+    engine_seconds: float = Field(600.0, gt=0)
+    """How long the engine may take."""
 
 
 class PrmSettings(ServiceSettings):
@@ -30,3 +65,11 @@ class PrmSettings(ServiceSettings):
     """Tokens per forward pass."""
     threads: int = Field(0, ge=0)
     """CPU threads; 0 leaves the choice to torch."""
+    frozen: bool = False
+    """Serve only: nothing is learnt, and no optimiser is kept."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights; only a frozen PRM may have bfloat16."""
+    reference_cache_mib: int = Field(256, ge=0)
+    """Memory for the reference's log-probs of sequences seen before; 4 bytes per response token."""
+    api: ApiSettings = ApiSettings()
+    best_of_n: BestOfNSettings = BestOfNSettings()

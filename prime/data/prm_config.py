@@ -1,0 +1,60 @@
+"""`prm_config.json` beside a PRM's weights: how it wants to be read. A folder without one has the defaults."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from prime.errors import CheckpointError
+from prime.scoring import Activation, Aggregation, PrmConfig, StepValue
+
+PRM_CONFIG_FILE = "prm_config.json"
+
+
+def read_prm_config(folder: Path) -> PrmConfig:
+    """The configuration in a model folder.
+
+    Raises:
+        CheckpointError: the file is no JSON object, or a key or value is not one that we know.
+    """
+    path = folder / PRM_CONFIG_FILE
+    if not path.is_file():
+        return PrmConfig()
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        config = _parse(tree)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return config
+
+
+def write_prm_config(config: PrmConfig, folder: Path) -> None:
+    """Write it into a model folder."""
+    (folder / PRM_CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def _parse(tree: Any) -> PrmConfig:
+    if not isinstance(tree, Mapping):
+        raise ValueError("must hold a JSON object")
+    known = [each.name for each in fields(PrmConfig)]
+    unknown = sorted(set(tree) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(known)}")
+    default = PrmConfig()
+    config = PrmConfig(
+        beta=float(tree.get("beta", default.beta)),
+        aggregation=Aggregation(tree.get("aggregation", default.aggregation)),
+        step_value=StepValue(tree.get("step_value", default.step_value)),
+        activation=Activation(tree.get("activation", default.activation)),
+        separators=tuple(map(str, tree.get("separators", default.separators))),
+        end_token=bool(tree.get("end_token", default.end_token)),
+        trained_with=dict(tree.get("trained_with", {})),
+    )
+    if config.beta <= 0:
+        raise ValueError(f"beta must be above 0, not {config.beta}")
+    if not config.separators or not all(config.separators):
+        raise ValueError("separators must be a list of texts that are not empty")
+    if config.aggregation is Aggregation.PROD and config.activation is not Activation.SIGMOID:
+        raise ValueError("aggregation 'prod' needs activation 'sigmoid': implicit rewards are no probabilities")
+    return config
