@@ -15,6 +15,7 @@ from prime.types import (
     PrmMetrics,
     PushManifest,
     PushReceipt,
+    ReferenceSource,
     RolloutFailure,
     RolloutGroup,
     RolloutRequest,
@@ -430,6 +431,14 @@ def decode_verifier_info(message: verifier_pb2.VerifierServiceGetInfoResponse) -
 
 # ---------------------------------------------------------------- prm
 
+_REFERENCE_TO_WIRE = {
+    None: prm_pb2.REFERENCE_SOURCE_UNSPECIFIED,
+    ReferenceSource.MODEL: prm_pb2.REFERENCE_SOURCE_MODEL,
+    ReferenceSource.SUPPLIED: prm_pb2.REFERENCE_SOURCE_SUPPLIED,
+    ReferenceSource.NONE: prm_pb2.REFERENCE_SOURCE_NONE,
+}
+_REFERENCE_FROM_WIRE = {wire: source for source, wire in _REFERENCE_TO_WIRE.items()}
+
 
 def encode_prm_group(group: PrmGroup) -> prm_pb2.PrmGroup:
     """Samples of one prompt, as the PRM sees them."""
@@ -438,6 +447,7 @@ def encode_prm_group(group: PrmGroup) -> prm_pb2.PrmGroup:
         prompt_ids=encode_ids(group.prompt_ids),
         responses=encode_token_rows(group.responses),
         reference_logprobs=encode_float_rows(group.reference_logprobs),
+        reference=_REFERENCE_TO_WIRE[group.reference],
     )
 
 
@@ -448,6 +458,7 @@ def decode_prm_group(message: prm_pb2.PrmGroup) -> PrmGroup:
         prompt_ids=decode_ids(message.prompt_ids),
         responses=decode_token_rows(message.responses),
         reference_logprobs=decode_float_rows(message.reference_logprobs),
+        reference=_REFERENCE_FROM_WIRE.get(message.reference),
     )
     if not group.prompt_ids or not group.responses or not all(group.responses):
         raise InvalidInput(f"PRM group {group.group_id!r}: the prompt and every response need at least one token")
@@ -465,6 +476,7 @@ def encode_rewards(rewards: TokenRewards) -> prm_pb2.ScoreResponse:
         prm_version=rewards.prm_version,
         beta=rewards.beta,
         reference_id=rewards.reference_id,
+        reference_cached=rewards.reference_cached,
     )
 
 
@@ -475,6 +487,7 @@ def decode_rewards(message: prm_pb2.ScoreResponse) -> TokenRewards:
         prm_version=message.prm_version,
         beta=message.beta,
         reference_id=message.reference_id,
+        reference_cached=tuple(message.reference_cached),
     )
 
 

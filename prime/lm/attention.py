@@ -1,7 +1,8 @@
 """Attention over a pack: each sequence sees itself alone. Registered with transformers under the name PACKED.
 
 Linear layers run on the packed tokens; only here are sequences laid side by side, padded on the right. With a causal
-mask no token looks right, so the padding is never seen and no mask tensor is built.
+mask no token looks right, so the padding is never seen and no mask tensor is built. Responses that share a prompt
+see it before themselves, under a mask.
 """
 
 from collections.abc import Mapping
@@ -33,14 +34,35 @@ def packed_attention(
     Raises:
         EngineError: the model wants what this does not compute, so its log-probs would be wrong without a word.
     """
-    _refuse_what_is_not_computed(options, longest=pack.slots_SL.shape[1])
-    num_heads, num_groups = query_1HND.shape[1], key_1GND.shape[1]
-    query, key, value = (_side_by_side(tensor, pack) for tensor in (query_1HND, key_1GND, value_1GND))
-    if num_groups != num_heads:
-        key, value = (tensor.repeat_interleave(num_heads // num_groups, dim=1) for tensor in (key, value))
-    out_SHLD = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    out_XHD = out_SHLD.transpose(1, 2).flatten(0, 1)
+    _refuse_what_is_not_computed(options, longest=pack.longest)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query_1HND, key_1GND, value_1GND))
+    out_XHD = _attend(query, key, value, pack.slots_SL, pack.slots_SL, mask=None, scale=scaling)
+    if pack.branches is not None:
+        slots, keys, mask = pack.branches.queries_BQ, pack.branches.keys_BK, pack.branches.mask_B1QK
+        out_XHD = torch.cat([out_XHD, _attend(query, key, value, slots, keys, mask=mask, scale=scaling)])
     return out_XHD.index_select(0, pack.places_N)[None], None
+
+
+def _attend(
+    query_NHD: Tensor,
+    key_NGD: Tensor,
+    value_NGD: Tensor,
+    queries_SL: Tensor,
+    keys_SK: Tensor,
+    *,
+    mask: Tensor | None,
+    scale: float | None,
+) -> Tensor:
+    """Attention of the tokens at `queries_SL` to those at `keys_SK`, causal without a mask. [S * L, H, D]."""
+    query_SHLD = _side_by_side(query_NHD, queries_SL)
+    key_SHKD, value_SHKD = _side_by_side(key_NGD, keys_SK), _side_by_side(value_NGD, keys_SK)
+    share = query_NHD.shape[1] // key_NGD.shape[1]
+    if share != 1:
+        key_SHKD, value_SHKD = (tensor.repeat_interleave(share, dim=1) for tensor in (key_SHKD, value_SHKD))
+    out_SHLD = nn.functional.scaled_dot_product_attention(
+        query_SHLD, key_SHKD, value_SHKD, attn_mask=mask, is_causal=mask is None, scale=scale
+    )
+    return out_SHLD.transpose(1, 2).flatten(0, 1)
 
 
 def _refuse_what_is_not_computed(options: Mapping[str, Any], *, longest: int) -> None:
@@ -60,9 +82,7 @@ def register_packed_attention() -> None:
     AttentionInterface.register(PACKED, packed_attention)
 
 
-def _side_by_side(tensor_1HND: Tensor, pack: Pack) -> Tensor:
-    """[1, H, N, D] to [S, H, L, D]."""
-    num_sequences, longest = pack.slots_SL.shape
-    tensor_NHD = tensor_1HND[0].transpose(0, 1)
-    picked_XHD = torch.index_select(tensor_NHD, 0, pack.slots_SL.flatten())
-    return picked_XHD.view(num_sequences, longest, *picked_XHD.shape[1:]).transpose(1, 2)
+def _side_by_side(tensor_NHD: Tensor, slots_SL: Tensor) -> Tensor:
+    """[N, H, D] to [S, H, L, D]."""
+    picked_XHD = torch.index_select(tensor_NHD, 0, slots_SL.flatten())
+    return picked_XHD.view(*slots_SL.shape, *picked_XHD.shape[1:]).transpose(1, 2)

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from prime.data.prm_config import write_prm_config
 from prime.errors import CheckpointError
 from prime.lm.model import CausalLM
 from prime.lm.training import Optimiser
+from prime.scoring import PrmConfig
 
 _OPTIMISER_FILE = "optimiser.pt"
 
@@ -45,12 +47,14 @@ def write_file(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def save_model(lm: CausalLM, tokenizer: Any, folder: Path) -> None:
-    """Write weights, configuration and tokenizer as one Hugging Face folder."""
+def save_model(lm: CausalLM, tokenizer: Any, folder: Path, *, prm_config: PrmConfig | None = None) -> None:
+    """Write weights, configuration and tokenizer as one Hugging Face folder; of a PRM, also how to read it."""
 
     def fill(target: Path) -> None:
         lm.module.save_pretrained(target)
         tokenizer.save_pretrained(target)
+        if prm_config is not None:
+            write_prm_config(prm_config, target)
 
     write_folder(folder, fill)
 

@@ -6,6 +6,7 @@ PRM that equals its reference gives rewards of exactly 0.
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from transformers.utils import logging
 from prime.errors import CheckpointError, EngineError, SettingsError
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.packing import Pack, TokenRow, build_pack, plan_packs, split_rows
-from prime.maths.logprobs import ChosenLogprobs, chosen_logprobs
+from prime.maths.logprobs import ChosenLogprobs, chosen_logprobs, tiled_logprobs
+
+# A tile of logits stays in a CPU's cache; a GPU wants large matrix products instead.
+_TILES = {"cpu": {"token_tile": 1024, "vocab_tile": 2048}, "cuda": {"token_tile": 8192, "vocab_tile": 16384}}
 
 
 def pick_device(name: str) -> torch.device:
@@ -68,6 +72,11 @@ class CausalLM:
         return weight
 
     @property
+    def max_positions(self) -> int:
+        """Tokens of the longest sequence that the model was made for."""
+        return int(getattr(self.module.config, "max_position_embeddings", 0)) or sys.maxsize
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """Trainable weights, tied ones once."""
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -75,21 +84,30 @@ class CausalLM:
     def logprobs(self, pack: Pack, *, temperature: float = 1.0) -> ChosenLogprobs:
         """Log-prob and entropy at every response token of the pack. [R], in the pack's order."""
         pack = pack.to(self.device)
-        hidden_1ND = self.module.base_model(
-            input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
-        ).last_hidden_state
-        return chosen_logprobs(
-            hidden_1ND[0].index_select(0, pack.predictors_R), self.head_VD, pack.chosen_R, temperature=temperature
-        )
+        return chosen_logprobs(self._predictor_states(pack), self.head_VD, pack.chosen_R, temperature=temperature)
 
     @torch.no_grad()
     def score_rows(self, rows: Sequence[TokenRow], *, token_budget: int, temperature: float = 1.0) -> list[Tensor]:
-        """Log-probs of every row's response tokens, fp32 on the CPU, without gradient, in the order of the rows."""
+        """Log-probs of every row's response tokens, fp32 on the CPU, without gradient, in the order of the rows.
+
+        A prompt that several rows share is computed once per pack.
+        """
         by_row: dict[int, Tensor] = {}
-        for numbers in plan_packs(rows, token_budget=token_budget):
-            pack = build_pack(rows, numbers)
-            by_row |= split_rows(self.logprobs(pack, temperature=temperature).logprobs_N.cpu(), pack)
+        for numbers in plan_packs(rows, token_budget=token_budget, share_prompts=True):
+            pack = build_pack(rows, numbers, share_prompts=True).to(self.device)
+            hidden_RD = self._predictor_states(pack)
+            logprobs_R = tiled_logprobs(
+                hidden_RD, self.head_VD, pack.chosen_R, temperature=temperature, **_TILES[self.device.type]
+            )
+            by_row |= split_rows(logprobs_R.cpu(), pack)
         return [by_row[number] for number in range(len(rows))]
+
+    def _predictor_states(self, pack: Pack) -> Tensor:
+        """Hidden states from which the response tokens are predicted: the head runs on these alone. [R, D]."""
+        hidden_1ND: Tensor = self.module.base_model(
+            input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
+        ).last_hidden_state
+        return hidden_1ND[0].index_select(0, pack.predictors_R)
 
     def named_tensors(self) -> list[tuple[str, Tensor]]:
         """Every weight under its checkpoint name, in one fixed order; a tied head is listed too.

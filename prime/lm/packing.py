@@ -1,48 +1,78 @@
 """Variable-length sequences laid end to end, without padding, in micro-batches under a token budget.
 
+A prompt with several responses is computed once: the responses branch off it (compare PrefixGrouper, arXiv 2506.05433).
 Shapes: S sequences in a pack, N tokens in a pack, L the longest sequence, R response tokens in a pack.
 """
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Branches:
+    """Responses that share a prompt which lies elsewhere in the pack. B branches, Q the longest, K keys.
+
+    Each branch attends to all of its prompt and causally to itself.
+    """
+
+    queries_BQ: Tensor
+    """Where each branch's tokens lie in the pack; short branches repeat their last slot."""
+    keys_BK: Tensor
+    """The prompt's slots, padded, then the branch's own."""
+    mask_B1QK: Tensor
+    """Which keys a query sees. [1, 1, Q, K] when all prompts are equally long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """Sequences laid end to end.
+    """Sequences laid end to end; a prompt that several responses share lies there once.
 
     Example: prompt (7, 8) with response (9,) and prompt (5,) with response (6, 4) give ids (7, 8, 9, 5, 6, 4),
     positions (0, 1, 2, 0, 1, 2), `slots_SL` ((0, 1, 2), (3, 4, 5)), `predictors_R` (1, 3, 4), `chosen_R` (9, 6, 4).
+
+    Example with a shared prompt: (7, 8) with responses (9,) and (6, 4) gives ids (7, 8, 9, 6, 4), positions
+    (0, 1, 2, 2, 3), `slots_SL` ((0, 1)), branches over slots (2) and (3, 4), `predictors_R` (1, 1, 3).
     """
 
     ids_N: Tensor
     positions_N: Tensor
     slots_SL: Tensor
     """Where each sequence's tokens lie in the pack; short sequences repeat their last slot."""
+    branches: Branches | None
     places_N: Tensor
-    """Where each token lies in the flattened [S, L]: the way back."""
+    """Where each token lies in the flattened [S, L], followed by the flattened [B, Q]: the way back."""
+    longest: int
+    """Positions of the longest prompt with one response."""
     predictors_R: Tensor
     """Positions whose hidden state predicts a response token."""
     chosen_R: Tensor
     """The response tokens."""
     rows: tuple[int, ...]
-    """Which row of the batch each sequence is."""
+    """Which row of the batch each response is."""
     response_lengths: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device."""
-        return Pack(
+        branches = self.branches
+        if branches is not None:
+            branches = Branches(
+                queries_BQ=branches.queries_BQ.to(device),
+                keys_BK=branches.keys_BK.to(device),
+                mask_B1QK=branches.mask_B1QK.to(device),
+            )
+        return replace(
+            self,
             ids_N=self.ids_N.to(device),
             positions_N=self.positions_N.to(device),
             slots_SL=self.slots_SL.to(device),
+            branches=branches,
             places_N=self.places_N.to(device),
             predictors_R=self.predictors_R.to(device),
             chosen_R=self.chosen_R.to(device),
-            rows=self.rows,
-            response_lengths=self.response_lengths,
         )
 
 
@@ -57,58 +87,136 @@ class TokenRow:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-def plan_packs(rows: Sequence[TokenRow], *, token_budget: int) -> list[tuple[int, ...]]:
+def plan_packs(rows: Sequence[TokenRow], *, token_budget: int, share_prompts: bool = False) -> list[tuple[int, ...]]:
     """Row numbers per micro-batch, each at most `token_budget` tokens (a longer row gets one of its own).
 
-    Rows of like length go together, because attention pads within a pack; the order depends on nothing else.
+    Rows of like length go together, because attention pads within a pack; the order depends on nothing else. With
+    `share_prompts`, rows of one prompt stay together as far as the budget allows, and the prompt is counted once.
     """
-    by_length = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
+    units = (
+        _prompt_units(rows, token_budget) if share_prompts else [((row,), len(rows[row])) for row in range(len(rows))]
+    )
+    units.sort(key=lambda unit: (-max(len(rows[row]) for row in unit[0]), unit[0]))
     plans: list[tuple[int, ...]] = []
     current: list[int] = []
     used = 0
-    for row in by_length:
-        if current and used + len(rows[row]) > token_budget:
+    for numbers, cost in units:
+        if current and used + cost > token_budget:
             plans.append(tuple(current))
             current, used = [], 0
-        current.append(row)
-        used += len(rows[row])
+        current.extend(numbers)
+        used += cost
     if current:
         plans.append(tuple(current))
     return plans
 
 
-def build_pack(rows: Sequence[TokenRow], numbers: Sequence[int]) -> Pack:
-    """Lay the rows with these numbers end to end.
+def _prompt_units(rows: Sequence[TokenRow], token_budget: int) -> list[tuple[tuple[int, ...], int]]:
+    """Rows that share a prompt, and what they cost together; more than the budget holds are several units."""
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        by_prompt.setdefault(row.prompt_ids, []).append(number)
+    units: list[tuple[tuple[int, ...], int]] = []
+    for prompt, numbers in by_prompt.items():
+        unit: list[int] = []
+        cost = len(prompt)
+        for number in numbers:
+            more = len(rows[number].response_ids)
+            if unit and cost + more > token_budget:
+                units.append((tuple(unit), cost))
+                unit, cost = [], len(prompt)
+            unit.append(number)
+            cost += more
+        units.append((tuple(unit), cost))
+    return units
+
+
+def build_pack(rows: Sequence[TokenRow], numbers: Sequence[int], *, share_prompts: bool = False) -> Pack:
+    """Lay the rows with these numbers end to end; with `share_prompts`, neighbours with one prompt share it.
 
     Raises:
         ValueError: a row has no prompt token (nothing would predict its first response token).
     """
-    chosen_rows = [rows[number] for number in numbers]
-    if any(not row.prompt_ids for row in chosen_rows):
+    if any(not rows[number].prompt_ids for number in numbers):
         raise ValueError("every row needs at least one prompt token")
-    lengths = [len(row) for row in chosen_rows]
-    longest = max(lengths)
-    starts = [sum(lengths[:index]) for index in range(len(lengths))]
-    ids = [token for row in chosen_rows for token in (*row.prompt_ids, *row.response_ids)]
-    predictors = [
-        start + len(row.prompt_ids) - 1 + offset
-        for start, row in zip(starts, chosen_rows, strict=True)
-        for offset in range(len(row.response_ids))
-    ]
-    starts_S, lengths_S = torch.tensor(starts), torch.tensor(lengths)
-    offsets_L = torch.arange(longest)
+    layout = _Layout()
+    same_prompt = (lambda number: rows[number].prompt_ids) if share_prompts else (lambda number: number)
+    for _, same in itertools.groupby(numbers, key=same_prompt):
+        layout.add([rows[number] for number in same])
+    return layout.pack(rows, numbers)
+
+
+class _Layout:
+    """A pack under construction: where sequences, and responses that branch off them, lie."""
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._positions: list[int] = []
+        self._predictors: list[int] = []
+        self._stems: list[range] = []
+        self._branches: list[tuple[range, range]] = []
+        """(slots of the prompt, slots of the response)."""
+
+    def add(self, rows: Sequence[TokenRow]) -> None:
+        """Rows of one prompt. One row alone is a plain sequence."""
+        prompt = self._lay(rows[0].prompt_ids, position=0)
+        for row in rows:
+            response = self._lay(row.response_ids, position=len(prompt))
+            self._predictors.extend((prompt[-1], *response[:-1])[: len(response)])
+            if len(rows) > 1:
+                self._branches.append((prompt, response))
+        self._stems.append(prompt if len(rows) > 1 else range(prompt.start, len(self._ids)))
+
+    def pack(self, rows: Sequence[TokenRow], numbers: Sequence[int]) -> Pack:
+        """The tensors."""
+        slots_SL, inside_SL = _padded(self._stems)
+        branches, inside_BQ = self._branch_tensors()
+        # Slots in the order in which attention gives its outputs: sorting them is the way back.
+        outputs = torch.cat(
+            [slots_SL[inside_SL], branches.queries_BQ[inside_BQ]] if branches else [slots_SL[inside_SL]]
+        )
+        inside = torch.cat([inside_SL.flatten(), inside_BQ.flatten()]).nonzero().squeeze(1)
+        return Pack(
+            ids_N=torch.tensor(self._ids),
+            positions_N=torch.tensor(self._positions),
+            slots_SL=slots_SL,
+            branches=branches,
+            places_N=inside[outputs.argsort()],
+            longest=max(len(rows[number]) for number in numbers),
+            predictors_R=torch.tensor(self._predictors, dtype=torch.long),
+            chosen_R=torch.tensor([token for each in numbers for token in rows[each].response_ids], dtype=torch.long),
+            rows=tuple(numbers),
+            response_lengths=tuple(len(rows[number].response_ids) for number in numbers),
+        )
+
+    def _lay(self, ids: Sequence[int], *, position: int) -> range:
+        start = len(self._ids)
+        self._ids.extend(ids)
+        self._positions.extend(range(position, position + len(ids)))
+        return range(start, len(self._ids))
+
+    def _branch_tensors(self) -> tuple[Branches | None, Tensor]:
+        branches = [(prompt, response) for prompt, response in self._branches if response]
+        if not branches:
+            return None, torch.zeros(0, dtype=torch.bool)
+        prompt_BP, in_prompt_BP = _padded([prompt for prompt, _ in branches])
+        queries_BQ, inside_BQ = _padded([response for _, response in branches])
+        longest = queries_BQ.shape[1]
+        if bool(in_prompt_BP.all()):
+            in_prompt_BP = in_prompt_BP[:1]
+        causal_QQ = torch.ones(longest, longest, dtype=torch.bool).tril()
+        sees_prompt_BQP = in_prompt_BP[:, None, :].expand(-1, longest, -1)
+        mask_BQK = torch.cat([sees_prompt_BQP, causal_QQ.expand(len(in_prompt_BP), -1, -1)], dim=2)
+        keys_BK = torch.cat([prompt_BP, queries_BQ], dim=1)
+        return Branches(queries_BQ=queries_BQ, keys_BK=keys_BK, mask_B1QK=mask_BQK[:, None]), inside_BQ
+
+
+def _padded(spans: Sequence[range]) -> tuple[Tensor, Tensor]:
+    """Slots of every span side by side, short ones repeating their last slot; and which of them are no padding."""
+    starts_S, lengths_S = torch.tensor([span.start for span in spans]), torch.tensor([len(span) for span in spans])
+    offsets_L = torch.arange(int(lengths_S.max()))
     slots_SL = starts_S[:, None] + torch.minimum(offsets_L[None, :], lengths_S[:, None] - 1)
-    inside_SL = offsets_L[None, :] < lengths_S[:, None]
-    return Pack(
-        ids_N=torch.tensor(ids),
-        positions_N=offsets_L.expand(len(lengths), longest)[inside_SL],
-        slots_SL=slots_SL,
-        places_N=inside_SL.flatten().nonzero().squeeze(1),
-        predictors_R=torch.tensor(predictors, dtype=torch.long),
-        chosen_R=torch.tensor([token for row in chosen_rows for token in row.response_ids], dtype=torch.long),
-        rows=tuple(numbers),
-        response_lengths=tuple(len(row.response_ids) for row in chosen_rows),
-    )
+    return slots_SL, offsets_L[None, :] < lengths_S[:, None]
 
 
 def split_rows(values_R: Tensor, pack: Pack) -> dict[int, Tensor]:

@@ -5,6 +5,7 @@ Implements `ports.RewardModel`, so a trainer may hold it in its own process too.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,14 @@ _log = structlog.get_logger()
 AnswerT = TypeVar("AnswerT")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRows:
+    """Per row: its token rewards, and whether its reference log-probs had been kept from an earlier call."""
+
+    rewards: Sequence[Sequence[float]]
+    reference_cached: Sequence[bool]
+
+
 class Prm(Protocol):
     """The weights (`reward_model.py`); every method blocks."""
 
@@ -26,8 +35,8 @@ class Prm(Protocol):
     reference_id: str
     fingerprint: str
 
-    def score(self, groups: Sequence[PrmGroup]) -> list[list[float]]:
-        """Token rewards of every sample, rows of all groups in order."""
+    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
+        """Token rewards of every sample, rows of all groups in order; with `reuse`, from kept reference log-probs."""
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one outcome per sample; the version grows by one."""
@@ -48,16 +57,20 @@ class RewardService:
         self._lock = asyncio.Lock()
         self._learnt: tuple[int, PrmMetrics] | None = None
 
-    async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
-        """Token rewards of every sample, all from the version that answers."""
+    async def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> TokenRewards:
+        """Token rewards of every sample, all from the version that answers.
+
+        With `reuse`, reference log-probs of earlier calls are used again: for serving, not for training.
+        """
 
         def work() -> TokenRewards:
-            rows = self._prm.score(groups)
+            scored = self._prm.score(groups, reuse=reuse)
             return TokenRewards(
-                rows=tuple(map(tuple, rows)),
+                rows=tuple(map(tuple, scored.rewards)),
                 prm_version=self._prm.version,
                 beta=self._prm.beta,
                 reference_id=self._prm.reference_id,
+                reference_cached=tuple(scored.reference_cached),
             )
 
         return await self._to_its_end(work)

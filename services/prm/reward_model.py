@@ -5,21 +5,26 @@ the logit of its outcome (CE), or orders it within its group (DPO).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from prime.errors import InvalidInput, TokenizerMismatch
+from prime.data.prm_config import read_prm_config
+from prime.errors import InvalidInput, SettingsError, TokenizerMismatch
 from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
 from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
 from prime.lm.training import Optimiser
 from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
 from prime.maths.rewards import token_rewards
-from prime.types import PrmGroup, PrmMetrics
+from prime.types import PrmGroup, PrmMetrics, ReferenceSource
+from services.prm.reference_cache import ReferenceCache
+from services.prm.reward import ScoredRows
 from services.prm.settings import PrmSettings
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MODEL_FOLDER, STATE_FOLDER = "prm", "prm_state"
 
 
@@ -32,36 +37,58 @@ class ImplicitPrm:
         Raises:
             CheckpointError: a folder holds no model.
             TokenizerMismatch: PRM and reference do not share a tokenizer.
+            SettingsError: weights in bfloat16 are to be trained.
         """
+        if settings.dtype != "float32" and not settings.frozen:
+            raise SettingsError(f"prm.dtype = {settings.dtype!r} is for serving: set prm.frozen, or keep float32")
         self._settings = settings
         self._start = settings.model or start
-        self._tokenizer = load_tokenizer(self._start)
-        self.fingerprint = tokenizer_fingerprint(self._tokenizer)
-        device = pick_device(settings.device)
-        self._lm = CausalLM(self._start, device=device)
-        self._optimiser = self._fresh_optimiser()
+        self.tokenizer = load_tokenizer(self._start)
+        self.fingerprint = tokenizer_fingerprint(self.tokenizer)
+        self.config = read_prm_config(self._start)
+        if settings.beta is not None:
+            self.config = replace(self.config, beta=settings.beta)
+        self.beta = self.config.beta
+        self._device = pick_device(settings.device)
+        self._lm = self._load(self._start)
+        self._optimiser = None if settings.frozen else self._fresh_optimiser()
         self._reference: CausalLM | None = None
         self.reference_id = "policy"
         if settings.reference_mode == "freeze":
             folder = settings.reference or self._start
             if tokenizer_fingerprint(load_tokenizer(folder)) != self.fingerprint:
                 raise TokenizerMismatch(f"PRM {self._start} and reference {folder} do not share one tokenizer")
-            self._reference = CausalLM(folder, device=device)
+            self._reference = self._load(folder)
             self.reference_id = self._reference.digest()
-        self.beta = settings.beta
+        self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
         self.version = 0
         self._kept: tuple[tuple[PrmGroup, ...], list[Tensor], list[Tensor]] | None = None
 
-    def score(self, groups: Sequence[PrmGroup]) -> list[list[float]]:
+    @property
+    def max_positions(self) -> int:
+        """Tokens of the longest sequence that the PRM reads."""
+        return self._lm.max_positions
+
+    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
         """Token rewards of every sample, rows of all groups in order.
 
+        With `reuse`, the reference is not asked again for what it said of a row in an earlier call. That may differ in
+        the last bits from what it would say in this batch, so training, which repeats to the bit, does without.
+
         Raises:
-            InvalidInput: the policy is the reference and its log-probs are missing.
+            InvalidInput: a group names a reference that is not there.
         """
-        return [
-            token_rewards(own, theirs, beta=self.beta).tolist()
-            for own, theirs in zip(*self._logprobs(groups), strict=True)
-        ]
+        if reuse:
+            references, cached = self._references(groups, self._cache)
+            own = self._score_rows(_rows(groups))
+        else:
+            own, references = self._logprobs(groups)
+            cached = [False] * len(own)
+        pairs = zip(own, references, strict=True)
+        return ScoredRows(
+            rewards=[token_rewards(mine, theirs, beta=self.beta).tolist() for mine, theirs in pairs],
+            reference_cached=cached,
+        )
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Take `mini_batches` optimiser steps towards the outcomes.
@@ -71,6 +98,8 @@ class ImplicitPrm:
         Raises:
             InvalidInput: not one outcome in [0, 1] per sample.
         """
+        if self._optimiser is None:
+            raise InvalidInput("this PRM is frozen (prm.frozen): it scores, and learns nothing")
         rows = _rows(groups)
         outcomes_B = torch.tensor(outcomes, dtype=torch.float32)
         if len(outcomes) != len(rows) or not bool(((outcomes_B >= 0) & (outcomes_B <= 1)).all()):
@@ -85,7 +114,7 @@ class ImplicitPrm:
             part_references = [references[number] for number in part_B.tolist()]
             # Before the first step the weights are those that gave `logits_B`.
             before_B = self._logits(self._score_rows(part_rows), part_references) if norms else logits_B[part_B]
-            norms.append(self._step(part_rows, before_B, outcomes_B[part_B], group_B[part_B]))
+            norms.append(self._step(self._optimiser, part_rows, before_B, outcomes_B[part_B], group_B[part_B]))
         self.version += 1
         return PrmMetrics(
             prm_version=self.version,
@@ -96,8 +125,14 @@ class ImplicitPrm:
         )
 
     def save(self, folder: Path) -> Path:
-        """Write the Hugging Face folder and the training state under `folder`; returns the former."""
-        save_model(self._lm, self._tokenizer, folder / MODEL_FOLDER)
+        """Write the Hugging Face folder and the training state under `folder`; returns the former.
+
+        Raises:
+            InvalidInput: the PRM is frozen.
+        """
+        if self._optimiser is None:
+            raise InvalidInput("this PRM is frozen (prm.frozen): it never differs from the folder that it came from")
+        save_model(self._lm, self.tokenizer, folder / MODEL_FOLDER, prm_config=self.config)
         save_training_state(self._optimiser, {"version": self.version}, folder / STATE_FOLDER)
         return folder / MODEL_FOLDER
 
@@ -106,7 +141,10 @@ class ImplicitPrm:
 
         Raises:
             CheckpointError: it is not there.
+            InvalidInput: the PRM is frozen.
         """
+        if self._optimiser is None:
+            raise InvalidInput("this PRM is frozen (prm.frozen): there is nothing to go back to")
         self._kept = None
         load_weights(self._lm, self._start if folder is None else folder / MODEL_FOLDER)
         self._optimiser = self._fresh_optimiser()
@@ -117,14 +155,16 @@ class ImplicitPrm:
     def _fresh_optimiser(self) -> Optimiser:
         return Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
 
-    def _step(self, rows: Sequence[TokenRow], logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> float:
+    def _step(
+        self, optimiser: Optimiser, rows: Sequence[TokenRow], logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor
+    ) -> float:
         """One optimiser step whose gradient does not depend on how rows fall into packs.
 
         The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
         logits is taken first, over the whole mini-batch, and then carried through each pack.
         """
         self._kept = None
-        self._optimiser.clear()
+        optimiser.clear()
         logits_B = logits_B.detach().requires_grad_()
         (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
         for numbers in plan_packs(rows, token_budget=self._settings.token_budget):
@@ -132,7 +172,7 @@ class ImplicitPrm:
             by_row = split_rows(self._lm.logprobs(pack).logprobs_N, pack)
             logits = torch.stack([by_row[number].sum() for number in pack.rows])
             (self.beta * logits @ towards_logits_B[list(pack.rows)].to(logits.device)).backward()  # type: ignore[no-untyped-call]
-        return self._optimiser.step()
+        return optimiser.step()
 
     def _logprobs(self, groups: Sequence[PrmGroup]) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probs of the PRM and of the reference, a tensor per row.
@@ -140,7 +180,7 @@ class ImplicitPrm:
         Those of the last batch are kept until the weights change: Learn comes right after Score, with the same groups.
         """
         if self._kept is None or self._kept[0] != tuple(groups):
-            self._kept = (tuple(groups), self._score_rows(_rows(groups)), self._references(groups))
+            self._kept = (tuple(groups), self._score_rows(_rows(groups)), self._references(groups, cache=None)[0])
         return self._kept[1], self._kept[2]
 
     def _score_rows(self, rows: Sequence[TokenRow]) -> list[Tensor]:
@@ -155,21 +195,62 @@ class ImplicitPrm:
             return pairwise_dpo(logits_B, outcomes_B, group_B)
         return cross_entropy(logits_B, outcomes_B) / len(outcomes_B)
 
-    def _references(self, groups: Sequence[PrmGroup]) -> list[Tensor]:
-        if self._reference is not None:
-            return self._reference.score_rows(_rows(groups), token_budget=self._settings.token_budget)
-        bare = [group.group_id for group in groups if not group.reference_logprobs]
-        if bare:
+    def _references(self, groups: Sequence[PrmGroup], cache: ReferenceCache | None) -> tuple[list[Tensor], list[bool]]:
+        """Reference log-probs of every row from wherever its group takes them, and whether they were in the cache."""
+        known = [logprobs_T for group in groups for logprobs_T in self._known_references(group, cache)]
+        open_rows = [row for row, logprobs_T in zip(_rows(groups), known, strict=True) if logprobs_T is None]
+        answers = iter(self._ask_reference(open_rows, cache))
+        cached = [
+            self._source(group) is ReferenceSource.MODEL and logprobs_T is not None
+            for group, logprobs_T in zip(_group_of_each_row(groups), known, strict=True)
+        ]
+        return [next(answers) if logprobs_T is None else logprobs_T for logprobs_T in known], cached
+
+    def _known_references(self, group: PrmGroup, cache: ReferenceCache | None) -> list[Tensor | None]:
+        """Those that the reference model need not be asked for; None where it must be."""
+        match self._source(group):
+            case ReferenceSource.NONE:
+                return [torch.zeros(len(response)) for response in group.responses]
+            case ReferenceSource.SUPPLIED:
+                return [torch.tensor(row) for row in group.reference_logprobs]
+            case ReferenceSource.MODEL:
+                return [cache.get(row) if cache is not None else None for row in _rows([group])]
+
+    def _source(self, group: PrmGroup) -> ReferenceSource:
+        default = ReferenceSource.SUPPLIED if self._reference is None else ReferenceSource.MODEL
+        source = group.reference or default
+        if source is ReferenceSource.MODEL and self._reference is None:
             raise InvalidInput(
-                f"prm.reference_mode is 'policy', so every group must bring its log-probs; {bare[0]!r} has none"
+                "no reference model is loaded (prm.reference_mode = 'policy'); supply log-probs, or none"
             )
-        return [torch.tensor(row) for group in groups for row in group.reference_logprobs]
+        if source is ReferenceSource.SUPPLIED and not group.reference_logprobs:
+            raise InvalidInput(
+                f"group {group.group_id!r} must bring its reference log-probs and has none; prm.reference_mode is "
+                f"{self._settings.reference_mode!r}"
+            )
+        return source
+
+    def _ask_reference(self, rows: Sequence[TokenRow], cache: ReferenceCache | None) -> list[Tensor]:
+        if not rows or self._reference is None:
+            return []
+        answers = self._reference.score_rows(rows, token_budget=self._settings.token_budget)
+        if cache is not None:
+            for row, logprobs_T in zip(rows, answers, strict=True):
+                cache.put(row, logprobs_T)
+        return answers
+
+    def _load(self, folder: Path) -> CausalLM:
+        return CausalLM(folder, device=self._device, dtype=DTYPES[self._settings.dtype])
 
 
 def _rows(groups: Sequence[PrmGroup]) -> list[TokenRow]:
     return [
         TokenRow(prompt_ids=group.prompt_ids, response_ids=response) for group in groups for response in group.responses
     ]
+
+
+def _group_of_each_row(groups: Sequence[PrmGroup]) -> list[PrmGroup]:
+    return [group for group in groups for _ in group.responses]
 
 
 def _group_numbers(groups: Sequence[PrmGroup]) -> Tensor:

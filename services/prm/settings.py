@@ -54,7 +54,8 @@ class PrmSettings(ServiceSettings):
     """The frozen reference; empty: where the PRM starts, so that rewards begin at exactly 0."""
     reference_mode: Literal["freeze", "policy"] = "freeze"
     """`policy`: the policy's own log-probs serve as reference, and no reference model is loaded."""
-    beta: float = Field(0.05, gt=0)
+    beta: float | None = Field(None, gt=0)
+    """Scale of the log-ratio; empty: as the folder's `prm_config.json` says, else 0.05."""
     loss: Literal["ce", "dpo"] = "ce"
     lr: float = Field(1e-6, gt=0)
     grad_clip: float = Field(10.0, gt=0)

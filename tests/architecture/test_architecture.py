@@ -37,7 +37,7 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
     "GradeResponse": {"verdicts": 1},
     "LearnRequest": {"step": 1, "groups": 2, "outcomes": 3},
     "LearnResponse": {"prm_version": 1, "loss": 2, "grad_norm": 3, "pair_accuracy": 4, "mean_logit": 5},
-    "PrmGroup": {"group_id": 1, "prompt_ids": 2, "responses": 3, "reference_logprobs": 4},
+    "PrmGroup": {"group_id": 1, "prompt_ids": 2, "responses": 3, "reference_logprobs": 4, "reference": 5},
     "PrmServiceGetInfoRequest": {},
     "PrmServiceGetInfoResponse": {
         "prm_version": 1,
@@ -90,7 +90,7 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
     "SaveRequest": {"step": 1},
     "SaveResponse": {"path": 1},
     "ScoreRequest": {"groups": 1},
-    "ScoreResponse": {"rewards": 1, "prm_version": 2, "beta": 3, "reference_id": 4},
+    "ScoreResponse": {"rewards": 1, "prm_version": 2, "beta": 3, "reference_id": 4, "reference_cached": 5},
     "StopRequest": {},
     "StopResponse": {"step": 1},
     "TensorSpec": {"name": 1, "dtype": 2, "shape": 3},
@@ -123,6 +123,12 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
     "VersionSpan": {"version": 1, "length": 2},
 }
 PROTO_ENUMS: dict[str, dict[str, int]] = {
+    "ReferenceSource": {
+        "REFERENCE_SOURCE_UNSPECIFIED": 0,
+        "REFERENCE_SOURCE_MODEL": 1,
+        "REFERENCE_SOURCE_SUPPLIED": 2,
+        "REFERENCE_SOURCE_NONE": 3,
+    },
     "FinishReason": {"FINISH_REASON_UNSPECIFIED": 0, "FINISH_REASON_STOP": 1, "FINISH_REASON_LENGTH": 2},
     "VerdictStatus": {
         "VERDICT_STATUS_UNSPECIFIED": 0,

@@ -12,7 +12,7 @@ import torch
 
 from prime.errors import InvalidInput, TokenizerMismatch
 from prime.types import PrmGroup, PrmMetrics
-from services.prm.reward import RewardService
+from services.prm.reward import RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from tests.builders import perturb, tiny_model
@@ -36,7 +36,7 @@ def _prm(start: Path, **changes: Any) -> ImplicitPrm:
 
 def test_a_fresh_prm_rewards_nothing_and_loses_ln_two(start: Path) -> None:
     prm = _prm(start)
-    assert all(reward == 0.0 for row in prm.score(GROUPS) for reward in row)
+    assert all(reward == 0.0 for row in prm.score(GROUPS).rewards for reward in row)
     metrics = prm.learn(GROUPS, OUTCOMES)
     assert metrics.loss == pytest.approx(math.log(2))
     assert metrics.pair_accuracy == 0.5
@@ -45,8 +45,8 @@ def test_a_fresh_prm_rewards_nothing_and_loses_ln_two(start: Path) -> None:
 def test_rewards_have_a_row_per_sample_and_a_number_per_token(start: Path) -> None:
     prm = _prm(start)
     prm.learn(GROUPS, OUTCOMES)
-    assert [len(row) for row in prm.score(GROUPS)] == [3, 2, 4, 1]
-    assert any(reward != 0.0 for row in prm.score(GROUPS) for reward in row)
+    assert [len(row) for row in prm.score(GROUPS).rewards] == [3, 2, 4, 1]
+    assert any(reward != 0.0 for row in prm.score(GROUPS).rewards for reward in row)
 
 
 @pytest.mark.parametrize("loss", ["ce", "dpo"])
@@ -54,7 +54,7 @@ def test_learning_raises_right_answers_above_wrong_ones(start: Path, loss: str) 
     prm = _prm(start, loss=loss)
     losses = [prm.learn(GROUPS, OUTCOMES).loss for _ in range(15)]
     assert losses[-1] < losses[0]
-    totals = [sum(row) for row in prm.score(GROUPS)]
+    totals = [sum(row) for row in prm.score(GROUPS).rewards]
     assert totals[0] > totals[1]
     assert totals[3] > totals[2]
     assert prm.version == 15
@@ -68,7 +68,7 @@ def test_packs_change_nothing_about_what_is_learnt(start: Path, loss: str) -> No
         prm = _prm(start, loss=loss, token_budget=token_budget)
         for _ in range(2):
             prm.learn(GROUPS, OUTCOMES)
-        scores.append([reward for row in prm.score(GROUPS) for reward in row])
+        scores.append([reward for row in prm.score(GROUPS).rewards for reward in row])
     torch.testing.assert_close(torch.tensor(scores[1]), torch.tensor(scores[0]), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(torch.tensor(scores[2]), torch.tensor(scores[0]), atol=1e-5, rtol=1e-3)
 
@@ -78,7 +78,7 @@ def test_row_order_changes_nothing(start: Path) -> None:
     prm, swapped = _prm(start), _prm(start)
     prm.learn(GROUPS, OUTCOMES)
     swapped.learn(GROUPS[::-1], [*OUTCOMES[2:], *OUTCOMES[:2]])
-    ours, theirs = prm.score(GROUPS), swapped.score(GROUPS[::-1])
+    ours, theirs = prm.score(GROUPS).rewards, swapped.score(GROUPS[::-1]).rewards
     for mine, other in zip(ours, [*theirs[2:], *theirs[:2]], strict=True):
         torch.testing.assert_close(torch.tensor(mine), torch.tensor(other), atol=1e-5, rtol=1e-3)
 
@@ -104,10 +104,10 @@ def test_the_policy_can_be_the_reference(start: Path) -> None:
     """Defect 8: no reference model is loaded, and the policy's log-probs are used."""
     prm = _prm(start, reference_mode="policy")
     assert prm.reference_id == "policy"
-    with pytest.raises(InvalidInput, match="'a' has none"):
+    with pytest.raises(InvalidInput, match="'a' must bring its reference log-probs"):
         prm.score(GROUPS)
     lower = PrmGroup(group_id="a", prompt_ids=(5, 6), responses=((3,),), reference_logprobs=((-100.0,),))
-    assert prm.score([lower])[0][0] > 0
+    assert prm.score([lower]).rewards[0][0] > 0
 
 
 def test_an_outcome_outside_zero_to_one_is_refused(start: Path) -> None:
@@ -145,8 +145,8 @@ class SlowPrm:
     def __init__(self) -> None:
         self.at_once = self.most_at_once = 0
 
-    def score(self, groups: Sequence[PrmGroup]) -> list[list[float]]:
-        return []
+    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
+        return ScoredRows(rewards=[], reference_cached=[])
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         self.at_once += 1

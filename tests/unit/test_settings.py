@@ -23,8 +23,23 @@ problems = "problems.jsonl"
 steps = 3
 """
 KEYS = [
+    "prm.api.max_body_mib",
+    "prm.api.max_candidates",
+    "prm.api.max_tokens",
+    "prm.api.max_waiting",
+    "prm.api.model_id",
+    "prm.api.require_key",
+    "prm.best_of_n.best_of",
+    "prm.best_of_n.engine",
+    "prm.best_of_n.engine_model",
+    "prm.best_of_n.engine_seconds",
+    "prm.best_of_n.max_best_of",
+    "prm.best_of_n.selection",
+    "prm.best_of_n.verifier",
     "prm.beta",
     "prm.device",
+    "prm.dtype",
+    "prm.frozen",
     "prm.grace_seconds",
     "prm.grad_clip",
     "prm.listen",
@@ -34,6 +49,7 @@ KEYS = [
     "prm.model",
     "prm.ops_listen",
     "prm.reference",
+    "prm.reference_cache_mib",
     "prm.reference_mode",
     "prm.threads",
     "prm.token_budget",
@@ -154,7 +170,7 @@ def test_a_minimal_file_is_completed_by_defaults(file: Path) -> None:
     assert config.run.path == Path("runs/first")
     assert config.run.token_file == Path("runs/first/token")
     assert (config.trainer.steps, config.trainer.samples_per_prompt) == (3, 4)
-    assert (config.prm.beta, config.prm.model) == (0.05, None)
+    assert (config.prm.beta, config.prm.model) == (None, None)
 
 
 def test_everything_listens_on_loopback_unless_told_otherwise(file: Path) -> None:

@@ -178,7 +178,12 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
     ),
     "prm_group": _prm_groups(),
     "rewards": st.builds(
-        TokenRewards, rows=_tuples(_tuples(FLOAT32)), prm_version=UINT64, beta=FLOAT64, reference_id=TEXT
+        TokenRewards,
+        rows=_tuples(_tuples(FLOAT32)),
+        prm_version=UINT64,
+        beta=FLOAT64,
+        reference_id=TEXT,
+        reference_cached=_tuples(st.booleans()),
     ),
     "prm_metrics": st.builds(
         PrmMetrics, prm_version=UINT64, loss=FLOAT64, grad_norm=FLOAT64, pair_accuracy=FLOAT64, mean_logit=FLOAT64
