@@ -13,7 +13,7 @@ _CONFIG_HELP = "the run's TOML file; section.key=value after it overrides single
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a failure that we foresee is one message and exit code 1."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parse(arguments)
     try:
         sys.exit(parsed.run(parsed))
     except PrimeError as error:
@@ -22,6 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("primectl: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand anywhere: argparse itself takes them only where the other positionals are."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(parsed, "overrides") or any(each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.overrides = [*parsed.overrides, *rest]
+    return parsed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--token-file", type=Path, metavar="FILE", help="its bearer token")
     verify.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
+    serve_prm = _command(commands, "serve-prm", _serve_prm, "serve a PRM folder as a scoring API over HTTP")
+    _add_prm(serve_prm)
+    serve_prm.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds the API key; else PRIME_TOKEN, else new"
+    )
+    serve_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
     make_model = _command(commands, "tiny-model", _tiny_model, "write a small untrained model, to try things with")
@@ -94,6 +112,18 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help=_CONFIG_HELP)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+
+def _add_prm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path, help="the PRM's Hugging Face folder, e.g. runs/demo-1/checkpoints/step_40/prm"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings of [prm], e.g. ops_listen=127.0.0.1:80"
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="FOLDER", help="the reference that the PRM was trained against"
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -148,6 +178,16 @@ def _verify(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         as_json=arguments.json,
     )
+
+
+def _serve_prm(arguments: argparse.Namespace) -> int:
+    from primectl.serve_prm import prm_settings, run_serve_prm
+
+    settings = prm_settings(arguments.model, arguments.reference, arguments.overrides)
+    if arguments.dry_run:
+        print(settings.model_dump_json(indent=2))
+        return 0
+    return run_serve_prm(settings, token_file=arguments.token_file)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The small HTTP app of every service: is it alive, is it ready, what do its metrics say."""
+"""The HTTP app of every service: is it alive, is it ready, what do its metrics say, and what it serves besides."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,21 +8,33 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 
-def ops_app(service: str, is_ready: Callable[[], bool], registry: CollectorRegistry) -> FastAPI:
-    """`/healthz` (200 while the process serves), `/readyz` (503 until it is ready), `/metrics`."""
-    app = FastAPI(title=f"PRIME {service}: operations", docs_url=None, redoc_url=None, openapi_url=None)
+def ops_app(
+    service: str,
+    is_ready: Callable[[], bool],
+    registry: CollectorRegistry,
+    add_routes: Callable[[FastAPI], None] | None = None,
+) -> FastAPI:
+    """`/healthz` (200 while the process serves), `/readyz` (503 until it is ready), `/metrics`; and a service's own.
 
-    @app.get("/healthz")
+    An app with routes of its own describes them at `/docs` and `/openapi.json`.
+    """
+    if add_routes is None:
+        app = FastAPI(title=f"PRIME {service}: operations", docs_url=None, redoc_url=None, openapi_url=None)
+    else:
+        app = FastAPI(redoc_url=None)
+        add_routes(app)
+
+    @app.get("/healthz", tags=["operations"])
     def healthz() -> dict[str, str]:
         return {"service": service, "status": "alive"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", tags=["operations"])
     def readyz(response: Response) -> dict[str, str]:
         ready = is_ready()
         response.status_code = 200 if ready else 503
         return {"service": service, "status": "ready" if ready else "not ready"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", tags=["operations"])
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -32,9 +44,18 @@ def ops_app(service: str, is_ready: Callable[[], bool], registry: CollectorRegis
 class OpsServer(uvicorn.Server):
     """Uvicorn inside a loop that somebody else owns: it leaves the signals to the service."""
 
-    def __init__(self, app: FastAPI, listen: str) -> None:
+    def __init__(self, app: FastAPI, listen: str, *, grace_seconds: float) -> None:
         host, _, port = listen.rpartition(":")
-        super().__init__(uvicorn.Config(app, host=host, port=int(port), log_level="error", access_log=False))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=int(port),
+                log_level="error",
+                access_log=False,
+                timeout_graceful_shutdown=max(1, int(grace_seconds)),
+            )
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import structlog
+from fastapi import FastAPI
 
 from prime.adapters.grpc_server import Health, build_server
 from prime.adapters.ops_http import OpsServer, ops_app
@@ -33,6 +34,8 @@ class Service:
     meters: Meters
     add_servicers: Callable[[grpc.aio.Server], None]
     is_ready: Callable[[], bool] = lambda: True
+    add_routes: Callable[[FastAPI], None] | None = None
+    """What the HTTP port serves beside health and metrics."""
     jobs: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     drain: Callable[[], Awaitable[None]] | None = None
     """On a stop: lets the jobs come to a good end within the grace, before they are cancelled."""
@@ -62,7 +65,8 @@ async def serve(service: Service) -> None:
         ) from None
     await health.set_ready(service.is_ready())
     await server.start()
-    ops = OpsServer(ops_app(service.name, service.is_ready, service.meters.registry), service.settings.ops_listen)
+    app = ops_app(service.name, service.is_ready, service.meters.registry, service.add_routes)
+    ops = OpsServer(app, service.settings.ops_listen, grace_seconds=service.settings.grace_seconds)
     _log.info("serving", grpc=service.settings.listen, http=service.settings.ops_listen)
 
     tasks = [asyncio.ensure_future(job()) for job in service.jobs]

@@ -1,15 +1,23 @@
 """Wires the PRM service and runs it."""
 
 import asyncio
+from functools import partial
+from pathlib import Path
 
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.lm.model import settle_torch
+from prime.scoring import ScorerInfo
+from prime.types import ReferenceSource
 from prime.v1 import prm_pb2_grpc
+from services.prm.batching import Batcher
+from services.prm.http.app import add_prm_routes
+from services.prm.metrics import MeteredScorer
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
 from services.prm.rpc import PrmServicer
+from services.prm.scoring import PrmScorer
 from services.prm.settings import PrmSettings
 
 
@@ -21,6 +29,12 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
+    batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
+    scorer = MeteredScorer(
+        PrmScorer(batcher, prm.tokenizer, partial(_info, prm, settings, run.model)),
+        meters,
+        waiting=lambda: batcher.unanswered,
+    )
     asyncio.run(
         serve(
             Service(
@@ -31,6 +45,37 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
                 add_servicers=lambda server: prm_pb2_grpc.add_PrmServiceServicer_to_server(
                     PrmServicer(reward_service), server
                 ),
+                add_routes=partial(add_prm_routes, scorer=scorer, token=token, settings=settings.api, meters=meters),
             )
         )
+    )
+
+
+def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
+    """A scorer in this process, for commands that score a file.
+
+    Raises:
+        CheckpointError: a folder holds no model.
+        TokenizerMismatch: PRM and reference do not share a tokenizer.
+    """
+    settle_torch(device=settings.device, threads=settings.threads)
+    prm = ImplicitPrm(settings, start=model)
+    reward_service = RewardService(prm, checkpoints=Path())
+    batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
+    return PrmScorer(batcher, prm.tokenizer, partial(_info, prm, settings, model))
+
+
+def _info(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> ScorerInfo:
+    return ScorerInfo(
+        model_id=settings.api.model_id or (settings.model or start).resolve().name,
+        prm_version=prm.version,
+        reference_id=prm.reference_id,
+        reference=ReferenceSource.MODEL if settings.reference_mode == "freeze" else ReferenceSource.SUPPLIED,
+        tokenizer_fingerprint=prm.fingerprint,
+        dtype=settings.dtype,
+        config=prm.config,
+        max_tokens=min(settings.api.max_tokens or prm.max_positions, prm.max_positions),
+        max_candidates=settings.api.max_candidates,
+        max_waiting=settings.api.max_waiting,
+        token_budget=settings.token_budget,
     )

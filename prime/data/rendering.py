@@ -1,0 +1,218 @@
+"""Questions and answers as the PRM reads them: token ids, and where in them each step lies.
+
+Prompt and response are encoded apart, as in RL, where the prompt's ids are given and the response's are sampled. The
+response is encoded once; steps are found in its text and mapped to tokens by character offsets, so no prefix is ever
+rendered again and no closing tag subtracted. Used by the scoring service and by the PRM's training: what is learnt
+and what is scored are rendered alike.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import regex
+
+from prime.errors import EmptyInput, InvalidInput
+from prime.scoring import Candidate, Prompt, StepSpan, StepSplit
+
+_LONGEST_PATTERN = 200
+_PATTERN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedResponse:
+    """A response as tokens. `spans` tile both the text and the tokens; a response of token ids has no text.
+
+    Example: "7 * 8 = 56\\n\\nSo it is 56." in ten tokens and an end token: `EncodedResponse(token_ids=(...),
+    text="7 * 8...", spans=(StepSpan(char_start=0, char_end=12, token_start=0, token_end=6), StepSpan(12, 24, 6, 11)))`.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    spans: tuple[StepSpan, ...]
+
+
+def encode_scoring_prompt(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
+    """Token ids of the question, up to where the response begins.
+
+    Raises:
+        EmptyInput: it encodes to nothing.
+        InvalidInput: not exactly one of messages, text and ids is given, or the chat template refuses the messages.
+    """
+    given = [bool(prompt.messages), prompt.text is not None, prompt.token_ids is not None]
+    if given.count(True) != 1:
+        raise InvalidInput("a prompt needs exactly one of messages, text and token ids")
+    if prompt.token_ids is not None:
+        ids = _checked_ids(tokenizer, prompt.token_ids, "the prompt")
+    elif prompt.rendered:
+        ids = _encode(tokenizer, prompt.text or "")
+    else:
+        ids = _encode_chat(tokenizer, prompt)
+    if not ids:
+        raise EmptyInput("the prompt encodes to no token, so nothing would predict the response's first one")
+    return ids
+
+
+def encode_candidate(tokenizer: Any, candidate: Candidate, *, split: StepSplit, end_token: bool) -> EncodedResponse:
+    """A response as tokens with its steps; with `end_token` the tokenizer's end token closes a text.
+
+    A token belongs to the step in which its first character lies; a step that owns no token, or nothing but blanks,
+    joins its neighbour.
+
+    Raises:
+        EmptyInput: it holds no token.
+        InvalidInput: not exactly one of text, steps and ids is given, or ids, ends or log-probs do not fit.
+    """
+    if [candidate.text is not None, candidate.steps is not None, candidate.token_ids is not None].count(True) != 1:
+        raise InvalidInput("a response needs exactly one of text, steps and token ids")
+    if candidate.token_ids is not None:
+        return _from_ids(tokenizer, candidate, split)
+    if candidate.step_ends is not None or candidate.reference_logprobs is not None:
+        raise InvalidInput("step ends and reference log-probs count tokens: they need the response as token ids")
+    if candidate.steps is not None:
+        text, ends = _join(candidate.steps, split.separators[0])
+    else:
+        text = candidate.text or ""
+        ends = split_text(text, split)
+    return _from_text(tokenizer, text, ends, end_token=end_token)
+
+
+def split_text(text: str, split: StepSplit) -> list[int]:
+    """Where steps end in a text: after each separator or match, and at the end. Growing; the last is its length.
+
+    Steps of blanks alone, as after a doubled separator, join the step before them.
+
+    Raises:
+        InvalidInput: a separator is empty, or the pattern is too long, no expression, or too slow.
+    """
+    if split.pattern:
+        found = _matches(split.pattern, text)
+    elif split.separators and all(split.separators):
+        # The longest first: at one place "\n\n" is one separator and not two times "\n".
+        by_length = sorted(split.separators, key=len, reverse=True)
+        found = [match.end() for match in re.finditer("|".join(map(re.escape, by_length)), text)]
+    else:
+        raise InvalidInput("a step separator must not be empty")
+    return _without_blanks(text, [*(end for end in found if 0 < end < len(text)), len(text)])
+
+
+def _matches(pattern: str, text: str) -> list[int]:
+    """Ends of a stranger's pattern in a text; an expression that would search for ever is stopped."""
+    if len(pattern) > _LONGEST_PATTERN:
+        raise InvalidInput(f"the step pattern has {len(pattern)} characters; at most {_LONGEST_PATTERN} are taken")
+    try:
+        compiled = regex.compile(pattern)
+        if compiled.match("", timeout=_PATTERN_SECONDS):
+            raise InvalidInput("the step pattern matches the empty text, so every character would be a step")
+        found = compiled.finditer(text, timeout=_PATTERN_SECONDS, concurrent=True)
+        return [match.end() for match in found if match.end() > match.start()]
+    except regex.error as error:
+        raise InvalidInput(f"the step pattern is no regular expression: {error}") from None
+    except TimeoutError:
+        raise InvalidInput(
+            f"the step pattern took more than {_PATTERN_SECONDS} s on one response; simplify it"
+        ) from None
+
+
+def _encode_chat(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
+    messages = [dict(message) for message in prompt.messages] or [{"role": "user", "content": prompt.text}]
+    if not tokenizer.chat_template:
+        if prompt.tools:
+            raise InvalidInput("tools are given, and this PRM's tokenizer has no chat template that could show them")
+        return tuple(tokenizer("\n\n".join(str(message.get("content") or "") for message in messages))["input_ids"])
+    tools = {"tools": [dict(tool) for tool in prompt.tools]} if prompt.tools else {}
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **tools)
+    except Exception as error:  # noqa: BLE001  a template is a program of the model's, and may raise anything
+        raise InvalidInput(f"the PRM's chat template refuses these messages: {error}") from None
+    return _encode(tokenizer, text)
+
+
+def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _from_text(tokenizer: Any, text: str, ends: Sequence[int], *, end_token: bool) -> EncodedResponse:
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = list(encoding["input_ids"])
+    if not ids:
+        raise EmptyInput("a response is empty")
+    # Never shrinking: pieces of one character share its place, and some tokenizers give (0, 0) to special tokens.
+    starts = list(accumulate((start for start, _ in encoding["offset_mapping"]), max))
+    if end_token and ids[-1] != tokenizer.eos_token_id:
+        ids.append(tokenizer.eos_token_id)
+        starts.append(max(starts[-1], len(text) - 1))
+    return EncodedResponse(token_ids=tuple(ids), text=text, spans=tuple(_spans(ends, starts, len(text))))
+
+
+def _spans(ends: Sequence[int], starts: Sequence[int], length: int) -> Iterator[StepSpan]:
+    """Tiles: steps end before the first token that starts at or after their last character."""
+    char_start = token_start = token = 0
+    for end in ends:
+        while token < len(starts) and starts[token] < end:
+            token += 1
+        is_last = end == length
+        if token > token_start and (is_last or token < len(starts)):
+            yield StepSpan(char_start=char_start, char_end=end, token_start=token_start, token_end=token)
+            char_start, token_start = end, token
+
+
+def _from_ids(tokenizer: Any, candidate: Candidate, split: StepSplit) -> EncodedResponse:
+    ids = _checked_ids(tokenizer, candidate.token_ids or (), "a response")
+    if not ids:
+        raise EmptyInput("a response is empty")
+    known = candidate.reference_logprobs
+    if known is not None and len(known) != len(ids):
+        raise InvalidInput(f"a response has {len(ids)} tokens but {len(known)} reference log-probs")
+    if candidate.step_ends is not None:
+        ends = _checked_ends(candidate.step_ends, len(ids))
+    else:
+        ends = _ends_by_text(tokenizer, ids, split)
+    spans = [
+        StepSpan(char_start=0, char_end=0, token_start=start, token_end=end) for start, end in pairwise([0, *ends])
+    ]
+    return EncodedResponse(token_ids=ids, text="", spans=tuple(spans))
+
+
+def _ends_by_text(tokenizer: Any, ids: Sequence[int], split: StepSplit) -> list[int]:
+    """Steps of sampled tokens, found in the text that they stand for; ids are never encoded again."""
+    # Token by token: what is lost is the form of characters cut in two, and no separator holds one.
+    pieces = tokenizer.batch_decode([[token] for token in ids])
+    text = "".join(pieces)
+    starts = list(accumulate(map(len, pieces[:-1]), initial=0))
+    spans = _spans(split_text(text, split), starts, len(text)) if text else ()
+    return [span.token_end for span in spans if span.token_end < len(ids)] + [len(ids)]
+
+
+def _checked_ids(tokenizer: Any, ids: Sequence[int], what: str) -> tuple[int, ...]:
+    wrong = next((place for place, token in enumerate(ids) if not 0 <= token < len(tokenizer)), None)
+    if wrong is not None:
+        raise InvalidInput(f"{what}: token {wrong} is {ids[wrong]}, and the vocabulary has {len(tokenizer)} entries")
+    return tuple(ids)
+
+
+def _checked_ends(ends: Sequence[int], length: int) -> list[int]:
+    if any(after <= before for before, after in pairwise([0, *ends])) or (ends and ends[-1] > length):
+        raise InvalidInput(f"step ends must grow from 1 to at most {length}, the number of tokens; got {list(ends)}")
+    return [*ends] if ends and ends[-1] == length else [*ends, length]
+
+
+def _join(steps: Sequence[str], separator: str) -> tuple[str, list[int]]:
+    if not steps or not all(step.strip() for step in steps):
+        raise EmptyInput("a response's list of steps is empty, or one of them is")
+    pieces = [f"{step}{separator}" for step in steps[:-1]] + [steps[-1]]
+    return "".join(pieces), list(accumulate(map(len, pieces)))
+
+
+def _without_blanks(text: str, ends: Sequence[int]) -> list[int]:
+    kept: list[int] = []
+    start = 0
+    for end in ends:
+        if kept and not text[start:end].strip():
+            kept[-1] = end
+        else:
+            kept.append(end)
+        start = end
+    return kept

@@ -1,0 +1,1 @@
+"""The HTTP edge of the PRM: one module per family of clients, all over the same use case."""

@@ -1,0 +1,62 @@
+"""Puts the API on the service's HTTP app: the native route, those of other servers' clients, best-of-N."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from prime.adapters.telemetry import Meters
+from prime.ports import Scorer
+from services.prm.http import native
+from services.prm.http.edge import Edge
+from services.prm.http.errors import PlainRoute
+from services.prm.settings import ApiSettings
+
+_DESCRIPTION = """Implicit process rewards: `beta * (log pi_prm - log pi_ref)` of every token, summed to steps and
+responses. Rewards are log-ratios, unbounded and around 0; where a route promises 0..1 it gives their sigmoid."""
+
+
+def add_prm_routes(app: FastAPI, *, scorer: Scorer, token: str, settings: ApiSettings, meters: Meters) -> None:
+    """Add all routes, behind the key check."""
+    app.title, app.description = "PRIME: PRM scoring API", _DESCRIPTION
+    for router in (
+        native.build_router(scorer),
+        _about(scorer),
+    ):
+        app.include_router(router)
+    app.add_middleware(Edge, token=token, settings=settings, meters=meters)
+
+
+def _about(scorer: Scorer) -> APIRouter:
+    router = APIRouter(route_class=PlainRoute, tags=["about"])
+
+    @router.get("/info")
+    async def info() -> dict[str, Any]:
+        """Which PRM answers, how it reads, and the limits."""
+        about = await scorer.info()
+        return {
+            "model_id": about.model_id,
+            "prm_version": about.prm_version,
+            "reference": about.reference,
+            "reference_id": about.reference_id,
+            "tokenizer_fingerprint": about.tokenizer_fingerprint,
+            "dtype": about.dtype,
+            "beta": about.config.beta,
+            "aggregation": about.config.aggregation,
+            "step_value": about.config.step_value,
+            "activation": about.config.activation,
+            "step_separators": about.config.separators,
+            "end_token": about.config.end_token,
+            "relevance_score": "sigmoid(score); the score itself with raw_scores or use_activation false",
+            "max_input_length": about.max_tokens,
+            "max_client_batch_size": about.max_candidates,
+            "max_concurrent_requests": about.max_waiting,
+            "max_batch_tokens": about.token_budget,
+        }
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """200 while scores are given: the port opens when the PRM is loaded."""
+        await scorer.info()
+        return {"status": "ok"}
+
+    return router

@@ -1,0 +1,161 @@
+"""From the error tree to HTTP: one table of statuses and classes, and the two bodies that clients know.
+
+    class              status  error_type          raised when
+    EmptyInput         400     empty               nothing to score
+    InputTooLong       400     too_long            over the limit, and truncation was not asked for (422 towards TEI)
+    Unauthenticated    401     unauthenticated     no key, or a wrong one
+    VersionConflict    412     version             require_version is not the version that answers
+    BatchTooLarge      413     batch_too_large     too many candidates, or too large a body
+    InvalidInput       422     validation          anything else that is wrong with a request
+    EngineError        424     backend             the model failed
+    Overloaded         429     overloaded          too many requests wait; Retry-After says how many seconds
+    NotReady           503     unhealthy           starting, stopping, or a peer is away
+
+Classes and bodies are those of text-embeddings-inference; routes that come from OpenAI or vLLM answer in their form.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from prime.errors import (
+    BatchTooLarge,
+    EmptyInput,
+    EngineError,
+    InputTooLong,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    PeerUnavailable,
+    PrimeError,
+    Unauthenticated,
+    VersionConflict,
+)
+
+_STATUSES: tuple[tuple[type[PrimeError], int, str], ...] = (
+    (EmptyInput, 400, "empty"),
+    (InputTooLong, 400, "too_long"),
+    (BatchTooLarge, 413, "batch_too_large"),
+    (InvalidInput, 422, "validation"),
+    (Unauthenticated, 401, "unauthenticated"),
+    (VersionConflict, 412, "version"),
+    (Overloaded, 429, "overloaded"),
+    (NotReady, 503, "unhealthy"),
+    (PeerUnavailable, 503, "unhealthy"),
+    (EngineError, 424, "backend"),
+)
+_RETRY_SECONDS = 1
+_log = structlog.get_logger()
+
+
+class Fault(Exception):
+    """What goes over the wire instead of an answer: `Fault(429, "overloaded", "64 requests wait already")`."""
+
+    def __init__(self, status: int, error_type: str, text: str) -> None:
+        super().__init__(text)
+        self.status, self.error_type, self.text = status, error_type, text
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`Retry-After` where trying again helps."""
+        if self.status in (429, 503):
+            return {"Retry-After": str(_RETRY_SECONDS)}
+        return {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+
+
+def fault_of(error: Exception) -> Fault:
+    """The fault of an error; one that we do not know is logged and becomes a 500 without its text."""
+    match error:
+        case Fault():
+            return error
+        case RequestValidationError():
+            return Fault(422, "validation", _explain(error))
+        case HTTPException():
+            # What stopped the reading of a body is the cause of FastAPI's own complaint.
+            if isinstance(error.__cause__, PrimeError):
+                return fault_of(error.__cause__)
+            return Fault(422 if error.status_code == 400 else error.status_code, "validation", str(error.detail))
+    for kind, status, error_type in _STATUSES:
+        if isinstance(error, kind):
+            return Fault(status, error_type, str(error))
+    _log.error("request failed", exc_info=error)
+    return Fault(500, "internal", "the service failed on this request; its log has the reason")
+
+
+def plain_body(fault: Fault) -> dict[str, Any]:
+    """As text-embeddings-inference says it."""
+    return {"error": fault.text, "error_type": fault.error_type}
+
+
+def openai_body(fault: Fault) -> dict[str, Any]:
+    """As OpenAI and vLLM say it."""
+    return {"error": {"message": fault.text, "type": fault.error_type, "param": None, "code": fault.status}}
+
+
+def answer(fault: Fault, body: Callable[[Fault], dict[str, Any]]) -> JSONResponse:
+    """The response."""
+    return JSONResponse(body(fault), status_code=fault.status, headers=dict(fault.headers))
+
+
+class _FaultyRoute(APIRoute):
+    """Turns whatever a handler raises into a fault. Handlers hold no `try`."""
+
+    def render(self, fault: Fault) -> Response:
+        """The fault in the words of this route's clients."""
+        raise NotImplementedError
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """FastAPI's handler, guarded."""
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except Exception as error:  # noqa: BLE001  the edge: fault_of logs what it does not know
+                fault = fault_of(error)
+                request.state.error_type = fault.error_type
+                return self.render(fault)
+
+        return guarded
+
+
+class PlainRoute(_FaultyRoute):
+    """Errors as `{"error": text, "error_type": class}`."""
+
+    def render(self, fault: Fault) -> Response:
+        """As text-embeddings-inference says it."""
+        return answer(fault, plain_body)
+
+
+class OpenAIRoute(_FaultyRoute):
+    """Errors as `{"error": {"message": text, ...}}`; what is wrong with a request is a 400."""
+
+    def render(self, fault: Fault) -> Response:
+        """As OpenAI says it."""
+        if fault.status in (413, 422):
+            fault = Fault(400, fault.error_type, fault.text)
+        return answer(fault, openai_body)
+
+
+def finite(value: float) -> float:
+    """A number that JSON can carry.
+
+    Raises:
+        EngineError: the model gave an infinite score or none at all.
+    """
+    if not math.isfinite(value):
+        raise EngineError("the PRM gave a score that is not finite; are its weights whole?")
+    return value
+
+
+def _explain(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:])
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    return f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}"

@@ -1,0 +1,243 @@
+"""The use case: score candidates of a prompt, given as text or token ids. Implements `ports.Scorer`.
+
+    request ──► tokens and step spans (a thread) ──► limits ──► token rewards (batched) ──► steps ──► scores
+
+Called by the HTTP edge, by best-of-N and by `primectl`; whatever a request leaves open is as the PRM's folder says.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from prime.data.rendering import EncodedResponse, encode_candidate, encode_scoring_prompt
+from prime.errors import BatchTooLarge, EmptyInput, InputTooLong, InvalidInput, VersionConflict
+from prime.maths.aggregation import aggregates
+from prime.scoring import (
+    Activation,
+    Aggregation,
+    CandidateScore,
+    ScorerInfo,
+    ScoringReply,
+    ScoringRequest,
+    ScoringSeconds,
+    ScoringUsage,
+    StepScore,
+    StepSpan,
+    StepSplit,
+    StepValue,
+    Truncation,
+)
+from prime.types import PrmGroup, ReferenceSource
+from services.prm.batching import TokenScorer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """How one request is read: the request's wishes over the PRM's own."""
+
+    split: StepSplit
+    step_value: StepValue
+    activation: Activation
+    aggregation: Aggregation
+    beta: float
+    reference: ReferenceSource
+    end_token: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoded:
+    """A request as tokens, cut to what the model reads."""
+
+    prompt_ids: tuple[int, ...]
+    responses: tuple[EncodedResponse, ...]
+    truncated: tuple[bool, ...]
+    seconds: float
+
+
+class PrmScorer:
+    """Scores text with a PRM whose token rewards come from a `TokenScorer`."""
+
+    def __init__(self, token_scorer: TokenScorer, tokenizer: Any, info: Callable[[], ScorerInfo]) -> None:
+        self._token_scorer = token_scorer
+        self._tokenizer = tokenizer
+        self._info = info
+
+    async def info(self) -> ScorerInfo:
+        """Which PRM answers, and its limits."""
+        return self._info()
+
+    async def score(self, request: ScoringRequest) -> ScoringReply:
+        """A score per candidate, all from one PRM version.
+
+        Raises:
+            InvalidInput: the request breaks its contract: EmptyInput, InputTooLong and BatchTooLarge among them.
+            VersionConflict: `require_version` is not the version that answers.
+            Overloaded: too many requests wait already.
+        """
+        info = self._info()
+        _require_version(request, info.prm_version)
+        reading = _read(request, info)
+        if not request.candidates:
+            raise EmptyInput("there is no candidate to score")
+        if len(request.candidates) > info.max_candidates:
+            raise BatchTooLarge(
+                f"{len(request.candidates)} candidates in one request; at most {info.max_candidates} are taken"
+            )
+        encoded = await asyncio.to_thread(self._encode, request, reading, info.max_tokens)
+        group = _group(request, encoded, reading)
+        batched = await self._token_scorer.score([group])
+        rewards = batched.rewards
+        _require_version(request, rewards.prm_version)
+        scale = reading.beta / rewards.beta
+        candidates = tuple(
+            _score_candidate(response, [scale * reward for reward in row], reading, truncated=truncated)
+            for response, row, truncated in zip(encoded.responses, rewards.rows, encoded.truncated, strict=True)
+        )
+        return ScoringReply(
+            candidates=candidates,
+            aggregation=reading.aggregation,
+            step_value=reading.step_value,
+            activation=reading.activation,
+            beta=reading.beta,
+            reference=reading.reference,
+            reference_id=_reference_id(reading.reference, rewards.reference_id),
+            prm_version=rewards.prm_version,
+            usage=_usage(encoded, rewards.reference_cached),
+            seconds=ScoringSeconds(
+                tokenize=encoded.seconds, queue=batched.queue_seconds, inference=batched.inference_seconds
+            ),
+        )
+
+    def _encode(self, request: ScoringRequest, reading: _Reading, max_tokens: int) -> _Encoded:
+        started = time.perf_counter()
+        prompt_ids = encode_scoring_prompt(self._tokenizer, request.prompt)
+        responses = [
+            encode_candidate(self._tokenizer, candidate, split=reading.split, end_token=reading.end_token)
+            for candidate in request.candidates
+        ]
+        longest = max(len(response.token_ids) for response in responses)
+        over = len(prompt_ids) + longest - max_tokens
+        if over > 0 and request.truncation is Truncation.ERROR:
+            raise InputTooLong(
+                f"the prompt has {len(prompt_ids)} tokens and its longest response {longest}, together more than the "
+                f"{max_tokens} that are read; shorten them, or ask for truncation left or right"
+            )
+        if over > 0 and request.truncation is Truncation.LEFT:
+            # At least one token of the prompt is left, for it predicts the response's first.
+            prompt_ids = prompt_ids[min(over, len(prompt_ids) - 1) :]
+        room = max_tokens - len(prompt_ids)
+        if room < 1:
+            raise InputTooLong(
+                f"the prompt alone has {len(prompt_ids)} tokens of the {max_tokens} that are read; shorten it, or ask "
+                f"for truncation left"
+            )
+        cut_left = over > 0 and request.truncation is Truncation.LEFT
+        return _Encoded(
+            prompt_ids=prompt_ids,
+            responses=tuple(_cut(response, room) for response in responses),
+            truncated=tuple(cut_left or len(response.token_ids) > room for response in responses),
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _require_version(request: ScoringRequest, version: int) -> None:
+    if request.require_version not in (None, version):
+        raise VersionConflict(f"version {request.require_version} of the PRM is required; it is at {version}")
+
+
+def _read(request: ScoringRequest, info: ScorerInfo) -> _Reading:
+    config = info.config
+    reading = _Reading(
+        split=request.split or StepSplit(separators=config.separators),
+        step_value=request.step_value or config.step_value,
+        activation=request.activation or config.activation,
+        aggregation=request.aggregation or config.aggregation,
+        beta=request.beta or config.beta,
+        reference=request.reference or info.reference,
+        end_token=config.end_token if request.end_token is None else request.end_token,
+    )
+    if reading.beta <= 0:
+        raise InvalidInput(f"beta must be above 0; it is {reading.beta}")
+    if reading.aggregation is Aggregation.PROD and reading.activation is Activation.NONE:
+        raise InvalidInput(
+            "aggregation 'prod' multiplies probabilities, and implicit rewards are log-ratios of either sign; ask for "
+            "activation 'sigmoid' with it, or for another aggregation"
+        )
+    return reading
+
+
+def _group(request: ScoringRequest, encoded: _Encoded, reading: _Reading) -> PrmGroup:
+    supplied: tuple[tuple[float, ...], ...] = ()
+    if reading.reference is ReferenceSource.SUPPLIED:
+        known = [candidate.reference_logprobs for candidate in request.candidates]
+        missing = next((number for number, each in enumerate(known) if each is None), None)
+        if missing is not None:
+            raise InvalidInput(f"reference 'supplied' needs the log-probs of every response; {missing} has none")
+        supplied = tuple(
+            tuple(each or ())[: len(response.token_ids)]
+            for each, response in zip(known, encoded.responses, strict=True)
+        )
+    return PrmGroup(
+        group_id="",
+        prompt_ids=encoded.prompt_ids,
+        responses=tuple(response.token_ids for response in encoded.responses),
+        reference_logprobs=supplied,
+        reference=reading.reference,
+    )
+
+
+def _cut(response: EncodedResponse, room: int) -> EncodedResponse:
+    """The first tokens of a response; its spans still tile them, and the text as far as it was read."""
+    if len(response.token_ids) <= room:
+        return response
+    spans: list[StepSpan] = []
+    for span in response.spans:
+        if span.token_start < room:
+            spans.append(replace(span, token_end=min(span.token_end, room)))
+    return replace(response, token_ids=response.token_ids[:room], spans=tuple(spans))
+
+
+def _score_candidate(
+    response: EncodedResponse, rewards: Sequence[float], reading: _Reading, *, truncated: bool
+) -> CandidateScore:
+    # In float64: a step's reward is exactly the difference of two prefix sums.
+    prefix_T = torch.tensor([0.0, *rewards], dtype=torch.float64).cumsum(dim=0)
+    ends_S = torch.tensor([span.token_end for span in response.spans])
+    starts_S = torch.tensor([span.token_start for span in response.spans])
+    cumulative_S = prefix_T[ends_S]
+    deltas_S = cumulative_S - prefix_T[starts_S]
+    values_S = cumulative_S if reading.step_value is StepValue.CUMULATIVE else deltas_S
+    if reading.activation is Activation.SIGMOID:
+        values_S = values_S.sigmoid()
+    found = aggregates(values_S, probabilities=reading.activation is Activation.SIGMOID)
+    return CandidateScore(
+        score=found[reading.aggregation],
+        response_reward=float(prefix_T[-1]),
+        aggregates=found,
+        steps=tuple(
+            StepScore(span=span, reward=delta, cumulative=total)
+            for span, delta, total in zip(response.spans, deltas_S.tolist(), cumulative_S.tolist(), strict=True)
+        ),
+        token_ids=response.token_ids,
+        token_rewards=tuple(rewards),
+        truncated=truncated,
+    )
+
+
+def _usage(encoded: _Encoded, reference_cached: Sequence[bool]) -> ScoringUsage:
+    lengths = [len(response.token_ids) for response in encoded.responses]
+    return ScoringUsage(
+        prompt_tokens=len(encoded.prompt_ids),
+        response_tokens=sum(lengths),
+        reference_cached_tokens=sum(
+            length for length, cached in zip(lengths, reference_cached or [False] * len(lengths), strict=True) if cached
+        ),
+    )
+
+
+def _reference_id(source: ReferenceSource, model_id: str) -> str:
+    return model_id if source is ReferenceSource.MODEL else source.value
