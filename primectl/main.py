@@ -121,9 +121,7 @@ def _add_prm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings of [prm], e.g. ops_listen=127.0.0.1:80"
     )
-    parser.add_argument(
-        "--reference", type=Path, metavar="FOLDER", help="the reference that the PRM was trained against"
-    )
+    parser.add_argument("--reference", metavar="FOLDER", help="the model that the PRM was trained against; or none")
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -5,21 +5,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prime.adapters.settings import RunSettings, given_token, load_settings, read_token
+from prime.errors import SettingsError
 from prime.lm.model import require_model_folder
 from services.prm.settings import PrmSettings
 
+NO_REFERENCE = "none"
 
-def prm_settings(model: Path, reference: Path | None, overrides: Sequence[str]) -> PrmSettings:
-    """Settings of a frozen PRM.
+
+def prm_settings(model: Path, reference: str | None, overrides: Sequence[str]) -> PrmSettings:
+    """Settings of a frozen PRM; `reference` is a folder, or "none".
 
     Raises:
         CheckpointError: a folder holds no model.
-        SettingsError: an override does not fit.
+        SettingsError: there is no word on the reference, or an override does not fit.
     """
-    for folder in (model, *([reference] if reference is not None else [])):
-        require_model_folder(folder)
-    paths = [f"model={model}", *([f"reference={reference}"] if reference is not None else [])]
-    return load_settings(PrmSettings, None, ["frozen=true", *paths, *overrides])
+    require_model_folder(model)
+    if reference is None:
+        raise SettingsError(
+            "--reference is missing: rewards are log-ratios to the model that the PRM was trained from (`run.model` of "
+            "an RL run, `reference` of train-prm). Give its folder, or `--reference none` to score without one"
+        )
+    if reference == NO_REFERENCE:
+        chosen = ["reference_mode=none"]
+    else:
+        require_model_folder(Path(reference))
+        chosen = [f"reference={reference}"]
+    return load_settings(PrmSettings, None, ["frozen=true", f"model={model}", *chosen, *overrides])
 
 
 def run_serve_prm(settings: PrmSettings, *, token_file: Path | None) -> int:

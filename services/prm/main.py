@@ -4,21 +4,24 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.lm.model import settle_torch
 from prime.scoring import ScorerInfo
-from prime.types import ReferenceSource
 from prime.v1 import prm_pb2_grpc
 from services.prm.batching import Batcher
 from services.prm.http.app import add_prm_routes
 from services.prm.metrics import MeteredScorer
 from services.prm.reward import RewardService
-from services.prm.reward_model import ImplicitPrm
+from services.prm.reward_model import REFERENCE_SOURCES, ImplicitPrm
 from services.prm.rpc import PrmServicer
 from services.prm.scoring import PrmScorer
 from services.prm.settings import PrmSettings
+
+_log = structlog.get_logger()
 
 
 def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
@@ -26,6 +29,7 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     configure_logging("prm")
     settle_torch(device=settings.device, threads=settings.threads)
     prm = ImplicitPrm(settings, start=run.model)
+    _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
@@ -51,6 +55,13 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     )
 
 
+def _warn_of_another_reference(prm: ImplicitPrm) -> None:
+    """Rewards against another reference than the PRM was trained with mean something else."""
+    known = prm.config.trained_with.get("reference")
+    if known is not None and known != prm.reference_id:
+        _log.warning("another reference than this PRM was trained with", trained=known, serving=prm.reference_id)
+
+
 def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     """A scorer in this process, for commands that score a file.
 
@@ -60,6 +71,7 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     """
     settle_torch(device=settings.device, threads=settings.threads)
     prm = ImplicitPrm(settings, start=model)
+    _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=Path())
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
     return PrmScorer(batcher, prm.tokenizer, partial(_info, prm, settings, model))
@@ -70,7 +82,7 @@ def _info(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> ScorerInfo:
         model_id=settings.api.model_id or (settings.model or start).resolve().name,
         prm_version=prm.version,
         reference_id=prm.reference_id,
-        reference=ReferenceSource.MODEL if settings.reference_mode == "freeze" else ReferenceSource.SUPPLIED,
+        reference=REFERENCE_SOURCES[settings.reference_mode],
         tokenizer_fingerprint=prm.fingerprint,
         dtype=settings.dtype,
         config=prm.config,

@@ -133,6 +133,6 @@ class RewardService:
             prm_version=self._prm.version,
             beta=self._prm.beta,
             reference_id=self._prm.reference_id,
-            reference_mode="policy" if self._prm.reference_id == "policy" else "freeze",
+            reference_mode=self._prm.reference_id if self._prm.reference_id in ("policy", "none") else "freeze",
             tokenizer_fingerprint=self._prm.fingerprint,
         )

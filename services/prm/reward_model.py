@@ -25,6 +25,11 @@ from services.prm.reward import ScoredRows
 from services.prm.settings import PrmSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+REFERENCE_SOURCES = {
+    "freeze": ReferenceSource.MODEL,
+    "policy": ReferenceSource.SUPPLIED,
+    "none": ReferenceSource.NONE,
+}
 MODEL_FOLDER, STATE_FOLDER = "prm", "prm_state"
 
 
@@ -41,6 +46,8 @@ class ImplicitPrm:
         """
         if settings.dtype != "float32" and not settings.frozen:
             raise SettingsError(f"prm.dtype = {settings.dtype!r} is for serving: set prm.frozen, or keep float32")
+        if settings.reference_mode == "none" and not settings.frozen:
+            raise SettingsError("prm.reference_mode = 'none' is for serving: a PRM is learnt against a reference")
         self._settings = settings
         self._start = settings.model or start
         self.tokenizer = load_tokenizer(self._start)
@@ -53,7 +60,7 @@ class ImplicitPrm:
         self._lm = self._load(self._start)
         self._optimiser = None if settings.frozen else self._fresh_optimiser()
         self._reference: CausalLM | None = None
-        self.reference_id = "policy"
+        self.reference_id: str = settings.reference_mode
         if settings.reference_mode == "freeze":
             folder = settings.reference or self._start
             if tokenizer_fingerprint(load_tokenizer(folder)) != self.fingerprint:
@@ -132,7 +139,9 @@ class ImplicitPrm:
         """
         if self._optimiser is None:
             raise InvalidInput("this PRM is frozen (prm.frozen): it never differs from the folder that it came from")
-        save_model(self._lm, self.tokenizer, folder / MODEL_FOLDER, prm_config=self.config)
+        trained_with = {"loss": self._settings.loss, "reference": self.reference_id, "updates": self.version}
+        config = replace(self.config, trained_with=trained_with)
+        save_model(self._lm, self.tokenizer, folder / MODEL_FOLDER, prm_config=config)
         save_training_state(self._optimiser, {"version": self.version}, folder / STATE_FOLDER)
         return folder / MODEL_FOLDER
 
@@ -217,11 +226,10 @@ class ImplicitPrm:
                 return [cache.get(row) if cache is not None else None for row in _rows([group])]
 
     def _source(self, group: PrmGroup) -> ReferenceSource:
-        default = ReferenceSource.SUPPLIED if self._reference is None else ReferenceSource.MODEL
-        source = group.reference or default
+        source = group.reference or REFERENCE_SOURCES[self._settings.reference_mode]
         if source is ReferenceSource.MODEL and self._reference is None:
             raise InvalidInput(
-                "no reference model is loaded (prm.reference_mode = 'policy'); supply log-probs, or none"
+                "no reference model is loaded (setting prm.reference_mode); supply log-probs, or ask for none"
             )
         if source is ReferenceSource.SUPPLIED and not group.reference_logprobs:
             raise InvalidInput(

@@ -52,8 +52,9 @@ class PrmSettings(ServiceSettings):
     """Where the PRM starts; empty: `run.model`, as in the paper."""
     reference: Path | None = None
     """The frozen reference; empty: where the PRM starts, so that rewards begin at exactly 0."""
-    reference_mode: Literal["freeze", "policy"] = "freeze"
-    """`policy`: the policy's own log-probs serve as reference, and no reference model is loaded."""
+    reference_mode: Literal["freeze", "policy", "none"] = "freeze"
+    """`policy`: the policy's own log-probs serve as reference, and no reference model is loaded. `none`: there is none,
+    and a reward is `beta * log pi_prm`; only for a frozen PRM."""
     beta: float | None = Field(None, gt=0)
     """Scale of the log-ratio; empty: as the folder's `prm_config.json` says, else 0.05."""
     loss: Literal["ce", "dpo"] = "ce"
