@@ -220,6 +220,11 @@ class ScorerInfo:
     tokenizer_fingerprint: str
     dtype: str
     config: PrmConfig
+    generation_prompt: str
+    """What the chat template writes before a response, e.g. `<|im_start|>assistant\n`; empty when it writes nothing."""
+    generation_prompt_ids: tuple[int, ...]
+    end_text: str
+    """The end token, as text."""
     max_tokens: int
     """Of a prompt with one response."""
     max_candidates: int

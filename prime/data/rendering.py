@@ -55,6 +55,17 @@ def encode_scoring_prompt(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
     return ids
 
 
+def generation_prompt(tokenizer: Any) -> str:
+    """What the chat template writes where a response begins, e.g. `<|im_start|>assistant\n`; empty without one."""
+    if not tokenizer.chat_template:
+        return ""
+    turns = [{"role": "user", "content": "?"}]
+    closed, opened = (
+        tokenizer.apply_chat_template(turns, add_generation_prompt=opens, tokenize=False) for opens in (False, True)
+    )
+    return str(opened.removeprefix(closed)) if opened.startswith(closed) else ""
+
+
 def encode_candidate(tokenizer: Any, candidate: Candidate, *, split: StepSplit, end_token: bool) -> EncodedResponse:
     """A response as tokens with its steps; with `end_token` the tokenizer's end token closes a text.
 

@@ -1,6 +1,8 @@
 """Wires the PRM service and runs it."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import structlog
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_logging
+from prime.data.rendering import generation_prompt
 from prime.lm.model import settle_torch
 from prime.scoring import ScorerInfo
 from prime.v1 import prm_pb2_grpc
@@ -35,7 +38,7 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
     scorer = MeteredScorer(
-        PrmScorer(batcher, prm.tokenizer, partial(_info, prm, settings, run.model)),
+        PrmScorer(batcher, prm.tokenizer, _info_reader(prm, settings, run.model)),
         meters,
         waiting=lambda: batcher.unanswered,
     )
@@ -74,11 +77,13 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=Path())
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
-    return PrmScorer(batcher, prm.tokenizer, partial(_info, prm, settings, model))
+    return PrmScorer(batcher, prm.tokenizer, _info_reader(prm, settings, model))
 
 
-def _info(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> ScorerInfo:
-    return ScorerInfo(
+def _info_reader(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
+    """Everything but the version stays as it is."""
+    opening = generation_prompt(prm.tokenizer)
+    info = ScorerInfo(
         model_id=settings.api.model_id or (settings.model or start).resolve().name,
         prm_version=prm.version,
         reference_id=prm.reference_id,
@@ -86,8 +91,12 @@ def _info(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> ScorerInfo:
         tokenizer_fingerprint=prm.fingerprint,
         dtype=settings.dtype,
         config=prm.config,
+        generation_prompt=opening,
+        generation_prompt_ids=tuple(prm.tokenizer(opening, add_special_tokens=False)["input_ids"]),
+        end_text=prm.tokenizer.eos_token,
         max_tokens=min(settings.api.max_tokens or prm.max_positions, prm.max_positions),
         max_candidates=settings.api.max_candidates,
         max_waiting=settings.api.max_waiting,
         token_budget=settings.token_budget,
     )
+    return lambda: replace(info, prm_version=prm.version)

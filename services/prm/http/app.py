@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
-from services.prm.http import native
+from services.prm.http import native, predict, rerank, training, vllm
 from services.prm.http.edge import Edge
 from services.prm.http.errors import PlainRoute
 from services.prm.settings import ApiSettings
@@ -20,6 +20,10 @@ def add_prm_routes(app: FastAPI, *, scorer: Scorer, token: str, settings: ApiSet
     app.title, app.description = "PRIME: PRM scoring API", _DESCRIPTION
     for router in (
         native.build_router(scorer),
+        vllm.build_router(scorer),
+        rerank.build_router(scorer),
+        predict.build_router(scorer),
+        training.build_router(scorer),
         _about(scorer),
     ):
         app.include_router(router)

@@ -19,10 +19,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from prime.errors import (
     BatchTooLarge,
@@ -156,6 +157,10 @@ def finite(value: float) -> float:
 
 def _explain(error: RequestValidationError) -> str:
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+    if isinstance(first.get("input"), bytes):
+        return "the body is not read as JSON: send `Content-Type: application/json`"
     place = ".".join(str(part) for part in first["loc"][1:])
     more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     return f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}"

@@ -1,0 +1,62 @@
+"""`POST /predict` of text-embeddings-inference: question and answer as a pair, one or many."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from prime.errors import EmptyInput, InvalidInput
+from prime.ports import Scorer
+from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
+from services.prm.http.rerank import TeiRoute, relevance
+from services.prm.http.scored import score_all, scored
+from services.prm.http.transcripts import split_text
+
+
+class PredictBody(BaseModel):
+    """One text, one pair, or a batch of either."""
+
+    inputs: str | list[str] | list[list[str]]
+    raw_scores: bool = False
+    truncate: bool = False
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+
+
+def build_router(scorer: Scorer) -> APIRouter:
+    """The route."""
+    router = APIRouter(route_class=TeiRoute, tags=["other servers' clients"])
+
+    @router.post("/predict")
+    async def predict(body: PredictBody) -> JSONResponse:
+        """The one label `reward` with its score: of a pair, or of a text that the PRM's template rendered."""
+        info = await scorer.info()
+        truncation = Truncation(body.truncation_direction.lower()) if body.truncate else Truncation.ERROR
+        is_batch = isinstance(body.inputs, list) and all(isinstance(each, list) for each in body.inputs)
+        inputs = body.inputs if is_batch else [body.inputs]
+        if not inputs:
+            raise EmptyInput("inputs: there is nothing to score")
+        pairs = [_pair(each, info) for each in inputs]
+        replies = await score_all(
+            scorer,
+            [
+                ScoringRequest(prompt=prompt, candidates=(candidate,), truncation=truncation)
+                for prompt, candidate in pairs
+            ],
+        )
+        answers = [
+            [{"score": relevance(reply.candidates[0].score, raw=body.raw_scores), "label": "reward"}]
+            for reply in replies
+        ]
+        return scored(answers if is_batch else answers[0], replies)
+
+    return router
+
+
+def _pair(given: object, info: ScorerInfo) -> tuple[Prompt, Candidate]:
+    match given:
+        case str(text) | [str(text)]:
+            return split_text(text, info)
+        case [str(question), str(answer)]:
+            return Prompt(text=question), Candidate(text=answer)
+    raise InvalidInput("inputs: a text, or a pair of question and answer, or a list of lists of either")

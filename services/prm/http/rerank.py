@@ -1,0 +1,153 @@
+"""Rerankers' clients, unchanged: Cohere, Jina and vLLM (`documents`), and text-embeddings-inference (`texts`).
+
+The query is the question, the documents are candidate answers. A relevance score is the sigmoid of the PRM's score.
+"""
+
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from prime.errors import EmptyInput
+from prime.ports import Scorer
+from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest, Truncation
+from services.prm.http.errors import Fault, PlainRoute, finite
+from services.prm.http.scored import scored
+
+
+class Document(BaseModel):
+    """A candidate in Cohere's longer form."""
+
+    text: str
+
+
+class DocumentsBody(BaseModel):
+    """As Cohere, Jina and vLLM send it."""
+
+    model: str = ""
+    query: str
+    documents: list[str | Document]
+    top_n: int | None = Field(None, ge=0)
+    return_documents: bool | None = None
+    use_activation: bool | None = None
+
+
+class TextsBody(BaseModel):
+    """As text-embeddings-inference sends it."""
+
+    query: str
+    texts: list[str]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool = False
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+
+    @property
+    def truncation(self) -> Truncation:
+        """What to do with a pair that is too long."""
+        return Truncation(self.truncation_direction.lower()) if self.truncate else Truncation.ERROR
+
+
+def _kind(body: Any) -> str:
+    return "texts" if isinstance(body, dict) and "texts" in body else "documents"
+
+
+Body = Annotated[Annotated[DocumentsBody, Tag("documents")] | Annotated[TextsBody, Tag("texts")], Discriminator(_kind)]
+
+
+class TeiRoute(PlainRoute):
+    """As text-embeddings-inference: what is too long is a matter of validation."""
+
+    def render(self, fault: Fault) -> Response:
+        """Errors of these clients."""
+        if fault.error_type == "too_long":
+            fault = Fault(422, "validation", fault.text)
+        return super().render(fault)
+
+
+def build_router(scorer: Scorer) -> APIRouter:
+    """The routes."""
+    router = APIRouter(route_class=TeiRoute, tags=["other servers' clients"])
+
+    @router.post("/rerank")
+    @router.post("/v1/rerank")
+    @router.post("/v2/rerank")
+    async def rerank(request: Request, body: Body) -> JSONResponse:
+        """Candidates by falling relevance, in the form that the request came in."""
+        if isinstance(body, TextsBody):
+            return await _texts(scorer, body)
+        return await _documents(scorer, body, shows_documents=not request.url.path.startswith("/v2"))
+
+    return router
+
+
+def relevance(score: float, *, raw: bool) -> float:
+    """A score as these clients want it: `1 / (1 + exp(-score))`, or as it is."""
+    if raw:
+        return finite(score)
+    # Of the two forms the one whose exponential cannot overflow.
+    smaller = math.exp(-abs(finite(score)))
+    return 1 / (1 + smaller) if score >= 0 else smaller / (1 + smaller)
+
+
+async def score_texts(
+    scorer: Scorer, question: str, answers: Sequence[str], truncation: Truncation = Truncation.ERROR
+) -> ScoringReply:
+    """Scores of plain answers to a plain question."""
+    if not question:
+        raise EmptyInput("the query is empty")
+    return await scorer.score(
+        ScoringRequest(
+            prompt=Prompt(text=question),
+            candidates=tuple(Candidate(text=answer) for answer in answers),
+            truncation=truncation,
+        )
+    )
+
+
+async def _documents(scorer: Scorer, body: DocumentsBody, *, shows_documents: bool) -> JSONResponse:
+    texts = [each if isinstance(each, str) else each.text for each in body.documents]
+    reply = await score_texts(scorer, body.query, texts)
+    shows = shows_documents if body.return_documents is None else body.return_documents
+    results = _ranked(
+        reply,
+        raw=body.use_activation is False,
+        entry=lambda index, score: {
+            "index": index,
+            "relevance_score": score,
+            **({"document": {"text": texts[index]}} if shows else {}),
+        },
+    )
+    tokens = reply.usage.prompt_tokens + reply.usage.response_tokens
+    answer = {
+        "id": f"rerank-{uuid.uuid4().hex}",
+        "model": body.model or (await scorer.info()).model_id,
+        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+        "results": results[: body.top_n],
+    }
+    return scored(answer, [reply])
+
+
+async def _texts(scorer: Scorer, body: TextsBody) -> JSONResponse:
+    reply = await score_texts(scorer, body.query, body.texts, body.truncation)
+    answer = _ranked(
+        reply,
+        raw=body.raw_scores,
+        entry=lambda index, score: {
+            "index": index,
+            "score": score,
+            **({"text": body.texts[index]} if body.return_text else {}),
+        },
+    )
+    return scored(answer, [reply])
+
+
+def _ranked(reply: ScoringReply, *, raw: bool, entry: Callable[[int, float], dict[str, Any]]) -> list[dict[str, Any]]:
+    scores = [candidate.score for candidate in reply.candidates]
+    order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+    return [entry(index, relevance(scores[index], raw=raw)) for index in order]

@@ -1,0 +1,65 @@
+"""Finds the answer in what other clients send as one text: question and answer, rendered with special tokens.
+
+A boundary is only taken where the PRM's own chat template has put one; nothing is guessed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prime.errors import EmptyInput, InvalidInput
+from prime.scoring import Candidate, Prompt, ScorerInfo
+
+_HINT = "send messages, or a question and an answer apart (/v1/prm/score, /score, /rerank)"
+
+
+def split_text(text: str, info: ScorerInfo) -> tuple[Prompt, Candidate]:
+    """A rendered conversation: its last answer, and all before it.
+
+    Raises:
+        InvalidInput: the PRM's chat template opens no answer in it.
+    """
+    opening = info.generation_prompt
+    before, found, answer = text.rpartition(opening) if opening else ("", "", text)
+    if not found:
+        raise InvalidInput(f"the text holds no {opening!r}, so where the answer begins is not known; {_HINT}")
+    return Prompt(text=before + found, rendered=True), Candidate(text=_closed(answer, info))
+
+
+def split_ids(ids: Sequence[int], info: ScorerInfo) -> tuple[Prompt, Candidate]:
+    """A conversation as token ids: its last answer, and all before it.
+
+    Raises:
+        InvalidInput: the PRM's chat template opens no answer in it.
+    """
+    opening = list(info.generation_prompt_ids)
+    for start in range(len(ids) - len(opening), -1, -1):
+        if opening and list(ids[start : start + len(opening)]) == opening:
+            end = start + len(opening)
+            return Prompt(token_ids=tuple(ids[:end])), Candidate(token_ids=tuple(ids[end:]))
+    raise InvalidInput(f"the ids hold no {info.generation_prompt!r}, so where the answer begins is not known; {_HINT}")
+
+
+def split_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Prompt, Candidate]:
+    """A conversation that ends with an answer.
+
+    Raises:
+        InvalidInput: its last message is not the assistant's, or has no text.
+        EmptyInput: there is nothing before the answer.
+    """
+    *before, last = messages or [{}]
+    if last.get("role") != "assistant" or not isinstance(last.get("content"), str):
+        raise InvalidInput("the last message must be the assistant's answer, as text: it is what is scored")
+    if not before:
+        raise EmptyInput("there is no question before the answer")
+    return Prompt(messages=tuple(before)), Candidate(text=last["content"])
+
+
+def is_rendered(text: str, info: ScorerInfo) -> bool:
+    """Whether a prompt ends where the PRM's chat template would have the answer begin."""
+    return bool(info.generation_prompt) and text.endswith(info.generation_prompt)
+
+
+def _closed(answer: str, info: ScorerInfo) -> str:
+    """Without what templates write after the end token: a line break that nobody sampled."""
+    bare = answer.rstrip()
+    return bare if bare.endswith(info.end_text) else answer

@@ -1,0 +1,67 @@
+"""A scoring API as it ships, with tiny models, on a loopback socket of the tests' own."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+
+from prime.adapters.ops_http import OpsServer, ops_app
+from prime.adapters.telemetry import Meters
+from prime.ports import Scorer
+from primectl.stack import free_port
+from services.prm.http.app import add_prm_routes
+from services.prm.main import open_scorer
+from services.prm.settings import ApiSettings, PrmSettings
+
+KEY = "a-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """Where it listens, a client with the key, and the scorer behind it."""
+
+    url: str
+    client: httpx.AsyncClient
+    scorer: Scorer
+
+
+@contextlib.asynccontextmanager
+async def running_app(add_routes: Callable[[FastAPI], None]) -> AsyncIterator[str]:
+    """An app with these routes behind a real socket; yields its address."""
+    listen = f"127.0.0.1:{free_port()}"
+    server = OpsServer(ops_app("test", lambda: True, Meters().registry, add_routes), listen, grace_seconds=1)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://{listen}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def running_api(scorer: Scorer, settings: ApiSettings | None = None) -> AsyncIterator[Api]:
+    """The whole API over a scorer."""
+    add_routes = partial(add_prm_routes, scorer=scorer, token=KEY, settings=settings or ApiSettings(), meters=Meters())
+    async with (
+        running_app(add_routes) as url,
+        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client,
+    ):
+        yield Api(url=url, client=client, scorer=scorer)
+
+
+def open_tiny_scorer(prm: Path, reference: Path, *, max_tokens: int = 0, max_candidates: int = 128) -> Scorer:
+    """The real scorer over two tiny models."""
+    settings = PrmSettings(
+        reference=reference,
+        device="cpu",
+        frozen=True,
+        api=ApiSettings(max_tokens=max_tokens, max_candidates=max_candidates, model_id="tiny-prm"),
+    )
+    return open_scorer(settings, model=prm)
