@@ -1,11 +1,13 @@
 """The small Protocols through which services reach each other. In-memory twins ship in `prime.adapters.memory`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from prime.chat import ChatSamples
 from prime.scoring import ScorerInfo, ScoringReply, ScoringRequest
 from prime.types import (
+    AnswerClasses,
     GradeItem,
     PrmGroup,
     PrmInfo,
@@ -100,6 +102,17 @@ class Verifier(Protocol):
         """What it can grade and how it isolates."""
 
 
+class AnswerGrouper(Protocol):
+    """Tells which answers are equal; the verifier, seen by those who vote."""
+
+    async def group_answers(self, responses: Sequence[str]) -> AnswerClasses:
+        """The final answer of every response, and classes of mathematically equal ones.
+
+        Raises:
+            InvalidInput: too many responses in one call.
+        """
+
+
 class RewardModel(Protocol):
     """The implicit PRM."""
 
@@ -146,3 +159,19 @@ class Rollout(Protocol):
 
     async def status(self) -> RolloutStatus:
         """Where it stands."""
+
+
+class Generator(Protocol):
+    """An engine that samples chat completions."""
+
+    async def sample(self, request: Mapping[str, Any], n: int) -> ChatSamples:
+        """`n` candidates for a request in the form of OpenAI's chat completions, whose fields are passed on.
+
+        Raises:
+            InvalidInput: the engine refuses the request; carries its words.
+            Overloaded: the engine is at its limit.
+            PeerUnavailable: it cannot be reached, or broke.
+        """
+
+    async def models(self) -> Sequence[str]:
+        """The names that a request may carry as `model`."""

@@ -224,6 +224,20 @@ _SCORED = (VerdictStatus.PASSED, VerdictStatus.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerClasses:
+    """Which responses give equal answers.
+
+    Example: responses that end in 1/2, nothing, 0.5 and 2: `AnswerClasses(answers=("1/2", "", "0.5", "2"),
+    classes=(0, -1, 0, 1))`.
+    """
+
+    answers: tuple[str, ...]
+    """Per response; empty without an answer."""
+    classes: tuple[int, ...]
+    """Per response, numbered in the order in which they first occur; -1 without an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GradeItem:
     """One answer to grade; verdicts come back in the order of the items.
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from prime.errors import InvalidInput
 from prime.types import (
+    AnswerClasses,
     FinishReason,
     GradeItem,
     PrmGroup,
@@ -427,6 +428,18 @@ def decode_verifier_info(message: verifier_pb2.VerifierServiceGetInfoResponse) -
         tier=message.tier,
         canary_age_seconds=message.canary_age_seconds,
     )
+
+
+def encode_answer_classes(found: AnswerClasses) -> verifier_pb2.GroupAnswersResponse:
+    """Classes of equal answers."""
+    return verifier_pb2.GroupAnswersResponse(answers=found.answers, classes=found.classes)
+
+
+def decode_answer_classes(message: verifier_pb2.GroupAnswersResponse) -> AnswerClasses:
+    """Inverse of `encode_answer_classes`; raises InvalidInput when the two lists differ in length."""
+    if len(message.answers) != len(message.classes):
+        raise InvalidInput(f"{len(message.answers)} answers came with {len(message.classes)} classes")
+    return AnswerClasses(answers=tuple(message.answers), classes=tuple(message.classes))
 
 
 # ---------------------------------------------------------------- prm

@@ -15,6 +15,7 @@ from prime.adapters.grpc_server import AUTHORIZATION_KEY, ERROR_CLASS_KEY, MAX_M
 from prime.errors import EngineError, PeerUnavailable, PrimeError, VersionConflict
 from prime.patience import patiently
 from prime.types import (
+    AnswerClasses,
     GradeItem,
     PrmGroup,
     PrmInfo,
@@ -144,7 +145,10 @@ class _Peer:
 
 
 class GrpcVerifier(_Peer):
-    """`ports.Verifier` over gRPC. A call that is repeated joins the first by its idempotency key."""
+    """`ports.Verifier` and `ports.AnswerGrouper` over gRPC.
+
+    A call that is repeated joins the first by its idempotency key.
+    """
 
     def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
         super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
@@ -160,6 +164,11 @@ class GrpcVerifier(_Peer):
             answer = await self._call(self._stub.Grade, request)
             verdicts += [wire.decode_verdict(verdict) for verdict in answer.verdicts]
         return verdicts
+
+    async def group_answers(self, responses: Sequence[str]) -> AnswerClasses:
+        """Classes of equal answers."""
+        request = verifier_pb2.GroupAnswersRequest(responses=responses)
+        return wire.decode_answer_classes(await self._call(self._stub.GroupAnswers, request))
 
     async def info(self) -> VerifierInfo:
         """What it can grade."""

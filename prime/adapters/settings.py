@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from prime.errors import SettingsError
 
 TOKEN_VARIABLE = "PRIME_TOKEN"
+ENGINE_KEY_VARIABLE = "PRIME_ENGINE_KEY"
 
 
 class Settings(BaseModel):
@@ -94,6 +95,11 @@ def load_settings(model: type[SettingsT], path: Path | None, overrides: Sequence
 def given_token() -> str:
     """The bearer token in the environment; empty without one."""
     return os.environ.get(TOKEN_VARIABLE, "").strip()
+
+
+def engine_key() -> str:
+    """The key for an engine that asks for one, e.g. OpenAI's; empty without one."""
+    return os.environ.get(ENGINE_KEY_VARIABLE, "").strip()
 
 
 def read_token(token_file: Path | None) -> str:

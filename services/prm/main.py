@@ -1,28 +1,35 @@
 """Wires the PRM service and runs it."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from prime.adapters.grpc_clients import GrpcRollout, GrpcVerifier
+from prime.adapters.openai_engine import OpenAIEngine
+from prime.adapters.rollout_engine import RolloutEngine
 from prime.adapters.service import Service, serve
-from prime.adapters.settings import RunSettings
+from prime.adapters.settings import RunSettings, engine_key
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.data.rendering import generation_prompt
+from prime.errors import SettingsError
 from prime.lm.model import settle_torch
+from prime.ports import Generator, Scorer
 from prime.scoring import ScorerInfo
 from prime.v1 import prm_pb2_grpc
 from services.prm.batching import Batcher
+from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
 from services.prm.metrics import MeteredScorer
 from services.prm.reward import RewardService
 from services.prm.reward_model import REFERENCE_SOURCES, ImplicitPrm
 from services.prm.rpc import PrmServicer
 from services.prm.scoring import PrmScorer
-from services.prm.settings import PrmSettings
+from services.prm.settings import BestOfNSettings, PrmSettings
 
 _log = structlog.get_logger()
 
@@ -33,6 +40,10 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     settle_torch(device=settings.device, threads=settings.threads)
     prm = ImplicitPrm(settings, start=run.model)
     _warn_of_another_reference(prm)
+    asyncio.run(_serve(run, settings, prm, token))
+
+
+async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, token: str) -> None:
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
@@ -42,8 +53,8 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
         meters,
         waiting=lambda: batcher.unanswered,
     )
-    asyncio.run(
-        serve(
+    async with _open_best_of_n(settings.best_of_n, scorer, prm, token) as best_of_n:
+        await serve(
             Service(
                 name="prime.v1.PrmService",
                 settings=settings,
@@ -52,10 +63,48 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
                 add_servicers=lambda server: prm_pb2_grpc.add_PrmServiceServicer_to_server(
                     PrmServicer(reward_service), server
                 ),
-                add_routes=partial(add_prm_routes, scorer=scorer, token=token, settings=settings.api, meters=meters),
+                add_routes=partial(
+                    add_prm_routes,
+                    scorer=scorer,
+                    token=token,
+                    settings=settings.api,
+                    meters=meters,
+                    best_of_n=best_of_n,
+                ),
             )
         )
-    )
+
+
+@contextlib.asynccontextmanager
+async def _open_best_of_n(
+    settings: BestOfNSettings, scorer: Scorer, prm: ImplicitPrm, token: str
+) -> AsyncIterator[BestOfN | None]:
+    """Best-of-N where an engine is configured, with its connections."""
+    kind, _, address = settings.engine.partition("://")
+    seconds = settings.engine_seconds
+    async with contextlib.AsyncExitStack() as open_ones:
+        generator: Generator
+        match kind:
+            case "":
+                yield None
+                return
+            case "http" | "https":
+                engine = OpenAIEngine(settings.engine, key=engine_key(), model=settings.engine_model, timeout_s=seconds)
+                open_ones.push_async_callback(engine.close)
+                generator = engine
+            case "grpc":
+                rollout = GrpcRollout(address, token, deadline_s=seconds)
+                open_ones.push_async_callback(rollout.close)
+                generator = RolloutEngine(rollout, prm.tokenizer, fingerprint=prm.fingerprint)
+            case _:
+                raise SettingsError(
+                    f"prm.best_of_n.engine = {settings.engine!r} is neither http://HOST:PORT/v1 nor grpc://HOST:PORT"
+                )
+        grouper = None
+        if settings.verifier:
+            grouper = GrpcVerifier(settings.verifier, token, deadline_s=seconds)
+            open_ones.push_async_callback(grouper.close)
+        yield BestOfN(generator, scorer, grouper, settings)
 
 
 def _warn_of_another_reference(prm: ImplicitPrm) -> None:

@@ -6,6 +6,7 @@ import grpc
 
 from prime import wire
 from prime.v1 import verifier_pb2, verifier_pb2_grpc
+from services.verifier.answers import group_answers
 from services.verifier.grade import Grader
 
 
@@ -24,6 +25,11 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
             budget_seconds=request.budget_seconds,
         )
         return verifier_pb2.GradeResponse(verdicts=[wire.encode_verdict(verdict) for verdict in verdicts])
+
+    async def GroupAnswers(  # noqa: D102 - described in verifier.proto
+        self, request: verifier_pb2.GroupAnswersRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> verifier_pb2.GroupAnswersResponse:
+        return wire.encode_answer_classes(await group_answers(self._grader, request.responses))
 
     async def GetInfo(  # noqa: D102 - described in verifier.proto
         self, request: verifier_pb2.VerifierServiceGetInfoRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -21,6 +21,8 @@ PACKAGES = ("prime", "services", "jobs", "primectl")
 GENERATED = ROOT / "prime" / "v1"
 
 PROTO_FIELDS: dict[str, dict[str, int]] = {
+    "GroupAnswersRequest": {"responses": 1},
+    "GroupAnswersResponse": {"answers": 1, "classes": 2},
     "GenerateRequest": {"requests": 1},
     "GenerateResponse": {"groups": 1},
     "GradeItem": {
@@ -155,7 +157,7 @@ PROTO_CALLS: dict[str, list[str]] = {
     "PrmService": ["Score", "Learn", "Save", "Restore", "GetInfo"],
     "RolloutService": ["Generate", "PushWeights", "GetStatus"],
     "TrainerService": ["GetStatus", "Stop"],
-    "VerifierService": ["Grade", "GetInfo"],
+    "VerifierService": ["Grade", "GroupAnswers", "GetInfo"],
 }
 
 

@@ -31,10 +31,11 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def running_app(add_routes: Callable[[FastAPI], None]) -> AsyncIterator[str]:
+async def running_app(add_routes: Callable[[FastAPI], None], meters: Meters | None = None) -> AsyncIterator[str]:
     """An app with these routes behind a real socket; yields its address."""
     listen = f"127.0.0.1:{free_port()}"
-    server = OpsServer(ops_app("test", lambda: True, Meters().registry, add_routes), listen, grace_seconds=1)
+    registry = (meters or Meters()).registry
+    server = OpsServer(ops_app("test", lambda: True, registry, add_routes), listen, grace_seconds=1)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -48,9 +49,10 @@ async def running_app(add_routes: Callable[[FastAPI], None]) -> AsyncIterator[st
 @contextlib.asynccontextmanager
 async def running_api(scorer: Scorer, settings: ApiSettings | None = None) -> AsyncIterator[Api]:
     """The whole API over a scorer."""
-    add_routes = partial(add_prm_routes, scorer=scorer, token=KEY, settings=settings or ApiSettings(), meters=Meters())
+    meters = Meters()
+    add_routes = partial(add_prm_routes, scorer=scorer, token=KEY, settings=settings or ApiSettings(), meters=meters)
     async with (
-        running_app(add_routes) as url,
+        running_app(add_routes, meters) as url,
         httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client,
     ):
         yield Api(url=url, client=client, scorer=scorer)

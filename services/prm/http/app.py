@@ -6,7 +6,8 @@ from fastapi import APIRouter, FastAPI
 
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
-from services.prm.http import native, predict, rerank, training, vllm
+from services.prm.best_of_n import BestOfN
+from services.prm.http import chat, native, predict, rerank, training, vllm
 from services.prm.http.edge import Edge
 from services.prm.http.errors import PlainRoute
 from services.prm.settings import ApiSettings
@@ -15,8 +16,16 @@ _DESCRIPTION = """Implicit process rewards: `beta * (log pi_prm - log pi_ref)` o
 responses. Rewards are log-ratios, unbounded and around 0; where a route promises 0..1 it gives their sigmoid."""
 
 
-def add_prm_routes(app: FastAPI, *, scorer: Scorer, token: str, settings: ApiSettings, meters: Meters) -> None:
-    """Add all routes, behind the key check."""
+def add_prm_routes(
+    app: FastAPI,
+    *,
+    scorer: Scorer,
+    token: str,
+    settings: ApiSettings,
+    meters: Meters,
+    best_of_n: BestOfN | None = None,
+) -> None:
+    """Add all routes, behind the key check; those of best-of-N where there is an engine to sample from."""
     app.title, app.description = "PRIME: PRM scoring API", _DESCRIPTION
     for router in (
         native.build_router(scorer),
@@ -27,6 +36,8 @@ def add_prm_routes(app: FastAPI, *, scorer: Scorer, token: str, settings: ApiSet
         _about(scorer),
     ):
         app.include_router(router)
+    if best_of_n is not None:
+        app.include_router(chat.build_router(best_of_n))
     app.add_middleware(Edge, token=token, settings=settings, meters=meters)
 
 

@@ -1,0 +1,138 @@
+"""`ports.Generator` over any engine that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, OpenAI itself."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from prime.chat import ChatCandidate, ChatSamples
+from prime.errors import EngineError, InvalidInput, Overloaded, PeerUnavailable, PrimeError
+
+_AT_ONCE = 16
+_LONGEST_QUOTE = 500
+
+
+class OpenAIEngine:
+    """One engine by its URL, e.g. `http://127.0.0.1:8000/v1`."""
+
+    def __init__(self, url: str, *, key: str = "", model: str = "", timeout_s: float) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._url = url.rstrip("/")
+        self._model = model
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        self._client = httpx.AsyncClient(
+            headers=headers, limits=limits, timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s))
+        )
+
+    async def sample(self, request: Mapping[str, Any], n: int) -> ChatSamples:
+        """`n` candidates; of an engine that gives one per call, in `n` calls.
+
+        Raises:
+            InvalidInput: the engine refuses the request; carries its words.
+            Overloaded: the engine is at its limit.
+            PeerUnavailable: it cannot be reached, took too long, or broke.
+            EngineError: it refuses our key, or does not answer as OpenAI does.
+        """
+        body = {**request, "model": self._model or request.get("model", "")}
+        if n == 1:
+            return await self._call(body)
+        try:
+            first = await self._call({**body, "n": n})
+        except InvalidInput:
+            # Perhaps it was n that was refused; if not, the first single call is refused in the same words.
+            first = await self._call(_alone(body, 0))
+        missing = n - len(first.candidates)
+        if missing <= 0:
+            return first
+        return _joined(first, await self._alone(body, range(n - missing, n)))
+
+    async def models(self) -> Sequence[str]:
+        """What the engine lists."""
+        if self._model:
+            return [self._model]
+        answer = await self._send("GET", "/models", None)
+        return [str(each["id"]) for each in answer.get("data", []) if isinstance(each, dict) and "id" in each]
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._client.aclose()
+
+    async def _alone(self, body: Mapping[str, Any], numbers: range) -> list[ChatSamples]:
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(number: int) -> ChatSamples:
+            async with places:
+                return await self._call(_alone(body, number))
+
+        tasks = [asyncio.ensure_future(one(number)) for number in numbers]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _call(self, body: Mapping[str, Any]) -> ChatSamples:
+        answer = await self._send("POST", "/chat/completions", body)
+        try:
+            usage = answer.get("usage") or {}
+            return ChatSamples(
+                candidates=tuple(
+                    ChatCandidate(
+                        message=dict(choice["message"]),
+                        finish_reason=choice.get("finish_reason"),
+                        logprobs=choice.get("logprobs"),
+                    )
+                    for choice in answer["choices"]
+                ),
+                model=str(answer.get("model") or body["model"]),
+                prompt_tokens=int(usage.get("prompt_tokens") or 0),
+                completion_tokens=int(usage.get("completion_tokens") or 0),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise EngineError(f"the engine at {self._url} does not answer as OpenAI's chat completions do") from None
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, self._url + path, json=body)
+        except httpx.HTTPError as error:
+            raise PeerUnavailable(
+                f"the engine at {self._url} cannot be reached or took too long ({type(error).__name__}); is it up, and "
+                f"is prm.best_of_n.engine right?"
+            ) from None
+        if response.status_code >= 400:
+            raise self._refusal(response)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise EngineError(f"the engine at {self._url} answers with no JSON object; its address must end with /v1")
+        return answer
+
+    def _refusal(self, response: httpx.Response) -> PrimeError:
+        words = f"the engine says {response.status_code}: {response.text[:_LONGEST_QUOTE]}"
+        match response.status_code:
+            case 401 | 403:
+                return EngineError(f"{words} (its key is read from PRIME_ENGINE_KEY)")
+            case 429:
+                return Overloaded(words)
+            case status if status < 500:
+                return InvalidInput(words)
+        return PeerUnavailable(words)
+
+
+def _alone(body: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """One of several single calls: with a seed of its own, or all would sample the same."""
+    seed = body.get("seed")
+    return {**body, "n": 1} | ({"seed": seed + number} if isinstance(seed, int) else {})
+
+
+def _joined(first: ChatSamples, others: Sequence[ChatSamples]) -> ChatSamples:
+    parts = [first, *others]
+    return ChatSamples(
+        candidates=tuple(candidate for part in parts for candidate in part.candidates),
+        model=first.model,
+        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        completion_tokens=sum(part.completion_tokens for part in parts),
+    )

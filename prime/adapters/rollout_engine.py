@@ -1,0 +1,99 @@
+"""`ports.Generator` over a rollout replica of ours: the policy that is being trained answers chat completions."""
+
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prime.chat import ChatCandidate, ChatSamples
+from prime.data.rendering import encode_scoring_prompt
+from prime.errors import InvalidInput, TokenizerMismatch
+from prime.ports import Rollout
+from prime.scoring import Prompt
+from prime.types import FinishReason, RolloutRequest, Sample, SamplingParams
+
+_KNOWN = frozenset(
+    ("model", "messages", "tools", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "user")
+)
+_DEFAULT_TOKENS = 512
+
+
+class RolloutEngine:
+    """One replica; `tokenizer` is the PRM's, and the replica's must be the same."""
+
+    def __init__(self, rollout: Rollout, tokenizer: Any, *, fingerprint: str) -> None:
+        self._rollout = rollout
+        self._tokenizer = tokenizer
+        self._fingerprint = fingerprint
+
+    async def sample(self, request: Mapping[str, Any], n: int) -> ChatSamples:
+        """`n` candidates from the replica's current weights.
+
+        Raises:
+            InvalidInput: the request asks for what a rollout replica does not do.
+            TokenizerMismatch: the replica has another tokenizer.
+        """
+        unknown = sorted(key for key in request if key not in _KNOWN and request[key] is not None)
+        if unknown:
+            raise InvalidInput(
+                f"{unknown[0]!r} is not known to a rollout replica; known are {', '.join(sorted(_KNOWN))}"
+            )
+        status = await self._rollout.status()
+        if status.tokenizer_fingerprint != self._fingerprint:
+            raise TokenizerMismatch("the rollout replica has another tokenizer than the PRM")
+        prompt = Prompt(messages=tuple(request["messages"]), tools=tuple(request.get("tools") or ()))
+        prompt_ids = encode_scoring_prompt(self._tokenizer, prompt)
+        [group] = await self._rollout.generate(
+            [
+                RolloutRequest(
+                    group_id=uuid.uuid4().hex,
+                    problem_id="chat",
+                    attempt=0,
+                    prompt_ids=prompt_ids,
+                    num_samples=n,
+                    sampling=_sampling(request),
+                    seed=_seed(request),
+                    min_version=0,
+                )
+            ]
+        )
+        return ChatSamples(
+            candidates=tuple(map(self._candidate, group.samples)),
+            model="policy",
+            prompt_tokens=len(prompt_ids),
+            completion_tokens=group.num_response_tokens,
+        )
+
+    async def models(self) -> Sequence[str]:
+        """There is one."""
+        return ["policy"]
+
+    def _candidate(self, sample: Sample) -> ChatCandidate:
+        text = self._tokenizer.decode(sample.response_ids, skip_special_tokens=True)
+        return ChatCandidate(
+            message={"role": "assistant", "content": text},
+            finish_reason="length" if sample.finish_reason is FinishReason.LENGTH else "stop",
+        )
+
+
+def _sampling(request: Mapping[str, Any]) -> SamplingParams:
+    try:
+        return SamplingParams(
+            temperature=_positive(request.get("temperature"), 1.0),
+            top_p=_positive(request.get("top_p"), 1.0),
+            max_tokens=int(request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS),
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"sampling options cannot be read: {error}") from None
+
+
+def _positive(value: Any, default: float) -> float:
+    number = default if value is None else float(value)
+    if number <= 0:
+        raise InvalidInput("a rollout replica samples: temperature and top_p must be above 0")
+    return number
+
+
+def _seed(request: Mapping[str, Any]) -> int:
+    seed = request.get("seed")
+    return int(seed) if isinstance(seed, int) and seed >= 0 else secrets.randbits(63)
