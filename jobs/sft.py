@@ -1,7 +1,6 @@
 """Supervised fine-tuning: the checkpoint that policy, PRM and reference start from. Loss on responses only."""
 
 import json
-import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from prime.errors import DataError, SettingsError
 from prime.lm.checkpoint import save_model
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch
 from prime.lm.packing import TokenRow, build_pack, plan_packs
-from prime.lm.training import Optimiser
+from prime.lm.training import Optimiser, lr_share
 from prime.types import Message
 
 
@@ -58,20 +57,13 @@ def run_sft(settings: SftSettings, on_step: Callable[[int, float], None]) -> Pat
     batches = _endless_batches(rows, settings.batch_size, settings.seed)
     for step in range(1, settings.steps + 1):
         loss = _accumulate(lm, next(batches), settings.token_budget)
-        optimiser.step(lr=settings.lr * lr_share(step, settings))
+        share = lr_share(
+            step, steps=settings.steps, warmup_share=settings.warmup_share, final_share=settings.final_lr_share
+        )
+        optimiser.step(lr=settings.lr * share)
         on_step(step, loss)
     save_model(lm, tokenizer, settings.output)
     return settings.output
-
-
-def lr_share(step: int, settings: SftSettings) -> float:
-    """Linear warm-up, then a cosine from 1 to `final_lr_share`; steps count from 1."""
-    warmup = settings.warmup_share * settings.steps
-    if step <= warmup:
-        return step / warmup
-    # Of the steps after the warm-up the first gets the whole rate, and the last still learns.
-    progress = max(0.0, step - 1 - warmup) / (settings.steps - warmup)
-    return settings.final_lr_share + (1 - settings.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def load_rows(path: Path, tokenizer: Any) -> list[TokenRow]:

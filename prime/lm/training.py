@@ -1,5 +1,6 @@
 """The optimiser that policy, PRM and SFT share: gradients are accumulated by the caller, one call makes a step."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,16 @@ from prime.lm.model import CausalLM
 
 # At or below this rate most updates are smaller than half a bf16 step of the weight, and are lost.
 _BF16_LOSES_UPDATES_BELOW = 1e-5
+
+
+def lr_share(step: int, *, steps: int, warmup_share: float, final_share: float) -> float:
+    """Share of the learning rate: linear warm-up, then a cosine from 1 to `final_share`; steps count from 1."""
+    warmup = warmup_share * steps
+    if step <= warmup:
+        return step / warmup
+    # Of the steps after the warm-up the first gets the whole rate, and the last still learns.
+    progress = max(0.0, step - 1 - warmup) / (steps - warmup)
+    return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Optimiser:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from jobs.sft import SftSettings, load_rows, lr_share, run_sft
+from jobs.sft import SftSettings, load_rows, run_sft
 from prime.data.chain import build_tokenizer, sft_texts, write_fresh_model
 from prime.errors import CheckpointError, DataError, SettingsError
+from prime.lm.training import lr_share
 
 GOOD = {"prompt": [{"role": "user", "content": "3+5+8="}], "response": "3+5=8;8+8=6#6"}
 
@@ -52,7 +53,8 @@ def _settings(model: Path, data: Path, output: Path, **changes: Any) -> SftSetti
 
 def _schedule(**changes: Any) -> list[float]:
     settings = _settings(Path("m"), Path("d"), Path("o"), **changes)
-    return [lr_share(step, settings) for step in range(1, settings.steps + 1)]
+    shares = {"warmup_share": settings.warmup_share, "final_share": settings.final_lr_share}
+    return [lr_share(step, steps=settings.steps, **shares) for step in range(1, settings.steps + 1)]
 
 
 # ---------------------------------------------------------------- the schedule
