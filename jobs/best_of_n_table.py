@@ -1,0 +1,171 @@
+"""Best-of-N of a PRM over fixed candidates: what the best of N, the votes, and luck would have given.
+
+All on the same samples. For N below the number of candidates, best-of-N and pass@N are exact expectations over all
+subsets of size N; votes are means over subsets drawn with a fixed seed. An answer is never replaced by the gold one
+before a vote, which would leak it. Behind `primectl evaluate-prm`.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.candidates import CandidateRow
+from prime.errors import DataError
+from prime.maths.aggregation import aggregates, vote
+from prime.ports import AnswerGrouper, Scorer, Verifier
+from prime.scoring import CandidateScore, ScoringRequest, StepValue
+from prime.types import GradeItem, ReferenceSource
+
+_DRAWS = 32
+_AGGREGATIONS = ("sum", "mean", "min", "last")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPrompt:
+    """One prompt: which candidates are right, their answers' classes, and their score under every reading.
+
+    Example: `ScoredPrompt(correct_M=[True, False], classes=(0, 1), scores={"reference/delta/min": [0.2, -0.1], ...})`.
+    """
+
+    correct_M: Tensor
+    classes: tuple[int, ...] | None
+    """None when nobody tells which answers are equal."""
+    scores: dict[str, Tensor]
+    """[M] by reading: `reference` or `bare`, `delta` or `cumulative`, and the aggregation."""
+
+
+async def score_prompts(
+    rows: Sequence[CandidateRow],
+    scorer: Scorer,
+    *,
+    verifier: Verifier | None,
+    grouper: AnswerGrouper | None,
+    on_progress: Callable[[int], None],
+) -> list[ScoredPrompt]:
+    """Score every candidate with and without the reference, from two passes.
+
+    Raises:
+        DataError: nothing says which candidates are right.
+    """
+    prompts = []
+    for number, row in enumerate(rows, start=1):
+        scores: dict[str, Tensor] = {}
+        for name, reference in (("reference", None), ("bare", ReferenceSource.NONE)):
+            request = ScoringRequest(prompt=row.prompt, candidates=row.candidates, reference=reference)
+            scores |= _readings(name, (await scorer.score(request)).candidates)
+        texts = [candidate.text or "" for candidate in row.candidates]
+        classes = (await grouper.group_answers(texts)).classes if grouper is not None else None
+        prompts.append(ScoredPrompt(correct_M=await _correct(row, texts, verifier), classes=classes, scores=scores))
+        on_progress(number)
+    return prompts
+
+
+def tabulate(prompts: Sequence[ScoredPrompt], *, seed: int = 0) -> dict[str, Any]:
+    """Means and standard errors over the prompts, for N = 1, 2, 4, ... up to the fewest candidates of any prompt.
+
+    Raises:
+        DataError: there is no prompt.
+    """
+    if not prompts:
+        raise DataError("there is no prompt to evaluate on")
+    most = min(len(prompt.correct_M) for prompt in prompts)
+    sizes = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    votes = all(prompt.classes is not None for prompt in prompts)
+    table: dict[str, Any] = {"prompts": len(prompts), "n": sizes}
+    table["pass_at_n"] = [_mean([pass_at(prompt.correct_M, size) for prompt in prompts]) for size in sizes]
+    if votes:
+        table["majority"] = [_mean([_vote(prompt, size, None, seed) for prompt in prompts]) for size in sizes]
+    table["readings"] = {
+        name: {
+            "best_of_n": [
+                _mean([best_of(prompt.scores[name], prompt.correct_M, size) for prompt in prompts]) for size in sizes
+            ]
+        }
+        | (
+            {"weighted": [_mean([_vote(prompt, size, name, seed) for prompt in prompts]) for size in sizes]}
+            if votes
+            else {}
+        )
+        for name in prompts[0].scores
+    }
+    return table
+
+
+def best_of(scores_M: Tensor, correct_M: Tensor, size: int) -> float:
+    """Expected accuracy of the highest score in a random subset of `size` of the M candidates.
+
+    The candidate of rank i (from 0) wins in C(M-1-i, size-1) of the C(M, size) subsets.
+
+    Example: scores (3, 2, 1) with correct (0, 1, 1) and size 2: the first wins in 2 of 3 subsets, so 1/3.
+    """
+    count = len(scores_M)
+    order = torch.argsort(scores_M, descending=True, stable=True).tolist()
+    total = math.comb(count, size)
+    return sum(
+        math.comb(count - 1 - rank, size - 1) / total * float(correct_M[candidate])
+        for rank, candidate in enumerate(order)
+    )
+
+
+def pass_at(correct_M: Tensor, size: int) -> float:
+    """Probability that a random subset of `size` holds a right candidate (arXiv 2107.03374, eq. 1)."""
+    wrong = int((correct_M == 0).sum())
+    return 1.0 - math.comb(wrong, size) / math.comb(len(correct_M), size)
+
+
+def _vote(prompt: ScoredPrompt, size: int, reading: str | None, seed: int) -> float:
+    """Accuracy of a vote: weighted by a reading, else plain; ties among plain votes by the order of sampling."""
+    count = len(prompt.correct_M)
+    draw = random.Random(seed)
+    subsets = [sorted(draw.sample(range(count), size)) for _ in range(1 if size == count else _DRAWS)]
+    classes_M = torch.tensor(prompt.classes or ())
+    scores_M = torch.zeros(count) if reading is None else prompt.scores[reading]
+    right = 0.0
+    for subset in subsets:
+        winner = vote(scores_M[subset], classes_M[subset], weighted=reading is not None)[0]
+        right += float(prompt.correct_M[subset[winner]])
+    return right / len(subsets)
+
+
+def _readings(name: str, candidates: Sequence[CandidateScore]) -> dict[str, Tensor]:
+    found: dict[str, list[float]] = {}
+    for candidate in candidates:
+        for step_value in StepValue:
+            values_S = torch.tensor(
+                [step.cumulative if step_value is StepValue.CUMULATIVE else step.reward for step in candidate.steps],
+                dtype=torch.float64,
+            )
+            totals = aggregates(values_S, probabilities=False)
+            for aggregation in _AGGREGATIONS:
+                found.setdefault(f"{name}/{step_value.value}/{aggregation}", []).append(totals[aggregation])
+    return {reading: torch.tensor(values, dtype=torch.float64) for reading, values in found.items()}
+
+
+async def _correct(row: CandidateRow, texts: Sequence[str], verifier: Verifier | None) -> Tensor:
+    if row.outcomes:
+        return torch.tensor([outcome == 1.0 for outcome in row.outcomes])
+    if not row.ground_truth or verifier is None:
+        raise DataError(f"{row.where}: nothing says which candidates are right; `correct` or `ground_truth` is needed")
+    items = [
+        GradeItem(
+            item_id=row.row_id,
+            data_source="",
+            ability="math",
+            kind="math",
+            response=text,
+            ground_truth=row.ground_truth,
+        )
+        for text in texts
+    ]
+    return torch.tensor([verdict.score == 1.0 for verdict in await verifier.grade(items)])
+
+
+def _mean(values: Sequence[float]) -> dict[str, float]:
+    values_P = torch.tensor(values, dtype=torch.float64)
+    error = float(values_P.std() / math.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return {"mean": round(float(values_P.mean()), 4), "stderr": round(error, 4) if len(values) > 1 else 0.0}
