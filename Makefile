@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-verifier: setup ## the verifier beside the plain alternatives; about two m
 
 soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; about ten minutes
 	$(BIN)/python -m benchmarks.verifier_soak
+
+bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about fifteen minutes
+	$(BIN)/python -m benchmarks.prm
 
 clean: ## remove the virtual environments and generated code, not the runs
 	rm -rf $(VENV) $(VLLM_VENV) prime/v1/*_pb2*

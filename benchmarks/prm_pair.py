@@ -1,4 +1,4 @@
-"""What the PRM benchmarks score: a pair of untrained models in the shape of Qwen2.5, and candidates of random tokens."""
+"""What the PRM benchmarks score: untrained pairs in the shape of Qwen2.5, and candidates of random tokens."""
 
 import random
 from dataclasses import dataclass

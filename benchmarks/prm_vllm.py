@@ -61,7 +61,7 @@ def _pass(folder: Path, groups: list[PrmGroup]) -> tuple[list[float], list[list[
 
 def _response_sum(output: Any, group: PrmGroup, row: int) -> float:
     entries = output.prompt_logprobs[len(group.prompt_ids) :]
-    return sum(entry[token].logprob for entry, token in zip(entries, group.responses[row], strict=True))
+    return sum(float(entry[token].logprob) for entry, token in zip(entries, group.responses[row], strict=True))
 
 
 if __name__ == "__main__":

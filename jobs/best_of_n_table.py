@@ -140,9 +140,9 @@ def _readings(name: str, candidates: Sequence[CandidateScore]) -> dict[str, Tens
                 [step.cumulative if step_value is StepValue.CUMULATIVE else step.reward for step in candidate.steps],
                 dtype=torch.float64,
             )
-            totals = aggregates(values_S, probabilities=False)
+            totals = aggregates(values_S[None], torch.ones(1, len(values_S), dtype=torch.bool), probabilities=False)
             for aggregation in _AGGREGATIONS:
-                found.setdefault(f"{name}/{step_value.value}/{aggregation}", []).append(totals[aggregation])
+                found.setdefault(f"{name}/{step_value.value}/{aggregation}", []).append(float(totals[aggregation]))
     return {reading: torch.tensor(values, dtype=torch.float64) for reading, values in found.items()}
 
 

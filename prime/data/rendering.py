@@ -7,6 +7,7 @@ and what is scored are rendered alike.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -67,27 +68,51 @@ def generation_prompt(tokenizer: Any) -> str:
 
 
 def encode_candidate(tokenizer: Any, candidate: Candidate, *, split: StepSplit, end_token: bool) -> EncodedResponse:
-    """A response as tokens with its steps; with `end_token` the tokenizer's end token closes a text.
+    """One response; see `encode_candidates`."""
+    return encode_candidates(tokenizer, [candidate], split=split, end_token=end_token)[0]
+
+
+def encode_candidates(
+    tokenizer: Any, candidates: Sequence[Candidate], *, split: StepSplit, end_token: bool
+) -> list[EncodedResponse]:
+    """Responses as tokens with their steps; with `end_token` the tokenizer's end token closes a text.
 
     A token belongs to the step in which its first character lies; a step that owns no token, or nothing but blanks,
     joins its neighbour.
 
     Raises:
-        EmptyInput: it holds no token.
+        EmptyInput: a response holds no token.
         InvalidInput: not exactly one of text, steps and ids is given, or ids, ends or log-probs do not fit.
     """
+    texts = [_text_and_ends(candidate, split) for candidate in candidates]
+    by_text = [found for found in texts if found is not None]
+    # One call for all: most of what encoding short texts costs is the call.
+    encoding = (
+        tokenizer([text for text, _ in by_text], add_special_tokens=False, return_offsets_mapping=True)
+        if by_text
+        else {}
+    )
+    tokens = zip(encoding.get("input_ids", ()), encoding.get("offset_mapping", ()), strict=True)
+    eos = tokenizer.eos_token_id if end_token else None
+    return [
+        _from_ids(tokenizer, candidate, split) if found is None else _from_text(*found, *next(tokens), eos)
+        for candidate, found in zip(candidates, texts, strict=True)
+    ]
+
+
+def _text_and_ends(candidate: Candidate, split: StepSplit) -> tuple[str, list[int]] | None:
+    """The text and where its steps end; None for token ids."""
     if [candidate.text is not None, candidate.steps is not None, candidate.token_ids is not None].count(True) != 1:
         raise InvalidInput("a response needs exactly one of text, steps and token ids")
     if candidate.token_ids is not None:
-        return _from_ids(tokenizer, candidate, split)
+        return None
     if candidate.step_ends is not None or candidate.reference_logprobs is not None:
         raise InvalidInput("step ends and reference log-probs count tokens: they need the response as token ids")
     if candidate.steps is not None:
-        text, ends = _join(candidate.steps, split.separators[0])
-    else:
-        text = candidate.text or ""
-        ends = split_text(text, split)
-    return _from_text(tokenizer, text, ends, end_token=end_token)
+        return _join(candidate.steps, split.separators[0])
+    if not candidate.text:
+        raise EmptyInput("a response is empty")
+    return candidate.text, split_text(candidate.text, split)
 
 
 def split_text(text: str, split: StepSplit) -> list[int]:
@@ -145,15 +170,16 @@ def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _from_text(tokenizer: Any, text: str, ends: Sequence[int], *, end_token: bool) -> EncodedResponse:
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = list(encoding["input_ids"])
+def _from_text(
+    text: str, ends: Sequence[int], ids: Sequence[int], offsets: Sequence[tuple[int, int]], eos: int | None
+) -> EncodedResponse:
+    ids = list(ids)
     if not ids:
         raise EmptyInput("a response is empty")
     # Never shrinking: pieces of one character share its place, and some tokenizers give (0, 0) to special tokens.
-    starts = list(accumulate((start for start, _ in encoding["offset_mapping"]), max))
-    if end_token and ids[-1] != tokenizer.eos_token_id:
-        ids.append(tokenizer.eos_token_id)
+    starts = list(accumulate((start for start, _ in offsets), max))
+    if eos is not None and ids[-1] != eos:
+        ids.append(eos)
         starts.append(max(starts[-1], len(text) - 1))
     return EncodedResponse(token_ids=tuple(ids), text=text, spans=tuple(_spans(ends, starts, len(text))))
 
@@ -162,8 +188,7 @@ def _spans(ends: Sequence[int], starts: Sequence[int], length: int) -> Iterator[
     """Tiles: steps end before the first token that starts at or after their last character."""
     char_start = token_start = token = 0
     for end in ends:
-        while token < len(starts) and starts[token] < end:
-            token += 1
+        token = bisect_left(starts, end, lo=token)
         is_last = end == length
         if token > token_start and (is_last or token < len(starts)):
             yield StepSpan(char_start=char_start, char_end=end, token_start=token_start, token_end=token)

@@ -7,21 +7,24 @@ import torch
 from torch import Tensor
 
 
-def aggregates(values_S: Tensor, *, probabilities: bool) -> dict[str, float]:
-    """Every aggregation of step values that has a meaning, by name: sum, mean, min, last; prod of probabilities.
+def aggregates(values_NS: Tensor, mask_NS: Tensor, *, probabilities: bool) -> dict[str, Tensor]:
+    """Every aggregation of step values that has a meaning, by name: sum, mean, min, last; prod of probabilities. [N].
 
-    Implicit rewards are log-ratios of either sign, and a product of those says nothing: `prod` is there only when the
-    values are probabilities, i.e. after a sigmoid.
+    `mask_NS` is True on steps; each row's steps come first. Implicit rewards are log-ratios of either sign, and a
+    product of those says nothing: `prod` is there only when the values are probabilities, i.e. after a sigmoid.
+
+    Example: values ((0.5, -1, 0.25),) give sum -0.25, mean -0.083, min -1 and last 0.25.
     """
-    values_S = values_S.double()
+    count_N = mask_NS.sum(dim=1)
+    sum_N = torch.where(mask_NS, values_NS, 0.0).sum(dim=1)
     found = {
-        "sum": float(values_S.sum()),
-        "mean": float(values_S.mean()),
-        "min": float(values_S.min()),
-        "last": float(values_S[-1]),
+        "sum": sum_N,
+        "mean": sum_N / count_N,
+        "min": torch.where(mask_NS, values_NS, float("inf")).amin(dim=1),
+        "last": values_NS.gather(1, count_N[:, None] - 1).squeeze(1),
     }
     if probabilities:
-        found["prod"] = float(values_S.prod())
+        found["prod"] = torch.where(mask_NS, values_NS, 1.0).prod(dim=1)
     return found
 
 

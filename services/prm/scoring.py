@@ -9,11 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 
-from prime.data.rendering import EncodedResponse, encode_candidate, encode_scoring_prompt
+from prime.data.rendering import EncodedResponse, encode_candidates, encode_scoring_prompt
 from prime.errors import BatchTooLarge, EmptyInput, InputTooLong, InvalidInput, VersionConflict
 from prime.maths.aggregation import aggregates
 from prime.scoring import (
@@ -33,6 +34,9 @@ from prime.scoring import (
 )
 from prime.types import PrmGroup, ReferenceSource
 from services.prm.batching import TokenScorer
+
+# Characters and tokens; encoding more than this is left to a thread, so that the service goes on answering.
+_LARGE_REQUEST = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +91,17 @@ class PrmScorer:
             raise BatchTooLarge(
                 f"{len(request.candidates)} candidates in one request; at most {info.max_candidates} are taken"
             )
-        encoded = await asyncio.to_thread(self._encode, request, reading, info.max_tokens)
+        if _size(request) > _LARGE_REQUEST:
+            encoded = await asyncio.to_thread(self._encode, request, reading, info.max_tokens)
+        else:
+            encoded = self._encode(request, reading, info.max_tokens)
         group = _group(request, encoded, reading)
         batched = await self._token_scorer.score([group])
         rewards = batched.rewards
         _require_version(request, rewards.prm_version)
         scale = reading.beta / rewards.beta
-        candidates = tuple(
-            _score_candidate(response, [scale * reward for reward in row], reading, truncated=truncated)
-            for response, row, truncated in zip(encoded.responses, rewards.rows, encoded.truncated, strict=True)
-        )
         return ScoringReply(
-            candidates=candidates,
+            candidates=_score_candidates(encoded, [[scale * each for each in row] for row in rewards.rows], reading),
             aggregation=reading.aggregation,
             step_value=reading.step_value,
             activation=reading.activation,
@@ -115,10 +118,9 @@ class PrmScorer:
     def _encode(self, request: ScoringRequest, reading: _Reading, max_tokens: int) -> _Encoded:
         started = time.perf_counter()
         prompt_ids = encode_scoring_prompt(self._tokenizer, request.prompt)
-        responses = [
-            encode_candidate(self._tokenizer, candidate, split=reading.split, end_token=reading.end_token)
-            for candidate in request.candidates
-        ]
+        responses = encode_candidates(
+            self._tokenizer, request.candidates, split=reading.split, end_token=reading.end_token
+        )
         longest = max(len(response.token_ids) for response in responses)
         over = len(prompt_ids) + longest - max_tokens
         if over > 0 and request.truncation is Truncation.ERROR:
@@ -142,6 +144,15 @@ class PrmScorer:
             truncated=tuple(cut_left or len(response.token_ids) > room for response in responses),
             seconds=time.perf_counter() - started,
         )
+
+
+def _size(request: ScoringRequest) -> int:
+    prompt = request.prompt
+    texts = [prompt.text or "", *(str(message) for message in prompt.messages), *map(str, prompt.tools)]
+    for candidate in request.candidates:
+        texts += [candidate.text or "", *(candidate.steps or ())]
+    ids = [prompt.token_ids or (), *(candidate.token_ids or () for candidate in request.candidates)]
+    return sum(map(len, texts)) + sum(map(len, ids))
 
 
 def _require_version(request: ScoringRequest, version: int) -> None:
@@ -201,30 +212,43 @@ def _cut(response: EncodedResponse, room: int) -> EncodedResponse:
     return replace(response, token_ids=response.token_ids[:room], spans=tuple(spans))
 
 
-def _score_candidate(
-    response: EncodedResponse, rewards: Sequence[float], reading: _Reading, *, truncated: bool
-) -> CandidateScore:
-    # In float64: a step's reward is exactly the difference of two prefix sums.
-    prefix_T = torch.tensor([0.0, *rewards], dtype=torch.float64).cumsum(dim=0)
-    ends_S = torch.tensor([span.token_end for span in response.spans])
-    starts_S = torch.tensor([span.token_start for span in response.spans])
-    cumulative_S = prefix_T[ends_S]
-    deltas_S = cumulative_S - prefix_T[starts_S]
-    values_S = cumulative_S if reading.step_value is StepValue.CUMULATIVE else deltas_S
-    if reading.activation is Activation.SIGMOID:
-        values_S = values_S.sigmoid()
-    found = aggregates(values_S, probabilities=reading.activation is Activation.SIGMOID)
-    return CandidateScore(
-        score=found[reading.aggregation],
-        response_reward=float(prefix_T[-1]),
-        aggregates=found,
-        steps=tuple(
-            StepScore(span=span, reward=delta, cumulative=total)
-            for span, delta, total in zip(response.spans, deltas_S.tolist(), cumulative_S.tolist(), strict=True)
-        ),
-        token_ids=response.token_ids,
-        token_rewards=tuple(rewards),
-        truncated=truncated,
+def _score_candidates(
+    encoded: _Encoded, rewards: Sequence[Sequence[float]], reading: _Reading
+) -> tuple[CandidateScore, ...]:
+    steps = [_step_scores(response, row) for response, row in zip(encoded.responses, rewards, strict=True)]
+    cumulative = reading.step_value is StepValue.CUMULATIVE
+    values = [[step.cumulative if cumulative else step.reward for step in each] for each in steps]
+    longest = max(map(len, values))
+    values_NS = torch.tensor([row + [0.0] * (longest - len(row)) for row in values], dtype=torch.float64)
+    mask_NS = torch.arange(longest) < torch.tensor([[len(row)] for row in values])
+    is_probability = reading.activation is Activation.SIGMOID
+    found = aggregates(values_NS.sigmoid() if is_probability else values_NS, mask_NS, probabilities=is_probability)
+    by_candidate = zip(*(column_N.tolist() for column_N in found.values()), strict=True)
+    named = [dict(zip(found, row, strict=True)) for row in by_candidate]
+    return tuple(
+        CandidateScore(
+            score=named[number][reading.aggregation],
+            response_reward=steps[number][-1].cumulative,
+            aggregates=named[number],
+            steps=steps[number],
+            token_ids=response.token_ids,
+            token_rewards=tuple(rewards[number]),
+            truncated=encoded.truncated[number],
+        )
+        for number, response in enumerate(encoded.responses)
+    )
+
+
+def _step_scores(response: EncodedResponse, rewards: Sequence[float]) -> tuple[StepScore, ...]:
+    # In float64: a step's reward is the difference of two prefix sums, so that steps add up to the response.
+    prefix = list(accumulate(rewards, initial=0.0))
+    return tuple(
+        StepScore(
+            span=span,
+            reward=prefix[span.token_end] - prefix[span.token_start],
+            cumulative=prefix[span.token_end],
+        )
+        for span in response.spans
     )
 
 

@@ -8,17 +8,28 @@ from hypothesis import strategies as st
 from prime.maths.aggregation import aggregates, vote
 
 
-def test_a_worked_example() -> None:
-    found = aggregates(torch.tensor([0.5, -1.0, 0.25]), probabilities=False)
-    assert found == {"sum": -0.25, "mean": pytest.approx(-0.25 / 3), "min": -1.0, "last": 0.25}
+def _aggregates(rows: list[list[float]], *, probabilities: bool = False) -> dict[str, list[float]]:
+    longest = max(map(len, rows))
+    values_NS = torch.tensor([row + [99.0] * (longest - len(row)) for row in rows])
+    mask_NS = torch.arange(longest) < torch.tensor([[len(row)] for row in rows])
+    found = aggregates(values_NS, mask_NS, probabilities=probabilities)
+    return {name: column_N.tolist() for name, column_N in found.items()}
+
+
+def test_a_worked_example_and_what_is_padded_does_not_count() -> None:
+    found = _aggregates([[0.5, -1.0, 0.25], [2.0]])
+    expected = {"sum": [-0.25, 2.0], "mean": [-0.25 / 3, 2.0], "min": [-1.0, 2.0], "last": [0.25, 2.0]}
+    assert set(found) == set(expected)
+    for name, column in expected.items():
+        assert found[name] == pytest.approx(column)
 
 
 def test_a_product_is_there_for_probabilities_alone() -> None:
-    assert aggregates(torch.tensor([0.5, 0.5, 1.0]), probabilities=True)["prod"] == 0.25
+    assert _aggregates([[0.5, 0.5, 1.0], [0.25]], probabilities=True)["prod"] == [0.25, 0.25]
 
 
 def test_one_step_is_its_own_aggregate_in_every_way() -> None:
-    assert set(aggregates(torch.tensor([0.75]), probabilities=True).values()) == {0.75}
+    assert [column[0] for column in _aggregates([[0.75]], probabilities=True).values()] == [0.75] * 5
 
 
 def test_the_worked_vote() -> None:
