@@ -4,9 +4,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prime import __version__
 from prime.errors import PrimeError
+
+if TYPE_CHECKING:
+    from primectl.scorers import ScorerOptions
 
 _CONFIG_HELP = "the run's TOML file; section.key=value after it overrides single settings"
 
@@ -75,12 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--token-file", type=Path, metavar="FILE", help="its bearer token")
     verify.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
-    serve_prm = _command(commands, "serve-prm", _serve_prm, "serve a PRM folder as a scoring API over HTTP")
-    _add_prm(serve_prm)
-    serve_prm.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="holds the API key; else PRIME_TOKEN, else new"
-    )
-    serve_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    _add_prm_commands(commands)
 
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
@@ -95,6 +94,47 @@ def _parser() -> argparse.ArgumentParser:
         if name == "trainer":
             service.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     return parser
+
+
+def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve_prm = _command(commands, "serve-prm", _serve_prm, "serve a PRM folder as a scoring API over HTTP")
+    _add_prm(serve_prm)
+    serve_prm.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds the API key; else PRIME_TOKEN, else new"
+    )
+    serve_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+    score = _command(commands, "score", _score, "score a file of candidates with a PRM")
+    score.add_argument("file", type=Path, help="a .jsonl or .parquet file: prompts with `responses`")
+    _add_scorer(score)
+    score.add_argument("--out", type=Path, metavar="FILE", help="write the scores there, one JSON object a line")
+    score.add_argument("--aggregation", choices=("sum", "mean", "min", "last"), help="else as the PRM's folder says")
+    score.add_argument("--truncation", choices=("error", "left", "right"), default="error", help="of what is too long")
+    score.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+
+    best_of_n = _command(commands, "best-of-n", _best_of_n, "answer a file of prompts by a running best-of-N service")
+    best_of_n.add_argument("file", type=Path, help="a .jsonl or .parquet file with `prompt` or `messages`")
+    best_of_n.add_argument("--address", required=True, metavar="URL", help="e.g. http://127.0.0.1:9152")
+    best_of_n.add_argument("--token-file", type=Path, metavar="FILE", help="holds the API key; else PRIME_TOKEN")
+    best_of_n.add_argument("--out", type=Path, metavar="FILE", help="write the answers there; else they are printed")
+    best_of_n.add_argument("--model", default="", help="the engine's name for its model")
+    best_of_n.add_argument("--best-of", type=int, metavar="N", help="candidates per prompt")
+    best_of_n.add_argument("--selection", choices=("best", "majority", "weighted"))
+    best_of_n.add_argument("--temperature", type=float)
+    best_of_n.add_argument("--max-tokens", type=int)
+
+    train_prm = _command(commands, "train-prm", _train_prm, "train a PRM on labelled responses or steps")
+    train_prm.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
+    train_prm.add_argument("overrides", nargs="*", metavar="key=value")
+    train_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+    evaluate = _command(commands, "evaluate-prm", _evaluate_prm, "best-of-N tables and ProcessBench of a PRM")
+    _add_scorer(evaluate)
+    evaluate.add_argument("--candidates", type=Path, nargs="+", default=[], metavar="FILE", help="fixed candidates")
+    evaluate.add_argument("--process-bench", type=Path, nargs="+", default=[], metavar="FILE")
+    evaluate.add_argument("--tune-on", type=Path, metavar="FILE", help="where the threshold of ProcessBench is tuned")
+    evaluate.add_argument("--no-votes", action="store_true", help="do without the verifier, and so without votes")
+    evaluate.add_argument("--min-tier", choices=("A", "B"), default="A", help="of the verifier; docs/grading.md")
 
 
 def _command(
@@ -122,6 +162,14 @@ def _add_prm(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="settings of [prm], e.g. ops_listen=127.0.0.1:80"
     )
     parser.add_argument("--reference", metavar="FOLDER", help="the model that the PRM was trained against; or none")
+
+
+def _add_scorer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of [prm]")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the PRM's folder, to score in this process")
+    parser.add_argument("--reference", metavar="FOLDER", help="the model that the PRM was trained against; or none")
+    parser.add_argument("--address", default="", metavar="URL", help="ask a running scoring service instead")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="holds its API key; else PRIME_TOKEN")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -186,6 +234,75 @@ def _serve_prm(arguments: argparse.Namespace) -> int:
         print(settings.model_dump_json(indent=2))
         return 0
     return run_serve_prm(settings, token_file=arguments.token_file)
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from primectl.score import run_score
+
+    return run_score(
+        arguments.file,
+        asked=_scorer_options(arguments),
+        out=arguments.out,
+        aggregation=arguments.aggregation,
+        truncation=arguments.truncation,
+        as_json=arguments.json,
+    )
+
+
+def _scorer_options(arguments: argparse.Namespace) -> "ScorerOptions":
+    from primectl.scorers import ScorerOptions
+
+    return ScorerOptions(
+        model=arguments.model,
+        reference=arguments.reference,
+        address=arguments.address,
+        token_file=arguments.token_file,
+        overrides=arguments.overrides,
+    )
+
+
+def _best_of_n(arguments: argparse.Namespace) -> int:
+    from primectl.best_of_n import run_best_of_n
+
+    options = {
+        "model": arguments.model,
+        "best_of": arguments.best_of,
+        "temperature": arguments.temperature,
+        "max_tokens": arguments.max_tokens,
+        "prime": {"selection": arguments.selection} if arguments.selection else None,
+    }
+    return run_best_of_n(
+        arguments.file,
+        address=arguments.address,
+        token_file=arguments.token_file,
+        out=arguments.out,
+        options={name: value for name, value in options.items() if value is not None},
+    )
+
+
+def _train_prm(arguments: argparse.Namespace) -> int:
+    from jobs.train_prm import TrainPrmSettings
+    from prime.adapters.settings import load_settings
+    from primectl.train_prm import run_train_prm_command
+
+    settings = load_settings(TrainPrmSettings, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(settings.model_dump_json(indent=2))
+        return 0
+    return run_train_prm_command(settings)
+
+
+def _evaluate_prm(arguments: argparse.Namespace) -> int:
+    from primectl.evaluate_prm import run_evaluate_prm
+
+    return run_evaluate_prm(
+        _scorer_options(arguments),
+        candidates=arguments.candidates,
+        process_bench=arguments.process_bench,
+        tune_on=arguments.tune_on,
+        votes=not arguments.no_votes,
+        min_tier=arguments.min_tier,
+    )
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

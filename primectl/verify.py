@@ -3,19 +3,17 @@
 import asyncio
 import contextlib
 import json
-import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from rich.table import Table
 
 from jobs.verify import Report, read_answers, verify
 from prime.adapters.settings import load_settings, read_token
-from prime.errors import SettingsError
 from prime.ports import Verifier
 from primectl.display import Display
+from primectl.written import refuse_existing, written
 
 _STATUSES = ("passed", "failed", "undecided", "invalid_request", "infra_error", "malformed")
 _CALL_SECONDS, _PATIENCE_S = 3600.0, 30.0
@@ -25,11 +23,12 @@ def run_verify(
     path: Path, *, out: Path | None, address: str, token_file: Path | None, overrides: Sequence[str], as_json: bool
 ) -> int:
     """Grade the file; 0 when every row has been graded, 1 when some could not be."""
+    refuse_existing(out)
     display = Display(quiet=as_json)
     rows = read_answers(path)
     total = sum(1 for _ in read_answers(path))
     started = time.monotonic()
-    with _written(out) as lines, display.bar("verify", total) as bar:
+    with written(out) as lines, display.bar("verify", total) as bar:
 
         def on_progress(done: int, report: Report) -> None:
             rate = done / (time.monotonic() - started)
@@ -69,23 +68,6 @@ async def _verifier(address: str, token_file: Path | None, overrides: Sequence[s
     settings = load_settings(VerifierSettings, None, overrides)
     async with open_verifier(settings, Meters()) as parts:
         yield parts.grader
-
-
-@contextlib.contextmanager
-def _written(out: Path | None) -> Iterator[TextIO | None]:
-    """The file to write, which is there only when it is whole."""
-    if out is None:
-        yield None
-        return
-    if out.exists():
-        raise SettingsError(f"{out} exists already; choose another file for --out")
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as lines:
-            yield lines
-        unfinished.rename(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _summary(report: Report, total: int, seconds: float, tier: str) -> dict[str, object]:
