@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -377,6 +378,29 @@ async def test_the_policy_as_reference_runs(start: Path, tmp_path: Path) -> None
     first, second = _metrics(tmp_path)[1:]
     assert first["reward/largest_token"] == pytest.approx(0.0, abs=1e-6)
     assert second["reward/largest_token"] > 0
+
+
+@pytest.mark.parametrize("reference_mode", ["freeze", "policy"])
+@pytest.mark.parametrize("granularity", ["token", "step", "whole"])
+@pytest.mark.parametrize("loss", ["ce", "dpo"])
+@pytest.mark.parametrize("prm_update", ["after", "before", "none"])
+async def test_every_way_to_learn_online_runs_with_every_other(
+    start: Path, tmp_path: Path, prm_update: str, loss: str, granularity: str, reference_mode: str
+) -> None:
+    loop, reward_model = _loop(
+        start,
+        tmp_path,
+        prm={"loss": loss, "reference_mode": reference_mode},
+        prm_update=prm_update,
+        advantage={"granularity": granularity},
+    )
+    await loop.run()
+    for step, row in enumerate(_metrics(tmp_path)[1:], start=1):
+        # Learnt once per step, and scored by the version that the mode says.
+        learnt = {"after": step - 1, "before": step, "none": 0}[prm_update]
+        assert row["reward/prm_version"] == learnt
+        assert all(math.isfinite(value) for value in row.values())
+    assert (await reward_model.info()).prm_version == (0 if prm_update == "none" else 2)
 
 
 async def test_without_process_rewards_no_prm_is_asked(start: Path, tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""The commands of the scoring API, as processes: serve, score by it and without it, answer by best-of-N."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from primectl.stack import free_ports
+from tests.builders import perturb, tiny_model
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).parents[2]
+KEY = "e2e-key"
+
+
+def _primectl(*arguments: str | Path, key: str = KEY) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "primectl", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PRIME_TOKEN": key},  # noqa: TID251
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    perturb(tiny_model(folder / "prm"), seed=1)
+    perturb(tiny_model(folder / "reference"), seed=2)
+    rows = [
+        {"id": number, "prompt": f"What is {number} + 1?", "responses": [f"It is {number + 1}.", "It is 0.\n\nOr not."]}
+        for number in range(5)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@contextlib.contextmanager
+def _serving(folder: Path, *overrides: str) -> Iterator[str]:
+    grpc, ops = free_ports(2)
+    command = [sys.executable, "-m", "primectl", "serve-prm", str(folder / "prm")]
+    command += ["--reference", str(folder / "reference"), f"listen=127.0.0.1:{grpc}", f"ops_listen=127.0.0.1:{ops}"]
+    environment = {**os.environ, "PRIME_TOKEN": KEY}  # noqa: TID251
+    with (folder / "log").open("w") as log:
+        service = subprocess.Popen([*command, *overrides], env=environment, cwd=REPOSITORY, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 60
+            while service.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(f"http://127.0.0.1:{ops}/health").raise_for_status()
+                    break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{ops}"
+            service.terminate()
+            assert service.wait(timeout=30) == 0, (folder / "log").read_text()
+        finally:
+            service.kill()
+            service.wait()
+
+
+def test_a_file_is_scored_alike_by_a_service_and_in_this_process(folder: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    local = _primectl(
+        "score", folder / "rows.jsonl", "--model", folder / "prm", "--reference", folder / "reference", "--out", here
+    )
+    assert local.returncode == 0, local.stderr
+    with _serving(folder) as url:
+        remote = _primectl("score", folder / "rows.jsonl", "--address", url, "--out", there, "--json")
+        assert remote.returncode == 0, remote.stderr
+        assert json.loads(remote.stdout.splitlines()[-1])["candidates"] == 10
+        stranger = _primectl("score", folder / "rows.jsonl", "--address", url, key="wrong")
+        assert stranger.returncode == 1
+        assert "the API key is missing or wrong" in stranger.stderr
+        again = _primectl("score", folder / "rows.jsonl", "--address", url, "--out", there)
+        assert (again.returncode, "exists already" in again.stderr) == (1, True)
+        mistaken = _primectl("best-of-n", folder / "rows.jsonl", "--address", url)
+        assert mistaken.returncode == 1
+        assert "best_of_n.engine" in mistaken.stderr
+    for mine, theirs in zip(here.read_text().splitlines(), there.read_text().splitlines(), strict=True):
+        local_row, remote_row = json.loads(mine), json.loads(theirs)
+        assert remote_row["scores"] == pytest.approx(local_row["scores"], abs=1e-4)
+        assert [len(steps) for steps in remote_row["steps"]] == [1, 2]
+        assert remote_row["reference_id"] == local_row["reference_id"]
+
+
+def test_a_newcomers_mistakes_are_one_message_each(folder: Path) -> None:
+    for arguments, text in (
+        (("serve-prm", folder / "prm"), "--reference is missing"),
+        (("serve-prm", folder / "nowhere", "--reference", "none"), "is not a Hugging Face model folder"),
+        (("serve-prm", folder / "prm", "--reference", "none", "prot=1"), "unknown setting 'prot'"),
+        (("score", folder / "rows.jsonl"), "give either --model FOLDER"),
+        (("score", folder / "no.jsonl", "--model", folder / "prm", "--reference", "none"), "does not exist"),
+        (("evaluate-prm", "--model", folder / "prm", "--reference", "none"), "nothing to evaluate on"),
+        (("train-prm", f"model={folder / 'prm'}"), "setting 'data' is missing"),
+    ):
+        result = _primectl(*arguments)
+        assert result.returncode == 1, result.stdout
+        assert text in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_an_engine_that_is_no_address_ends_the_start(folder: Path) -> None:
+    result = _primectl(
+        "serve-prm", folder / "prm", "--reference", "none", "best_of_n.engine=localhost:8000",
+        f"ops_listen=127.0.0.1:{free_ports(1)[0]}", f"listen=127.0.0.1:{free_ports(1)[0]}",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "neither http://HOST:PORT/v1 nor grpc://HOST:PORT" in result.stderr
