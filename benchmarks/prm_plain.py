@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from prime.types import PrmGroup
 
@@ -15,6 +16,7 @@ class PlainScorer:
     """PRM and reference as `transformers` loads them, scored one after the other."""
 
     def __init__(self, prm: Path, reference: Path) -> None:
+        logging.disable_progress_bar()
         self._prm = AutoModelForCausalLM.from_pretrained(prm).eval()
         self._reference = AutoModelForCausalLM.from_pretrained(reference).eval()
 

@@ -28,10 +28,11 @@ def main() -> None:
     arguments = parser.parse_args()
     settle_vllm_environment(on_gpu=False)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # noqa: TID251  vLLM reads it from nowhere else
-    # The first round warms up; its group is scored by nobody else.
+    # A CPU worker would take one core of two otherwise.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")  # noqa: TID251
     groups = [
         draw_group(candidates=arguments.candidates, prompt=arguments.prompt, response=arguments.response, seed=seed)
-        for seed in range(arguments.rounds + 1)
+        for seed in range(1, arguments.rounds + 1)
     ]
     own_seconds, own = _pass(arguments.prm, groups)
     their_seconds, theirs = _pass(arguments.reference, groups)
@@ -40,7 +41,7 @@ def main() -> None:
         for rows in zip(own, theirs, strict=True)
     ]
     seconds = [mine + other for mine, other in zip(own_seconds, their_seconds, strict=True)]
-    print(json.dumps({"seconds": seconds[1:], "reward_sums": sums[1:]}))
+    print(json.dumps({"seconds": seconds, "reward_sums": sums}))
 
 
 def _pass(folder: Path, groups: list[PrmGroup]) -> tuple[list[float], list[list[float]]]:
@@ -49,6 +50,8 @@ def _pass(folder: Path, groups: list[PrmGroup]) -> tuple[list[float], list[list[
 
     engine = LLM(str(folder), dtype="float32", enforce_eager=True, max_model_len=1024, max_num_batched_tokens=8192)
     asked = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+    # Warm up with something small.
+    engine.generate([{"prompt_token_ids": list(groups[0].prompt_ids)}], asked, use_tqdm=False)  # type: ignore[list-item]
     seconds, sums = [], []
     for group in groups:
         prompts: Any = [{"prompt_token_ids": [*group.prompt_ids, *response]} for response in group.responses]

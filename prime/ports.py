@@ -136,7 +136,10 @@ class Scorer(Protocol):
     """Scores candidates of a prompt, as text or token ids, with a PRM."""
 
     async def score(self, request: ScoringRequest) -> ScoringReply:
-        """A score per candidate, all from one PRM version.
+        """A score per candidate, all from one PRM version; raises as `score_all` does."""
+
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
+        """A score per candidate of every request, all from one PRM version; what is wrong with one fails all.
 
         Raises:
             InvalidInput: the request breaks its contract (EmptyInput, InputTooLong, BatchTooLarge among them).

@@ -1,6 +1,6 @@
 """`ports.Scorer` over HTTP: a scoring service that runs somewhere else, by its native route."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -58,6 +58,17 @@ class HttpScorer:
             lambda: self._send("POST", "/v1/prm/score", _encode(request)), seconds=self._patience_s
         )
         return _decode(answer)
+
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
+        """A score per candidate of every request, all from one PRM version.
+
+        Raises:
+            VersionConflict: the PRM learnt between two of them.
+        """
+        replies = [await self.score(request) for request in requests]
+        if len({reply.prm_version for reply in replies}) > 1:
+            raise errors.VersionConflict("the PRM learnt while these requests were scored; repeat them")
+        return replies
 
     async def info(self) -> ScorerInfo:
         """Which PRM answers, and its limits."""

@@ -109,9 +109,11 @@ def _text_and_ends(candidate: Candidate, split: StepSplit) -> tuple[str, list[in
     if candidate.step_ends is not None or candidate.reference_logprobs is not None:
         raise InvalidInput("step ends and reference log-probs count tokens: they need the response as token ids")
     if candidate.steps is not None:
+        _refuse_half_characters(*candidate.steps)
         return _join(candidate.steps, split.separators[0])
     if not candidate.text:
         raise EmptyInput("a response is empty")
+    _refuse_half_characters(candidate.text)
     return candidate.text, split_text(candidate.text, split)
 
 
@@ -157,7 +159,9 @@ def _encode_chat(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
     if not tokenizer.chat_template:
         if prompt.tools:
             raise InvalidInput("tools are given, and this PRM's tokenizer has no chat template that could show them")
-        return tuple(tokenizer("\n\n".join(str(message.get("content") or "") for message in messages))["input_ids"])
+        text = "\n\n".join(str(message.get("content") or "") for message in messages)
+        _refuse_half_characters(text)
+        return tuple(tokenizer(text)["input_ids"])
     tools = {"tools": [dict(tool) for tool in prompt.tools]} if prompt.tools else {}
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **tools)
@@ -166,7 +170,15 @@ def _encode_chat(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
     return _encode(tokenizer, text)
 
 
+def _refuse_half_characters(*texts: str) -> None:
+    """JSON can carry half of a surrogate pair, which no tokenizer can read."""
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidInput("a text holds half of a character (a lone surrogate)")
+
+
 def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
+    _refuse_half_characters(text)
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

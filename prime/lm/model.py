@@ -97,7 +97,11 @@ class CausalLM:
             pack = build_pack(rows, numbers, share_prompts=True).to(self.device)
             hidden_RD = self._predictor_states(pack)
             logprobs_R = tiled_logprobs(
-                hidden_RD, self.head_VD, pack.chosen_R, temperature=temperature, **_TILES[self.device.type]
+                hidden_RD,
+                self.head_VD,
+                pack.chosen_R,
+                temperature=temperature,
+                **_TILES.get(self.device.type, _TILES["cuda"]),
             )
             by_row |= split_rows(logprobs_R.cpu(), pack)
         return [by_row[number] for number in range(len(rows))]

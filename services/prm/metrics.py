@@ -1,6 +1,6 @@
 """What the metrics say of scoring: where the time of a request goes, how many wait, how large they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
@@ -20,14 +20,21 @@ class MeteredScorer:
 
     async def score(self, request: ScoringRequest) -> ScoringReply:
         """A score per candidate."""
-        reply = await self._scorer.score(request)
-        self._tokenize.observe(reply.seconds.tokenize)
-        self._queue.observe(reply.seconds.queue)
-        self._inference.observe(reply.seconds.inference)
-        self._tokens.labels("prompt").inc(reply.usage.prompt_tokens)
-        self._tokens.labels("response").inc(reply.usage.response_tokens)
-        self._tokens.labels("reference_cached").inc(reply.usage.reference_cached_tokens)
+        [reply] = await self.score_all([request])
         return reply
+
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
+        """A score per candidate of every request."""
+        replies = await self._scorer.score_all(requests)
+        self._tokenize.observe(sum(reply.seconds.tokenize for reply in replies))
+        # Of one batch: they waited together and were computed together.
+        self._queue.observe(replies[0].seconds.queue)
+        self._inference.observe(replies[0].seconds.inference)
+        for reply in replies:
+            self._tokens.labels("prompt").inc(reply.usage.prompt_tokens)
+            self._tokens.labels("response").inc(reply.usage.response_tokens)
+            self._tokens.labels("reference_cached").inc(reply.usage.reference_cached_tokens)
+        return replies
 
     async def info(self) -> ScorerInfo:
         """Which PRM answers, and its limits."""

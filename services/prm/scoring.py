@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -33,10 +33,10 @@ from prime.scoring import (
     Truncation,
 )
 from prime.types import PrmGroup, ReferenceSource
-from services.prm.batching import TokenScorer
+from services.prm.batching import BatchedRewards, TokenScorer
 
 # Characters and tokens; encoding more than this is left to a thread, so that the service goes on answering.
-_LARGE_REQUEST = 16 * 1024
+_LARGE = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,45 +75,39 @@ class PrmScorer:
         return self._info()
 
     async def score(self, request: ScoringRequest) -> ScoringReply:
-        """A score per candidate, all from one PRM version.
+        """A score per candidate, all from one PRM version; raises as `score_all` does."""
+        [reply] = await self.score_all([request])
+        return reply
+
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
+        """A score per candidate of every request, all from one PRM version; what is wrong with one fails all.
 
         Raises:
-            InvalidInput: the request breaks its contract: EmptyInput, InputTooLong and BatchTooLarge among them.
+            InvalidInput: a request breaks its contract: EmptyInput, InputTooLong and BatchTooLarge among them.
             VersionConflict: `require_version` is not the version that answers.
             Overloaded: too many requests wait already.
         """
         info = self._info()
-        _require_version(request, info.prm_version)
-        reading = _read(request, info)
-        if not request.candidates:
-            raise EmptyInput("there is no candidate to score")
-        if len(request.candidates) > info.max_candidates:
-            raise BatchTooLarge(
-                f"{len(request.candidates)} candidates in one request; at most {info.max_candidates} are taken"
-            )
-        if _size(request) > _LARGE_REQUEST:
-            encoded = await asyncio.to_thread(self._encode, request, reading, info.max_tokens)
+        _check_size(requests, info)
+        readings = [_read(request, info) for request in requests]
+        if _size(requests) > _LARGE:
+            encoded = await asyncio.to_thread(self._encode_all, requests, readings, info.max_tokens)
         else:
-            encoded = self._encode(request, reading, info.max_tokens)
-        group = _group(request, encoded, reading)
-        batched = await self._token_scorer.score([group])
-        rewards = batched.rewards
-        _require_version(request, rewards.prm_version)
-        scale = reading.beta / rewards.beta
-        return ScoringReply(
-            candidates=_score_candidates(encoded, [[scale * each for each in row] for row in rewards.rows], reading),
-            aggregation=reading.aggregation,
-            step_value=reading.step_value,
-            activation=reading.activation,
-            beta=reading.beta,
-            reference=reading.reference,
-            reference_id=_reference_id(reading.reference, rewards.reference_id),
-            prm_version=rewards.prm_version,
-            usage=_usage(encoded, rewards.reference_cached),
-            seconds=ScoringSeconds(
-                tokenize=encoded.seconds, queue=batched.queue_seconds, inference=batched.inference_seconds
-            ),
-        )
+            encoded = self._encode_all(requests, readings, info.max_tokens)
+        groups = [_group(*each) for each in zip(requests, encoded, readings, strict=True)]
+        batched = await self._token_scorer.score(groups)
+        for request in requests:
+            _require_version(request, batched.rewards.prm_version)
+        rows = iter(zip(batched.rewards.rows, batched.rewards.reference_cached, strict=True))
+        return [
+            _reply(each, reading, batched, list(islice(rows, len(each.responses))))
+            for each, reading in zip(encoded, readings, strict=True)
+        ]
+
+    def _encode_all(
+        self, requests: Sequence[ScoringRequest], readings: Sequence[_Reading], max_tokens: int
+    ) -> list[_Encoded]:
+        return [self._encode(request, reading, max_tokens) for request, reading in zip(requests, readings, strict=True)]
 
     def _encode(self, request: ScoringRequest, reading: _Reading, max_tokens: int) -> _Encoded:
         started = time.perf_counter()
@@ -146,13 +140,27 @@ class PrmScorer:
         )
 
 
-def _size(request: ScoringRequest) -> int:
-    prompt = request.prompt
-    texts = [prompt.text or "", *(str(message) for message in prompt.messages), *map(str, prompt.tools)]
-    for candidate in request.candidates:
-        texts += [candidate.text or "", *(candidate.steps or ())]
-    ids = [prompt.token_ids or (), *(candidate.token_ids or () for candidate in request.candidates)]
-    return sum(map(len, texts)) + sum(map(len, ids))
+def _check_size(requests: Sequence[ScoringRequest], info: ScorerInfo) -> None:
+    if not requests or not all(request.candidates for request in requests):
+        raise EmptyInput("there is no candidate to score")
+    count = sum(len(request.candidates) for request in requests)
+    if count > info.max_candidates:
+        raise BatchTooLarge(f"{count} candidates in one request; at most {info.max_candidates} are taken: split it")
+    for request in requests:
+        _require_version(request, info.prm_version)
+
+
+def _size(requests: Sequence[ScoringRequest]) -> int:
+    """Characters and token ids, about."""
+    size = 0
+    for request in requests:
+        prompt = request.prompt
+        texts = [prompt.text or "", *(str(message) for message in prompt.messages), *map(str, prompt.tools)]
+        for candidate in request.candidates:
+            texts += [candidate.text or "", *(candidate.steps or ())]
+        ids = [prompt.token_ids or (), *(candidate.token_ids or () for candidate in request.candidates)]
+        size += sum(map(len, texts)) + sum(map(len, ids))
+    return size
 
 
 def _require_version(request: ScoringRequest, version: int) -> None:
@@ -212,6 +220,27 @@ def _cut(response: EncodedResponse, room: int) -> EncodedResponse:
     return replace(response, token_ids=response.token_ids[:room], spans=tuple(spans))
 
 
+def _reply(
+    encoded: _Encoded, reading: _Reading, batched: BatchedRewards, rows: Sequence[tuple[Sequence[float], bool]]
+) -> ScoringReply:
+    rewards = batched.rewards
+    scale = reading.beta / rewards.beta
+    return ScoringReply(
+        candidates=_score_candidates(encoded, [[scale * each for each in row] for row, _ in rows], reading),
+        aggregation=reading.aggregation,
+        step_value=reading.step_value,
+        activation=reading.activation,
+        beta=reading.beta,
+        reference=reading.reference,
+        reference_id=_reference_id(reading.reference, rewards.reference_id),
+        prm_version=rewards.prm_version,
+        usage=_usage(encoded, [cached for _, cached in rows]),
+        seconds=ScoringSeconds(
+            tokenize=encoded.seconds, queue=batched.queue_seconds, inference=batched.inference_seconds
+        ),
+    )
+
+
 def _score_candidates(
     encoded: _Encoded, rewards: Sequence[Sequence[float]], reading: _Reading
 ) -> tuple[CandidateScore, ...]:
@@ -257,9 +286,7 @@ def _usage(encoded: _Encoded, reference_cached: Sequence[bool]) -> ScoringUsage:
     return ScoringUsage(
         prompt_tokens=len(encoded.prompt_ids),
         response_tokens=sum(lengths),
-        reference_cached_tokens=sum(
-            length for length, cached in zip(lengths, reference_cached or [False] * len(lengths), strict=True) if cached
-        ),
+        reference_cached_tokens=sum(length for length, cached in zip(lengths, reference_cached, strict=True) if cached),
     )
 
 

@@ -15,8 +15,8 @@ class ApiSettings(Settings):
     """Scoring needs `Authorization: Bearer TOKEN`, the token that the services share."""
     model_id: str = ""
     """The name that clients use; empty: the name of the model's folder."""
-    max_candidates: int = Field(128, ge=1)
-    """Per request."""
+    max_candidates: int = Field(1024, ge=1)
+    """Per request, over all its questions."""
     max_waiting: int = Field(64, ge=1)
     """Requests accepted and not yet answered; more are refused with 429."""
     max_tokens: int = Field(0, ge=0)

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,20 @@ async def test_several_questions_are_answered_in_their_order(api: Api) -> None:
         assert each["responses"][0]["score"] == pytest.approx(alone["data"][0]["responses"][0]["score"], abs=1e-5)
 
 
+async def test_more_questions_in_one_body_than_requests_may_wait_are_one_request(prm_pair: tuple[Path, Path]) -> None:
+    from services.prm.main import open_scorer
+    from services.prm.settings import PrmSettings
+
+    prm, reference = prm_pair
+    settings = PrmSettings(reference=reference, device="cpu", frozen=True, api=ApiSettings(max_waiting=2))
+    async with running_api(open_scorer(settings, model=prm)) as api:
+        inputs = [{"prompt": f"question {number}", "responses": ["a"]} for number in range(20)]
+        assert len((await _score(api, {"inputs": inputs}))["data"]) == 20
+        queries = {"query": ["user: q\nassistant: a"] * 20, "prompts": ["user: q\nassistant: "] * 20}
+        answer = await api.client.post("/get_reward", json=queries)
+        assert len(answer.json()["rewards"]) == 20
+
+
 async def test_options_say_what_a_score_is(api: Api) -> None:
     plain = (await _score(api, BODY))["data"][0]["responses"][0]
     steps = [step["reward"] for step in plain["steps"]]
@@ -154,6 +170,7 @@ def _inputs(**changes: Any) -> dict[str, Any]:
         (_inputs(prompt_token_ids=[5]), 422, "validation", "exactly one"),
         (_inputs(unknown=1), 422, "validation", "unknown"),
         (_inputs() | {"agregation": "min"}, 422, "validation", "agregation"),
+        (_inputs() | {"\ud800": 1}, 422, "validation", "unicode"),
         (_inputs() | {"aggregation": "prod"}, 422, "validation", "ask for activation 'sigmoid'"),
         (_inputs() | {"aggregation": "median"}, 422, "validation", "aggregation"),
         (_inputs() | {"beta": -1}, 422, "validation", "beta"),
@@ -165,6 +182,10 @@ def _inputs(**changes: Any) -> dict[str, Any]:
         (_inputs(responses=[{"token_ids": [5, 10**6]}]), 422, "validation", "token 1 is 1000000"),
         (_inputs(responses=["x" * 3000]), 400, "too_long", "together more than the 256"),
         (_inputs(responses=["a"] * 129), 413, "batch_too_large", "129 candidates"),
+        ({"inputs": [{"prompt": "q", "responses": ["a"]}] * 129}, 413, "batch_too_large", "129 candidates"),
+        (_inputs(responses=["\ud800"]), 422, "validation", "half of a character"),
+        (_inputs(prompt="\ud800"), 422, "validation", "half of a character"),
+        (_inputs(prompt=None, messages=[{"role": "user", "content": "\ud800"}]), 422, "validation", "half of a"),
         (_inputs(messages=[{"content": "?"}], prompt=None), 422, "validation", "chat template refuses"),
         (_inputs(template="none", prompt=None, messages=[{"role": "user", "content": "a"}]), 422, "validation", "none"),
     ],
@@ -172,7 +193,8 @@ def _inputs(**changes: Any) -> dict[str, Any]:
 async def test_a_bad_request_is_told_what_is_wrong(
     api: Api, body: dict[str, Any], status: int, error_type: str, text: str
 ) -> None:
-    response = await api.client.post("/v1/prm/score", json=body)
+    headers = {"content-type": "application/json"}
+    response = await api.client.post("/v1/prm/score", content=json.dumps(body), headers=headers)
     assert (response.status_code, response.json()["error_type"]) == (status, error_type), response.text
     assert text in response.json()["error"]
 
@@ -240,6 +262,9 @@ class Failing:
         self._scorer, self._error = scorer, error
 
     async def score(self, request: ScoringRequest) -> ScoringReply:
+        raise self._error
+
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
         raise self._error
 
     async def info(self) -> ScorerInfo:

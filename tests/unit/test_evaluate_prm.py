@@ -54,6 +54,9 @@ class NumbersScorer:
             seconds=ScoringSeconds(tokenize=0, queue=0, inference=0),
         )
 
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
+        return [await self.score(request) for request in requests]
+
     def _score(self, steps: Sequence[str], bare: bool) -> CandidateScore:
         rewards = [0.0 if bare else float(step.split()[-1]) for step in steps]
         totals = list(itertools.accumulate(rewards))

@@ -60,7 +60,9 @@ class Fault(Exception):
 
     def __init__(self, status: int, error_type: str, text: str) -> None:
         super().__init__(text)
-        self.status, self.error_type, self.text = status, error_type, text
+        # What was sent may be quoted, and need not be text that can be sent back.
+        self.text = text.encode("utf-8", "replace").decode()
+        self.status, self.error_type = status, error_type
 
     @property
     def headers(self) -> Mapping[str, str]:

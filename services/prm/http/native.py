@@ -25,7 +25,7 @@ from prime.scoring import (
 )
 from prime.types import ReferenceSource
 from services.prm.http.errors import PlainRoute, finite
-from services.prm.http.scored import score_all, scored
+from services.prm.http.scored import scored
 
 _Ids = Annotated[list[int], Field(max_length=1_000_000)]
 
@@ -105,7 +105,7 @@ def build_router(scorer: Scorer) -> APIRouter:
         inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
         if not inputs:
             raise EmptyInput("inputs: there is nothing to score")
-        replies = await score_all(scorer, [_request(body, each) for each in inputs])
+        replies = await scorer.score_all([_request(body, each) for each in inputs])
         model_id = (await scorer.info()).model_id
         return scored(_reply(body, model_id, replies), replies)
 

@@ -10,7 +10,7 @@ from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
 from services.prm.http.rerank import TeiRoute, relevance
-from services.prm.http.scored import score_all, scored
+from services.prm.http.scored import scored
 from services.prm.http.transcripts import split_text
 
 
@@ -37,8 +37,7 @@ def build_router(scorer: Scorer) -> APIRouter:
         if not inputs:
             raise EmptyInput("inputs: there is nothing to score")
         pairs = [_pair(each, info) for each in inputs]
-        replies = await score_all(
-            scorer,
+        replies = await scorer.score_all(
             [
                 ScoringRequest(prompt=prompt, candidates=(candidate,), truncation=truncation)
                 for prompt, candidate in pairs

@@ -15,7 +15,7 @@ from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest
 from services.prm.http.errors import PlainRoute, finite
-from services.prm.http.scored import score_all, scored
+from services.prm.http.scored import scored
 from services.prm.http.transcripts import is_rendered
 
 _log = structlog.get_logger()
@@ -52,7 +52,7 @@ def build_router(scorer: Scorer) -> APIRouter:
             # OpenRLHF takes an error for an empty reward after five tries, and says so at a level that few read.
             _log.warning("refused a reward client of a trainer", detail=str(error))
             raise
-        replies = await score_all(scorer, requests)
+        replies = await scorer.score_all(requests)
         rewards = [finite(reply.candidates[0].score) for reply in replies]
         extra = {
             "response_reward": [reply.candidates[0].response_reward for reply in replies],

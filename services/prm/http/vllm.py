@@ -34,7 +34,7 @@ from prime.scoring import (
 )
 from services.prm.http.errors import OpenAIRoute
 from services.prm.http.rerank import relevance
-from services.prm.http.scored import score_all, scored, usage_of
+from services.prm.http.scored import scored, usage_of
 from services.prm.http.transcripts import split_ids, split_messages, split_text
 
 _Conversation = str | list[int]
@@ -98,7 +98,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     @router.post("/v1/score")
     async def score(body: PairsBody) -> JSONResponse:
         """`data[i].score`, in the order of the pairs."""
-        replies = await score_all(scorer, _pair_requests(body))
+        replies = await scorer.score_all(_pair_requests(body))
         scores = [
             relevance(candidate.score, raw=body.use_activation is False)
             for reply in replies
@@ -141,8 +141,7 @@ def build_router(scorer: Scorer) -> APIRouter:
 
 async def _score_conversations(scorer: Scorer, body: ConversationsBody) -> list[ScoringReply]:
     pairs = _conversations(body, await scorer.info())
-    return await score_all(
-        scorer,
+    return await scorer.score_all(
         [
             ScoringRequest(prompt=prompt, candidates=(candidate,), truncation=body.truncation)
             for prompt, candidate in pairs
