@@ -1,7 +1,8 @@
 """`python -m benchmarks.prm_gpu`: how much of a GPU's matrix rate the scoring engine reaches. The last line is JSON.
 
 A pair in the shape of Qwen2.5-7B in bfloat16, 16 candidates of 256 tokens to prompts of 256. The rate that it is held
-against is measured in the same process, by the largest of the model's own matrix products. Needs torch and transformers.
+against is measured in the same process, by the largest of the model's own matrix products. Needs torch and transformers
+alone.
 """
 
 import argparse

@@ -43,6 +43,10 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
             f"trainer.max_prompt_tokens + trainer.sampling.max_tokens = {longest} exceed "
             f"rollout.max_context = {config.rollout.max_context}"
         )
+    if config.prm.frozen:
+        raise SettingsError(
+            "prm.frozen is for serving without a run (primectl serve-prm); in a run set trainer.prm_update = 'none'"
+        )
     if config.prm.reference_mode == "policy" and config.trainer.sampling.temperature != 1.0:
         raise SettingsError(
             "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the policy's log-probs carry it"

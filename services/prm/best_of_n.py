@@ -15,12 +15,15 @@ from typing import Any
 import torch
 
 from prime.chat import ChatCandidate, ChatSamples
-from prime.errors import InvalidInput
+from prime.errors import EngineError, InvalidInput
 from prime.maths.aggregation import vote
+from prime.patience import patiently
 from prime.ports import AnswerGrouper, Generator, Scorer
 from prime.scoring import Aggregation, Candidate, Prompt, ScoringReply, ScoringRequest, StepSplit, Truncation
 from prime.types import AnswerClasses
 from services.prm.settings import BestOfNSettings
+
+_PATIENCE_S = 60.0
 
 
 class Selection(StrEnum):
@@ -85,6 +88,7 @@ class BestOfN:
 
         Raises:
             InvalidInput: fewer candidates than choices, too many, or a vote without a verifier. Nothing was sampled.
+            EngineError: the engine gave no candidate.
         """
         best_of = self._candidates_of(request)
         selection = request.selection or Selection(self._settings.selection)
@@ -95,6 +99,8 @@ class BestOfN:
                 f"set prm.best_of_n.verifier, or ask for selection 'best'"
             )
         samples = await self._generator.sample(request.body, best_of)
+        if not samples.candidates:
+            raise EngineError("the engine answered without a candidate")
         texts = [text_of(candidate) for candidate in samples.candidates]
         scores, reply = await self._score(request, texts)
         classes = None
@@ -126,20 +132,19 @@ class BestOfN:
         scores: list[float | None] = [None] * len(texts)
         if not scored:
             return scores, None
-        reply = await self._scorer.score(
-            ScoringRequest(
-                prompt=Prompt(
-                    messages=tuple(map(_readable, request.body["messages"])),
-                    tools=tuple(request.body.get("tools") or ()),
-                ),
-                candidates=tuple(Candidate(text=texts[number]) for number in scored),
-                split=StepSplit(separators=request.separators) if request.separators else None,
-                aggregation=request.aggregation,
-                beta=request.beta,
-                # The answers are paid for: a prompt that is too long for the PRM must not lose them.
-                truncation=Truncation.LEFT,
-            )
+        asked = ScoringRequest(
+            prompt=Prompt(
+                messages=tuple(map(_readable, request.body["messages"])),
+                tools=tuple(request.body.get("tools") or ()),
+            ),
+            candidates=tuple(Candidate(text=texts[number]) for number in scored),
+            split=StepSplit(separators=request.separators) if request.separators else None,
+            aggregation=request.aggregation,
+            beta=request.beta,
+            # The answers are paid for: neither a prompt too long for the PRM nor a busy moment may lose them.
+            truncation=Truncation.LEFT,
         )
+        reply = await patiently(lambda: self._scorer.score(asked), seconds=_PATIENCE_S)
         for number, candidate in zip(scored, reply.candidates, strict=True):
             scores[number] = candidate.score
         return scores, reply
