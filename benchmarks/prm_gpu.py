@@ -96,7 +96,7 @@ def _operations(shape: Shape, arguments: argparse.Namespace) -> float:
     """
     responses = arguments.prompts * arguments.candidates * arguments.response
     tokens = responses + arguments.prompts * arguments.prompt
-    return 2.0 * 2 * (tokens * shape.body_parameters + responses * shape.hidden * VOCABULARY)
+    return 2.0 * 2.0 * float(tokens * shape.body_parameters + responses * shape.hidden * VOCABULARY)
 
 
 def _matmul_rate(shape: Shape, device: torch.device) -> float:
@@ -109,7 +109,7 @@ def _matmul_rate(shape: Shape, device: torch.device) -> float:
         started = time.perf_counter()
         (left @ right).sum().item()
         spent.append(time.perf_counter() - started)
-    return 2.0 * tokens * shape.hidden * shape.inner / statistics.median(spent)
+    return 2.0 * tokens * shape.hidden * shape.inner / float(statistics.median(spent))
 
 
 if __name__ == "__main__":

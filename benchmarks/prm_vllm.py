@@ -51,7 +51,7 @@ def _pass(folder: Path, groups: list[PrmGroup]) -> tuple[list[float], list[list[
     engine = LLM(str(folder), dtype="float32", enforce_eager=True, max_model_len=1024, max_num_batched_tokens=8192)
     asked = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
     # Warm up with something small.
-    engine.generate([{"prompt_token_ids": list(groups[0].prompt_ids)}], asked, use_tqdm=False)  # type: ignore[list-item]
+    engine.generate([{"prompt_token_ids": list(groups[0].prompt_ids)}], asked, use_tqdm=False)
     seconds, sums = [], []
     for group in groups:
         prompts: Any = [{"prompt_token_ids": [*group.prompt_ids, *response]} for response in group.responses]
