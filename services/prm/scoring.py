@@ -35,7 +35,7 @@ from prime.scoring import (
 from prime.types import PrmGroup, ReferenceSource
 from services.prm.batching import BatchedRewards, TokenScorer
 
-# Characters and tokens; encoding more than this is left to a thread, so that the service goes on answering.
+# Characters and tokens, about; encoding more is left to a thread, so that the service goes on answering.
 _LARGE = 16 * 1024
 
 
@@ -90,7 +90,7 @@ class PrmScorer:
         info = self._info()
         _check_size(requests, info)
         readings = [_read(request, info) for request in requests]
-        if _size(requests) > _LARGE:
+        if _is_slow_to_encode(requests):
             encoded = await asyncio.to_thread(self._encode_all, requests, readings, info.max_tokens)
         else:
             encoded = self._encode_all(requests, readings, info.max_tokens)
@@ -150,8 +150,8 @@ def _check_size(requests: Sequence[ScoringRequest], info: ScorerInfo) -> None:
         _require_version(request, info.prm_version)
 
 
-def _size(requests: Sequence[ScoringRequest]) -> int:
-    """Characters and token ids, about."""
+def _is_slow_to_encode(requests: Sequence[ScoringRequest]) -> bool:
+    """Large, or with a stranger's pattern, which may take its time."""
     size = 0
     for request in requests:
         prompt = request.prompt
@@ -160,7 +160,9 @@ def _size(requests: Sequence[ScoringRequest]) -> int:
             texts += [candidate.text or "", *(candidate.steps or ())]
         ids = [prompt.token_ids or (), *(candidate.token_ids or () for candidate in request.candidates)]
         size += sum(map(len, texts)) + sum(map(len, ids))
-    return size
+        if size > _LARGE or (request.split is not None and request.split.pattern):
+            return True
+    return False
 
 
 def _require_version(request: ScoringRequest, version: int) -> None:
