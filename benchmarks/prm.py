@@ -127,7 +127,8 @@ def _vllm(arguments: argparse.Namespace, prm: Path, reference: Path, sums: Seque
     for key in ("candidates", "prompt", "response", "rounds"):
         command += [f"--{key}", str(getattr(arguments, key))]
     output = subprocess.run([*command, "--beta", str(_BETA)], check=True, capture_output=True, text=True).stdout
-    answer = json.loads(output.splitlines()[-1])
+    # vLLM says goodbye on the same stream.
+    answer = json.loads(next(line for line in reversed(output.splitlines()) if line.startswith('{"seconds"')))
     if _gap(answer["reward_sums"], sums) > 1e-3:
         raise SystemExit("vLLM's reward sums differ from ours: they did not compute the same")
     seconds: list[float] = answer["seconds"]

@@ -18,8 +18,8 @@ def split_text(text: str, info: ScorerInfo) -> tuple[Prompt, Candidate]:
     Raises:
         InvalidInput: the PRM's chat template opens no answer in it.
     """
-    opening = info.generation_prompt
-    before, found, answer = text.rpartition(opening) if opening else ("", "", text)
+    opening = _opening(info)
+    before, found, answer = text.rpartition(opening)
     if not found:
         raise InvalidInput(f"the text holds no {opening!r}, so where the answer begins is not known; {_HINT}")
     return Prompt(text=before + found, rendered=True), Candidate(text=_closed(answer, info))
@@ -31,9 +31,10 @@ def split_ids(ids: Sequence[int], info: ScorerInfo) -> tuple[Prompt, Candidate]:
     Raises:
         InvalidInput: the PRM's chat template opens no answer in it.
     """
+    _opening(info)
     opening = list(info.generation_prompt_ids)
     for start in range(len(ids) - len(opening), -1, -1):
-        if opening and list(ids[start : start + len(opening)]) == opening:
+        if list(ids[start : start + len(opening)]) == opening:
             end = start + len(opening)
             return Prompt(token_ids=tuple(ids[:end])), Candidate(token_ids=tuple(ids[end:]))
     raise InvalidInput(f"the ids hold no {info.generation_prompt!r}, so where the answer begins is not known; {_HINT}")
@@ -57,6 +58,14 @@ def split_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Prompt, Candi
 def is_rendered(text: str, info: ScorerInfo) -> bool:
     """Whether a prompt ends where the PRM's chat template would have the answer begin."""
     return bool(info.generation_prompt) and text.endswith(info.generation_prompt)
+
+
+def _opening(info: ScorerInfo) -> str:
+    if not info.generation_prompt:
+        raise InvalidInput(
+            f"this PRM's tokenizer has no chat template that opens an answer, so in one text none can be found; {_HINT}"
+        )
+    return info.generation_prompt
 
 
 def _closed(answer: str, info: ScorerInfo) -> str:
