@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy
 from prime import wire
 from prime.errors import InvalidInput
 from prime.types import (
+    AnswerClasses,
     FinishReason,
     GradeItem,
     PrmGroup,
@@ -19,6 +20,7 @@ from prime.types import (
     PrmMetrics,
     PushManifest,
     PushReceipt,
+    ReferenceSource,
     RolloutFailure,
     RolloutGroup,
     RolloutRequest,
@@ -35,7 +37,7 @@ from prime.types import (
     VerifierInfo,
     VersionSpan,
 )
-from prime.v1 import prm_pb2, rollout_pb2, types_pb2
+from prime.v1 import prm_pb2, rollout_pb2, types_pb2, verifier_pb2
 from tests.builders import group, request
 
 TEXT = st.text(max_size=12)
@@ -70,7 +72,14 @@ def _prm_groups(draw: st.DrawFn) -> PrmGroup:
         prompt_ids=draw(_tuples(IDS, least=1)),
         responses=responses,
         reference_logprobs=tuple(draw(_tuples(FLOAT32, least=size, most=size)) for size in lengths),
+        reference=draw(st.sampled_from([None, *ReferenceSource])),
     )
+
+
+@st.composite
+def _answer_classes(draw: st.DrawFn) -> AnswerClasses:
+    found = draw(_tuples(st.tuples(TEXT, st.integers(-1, 2**31 - 1))))
+    return AnswerClasses(answers=tuple(text for text, _ in found), classes=tuple(number for _, number in found))
 
 
 GROUPS = st.builds(
@@ -176,6 +185,7 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         tier=TEXT,
         canary_age_seconds=FLOAT64,
     ),
+    "answer_classes": _answer_classes(),
     "prm_group": _prm_groups(),
     "rewards": st.builds(
         TokenRewards,
@@ -232,6 +242,11 @@ def test_every_record_comes_back_equal(name: str, data: st.DataObject) -> None:
 def test_every_pair_of_the_module_has_a_round_trip_above() -> None:
     names = {name for name in vars(wire) if name.startswith(("encode_", "decode_"))}
     assert names == {f"{way}_{name}" for name in RECORDS for way in ("encode", "decode")}
+
+
+def test_answers_and_classes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="2 answers came with 1 classes"):
+        wire.decode_answer_classes(verifier_pb2.GroupAnswersResponse(answers=["a", "b"], classes=[0]))
 
 
 def test_arrays_are_little_endian_and_four_bytes_wide() -> None:
