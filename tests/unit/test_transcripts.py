@@ -1,6 +1,7 @@
 """Where an answer begins in one text is told by the PRM's own chat template, and by nothing else."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,8 @@ def test_without_an_opening_nothing_is_guessed() -> None:
 def test_a_conversation_must_end_with_an_answer_in_text() -> None:
     question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
     assert split_messages([question, answer]) == (Prompt(messages=(question,)), Candidate(text="a"))
-    for wrong in ([], [question], [question, {"role": "assistant", "content": None}]):
+    unanswered: list[list[dict[str, Any]]] = [[], [question], [question, {"role": "assistant", "content": None}]]
+    for wrong in unanswered:
         with pytest.raises(InvalidInput, match="assistant's answer"):
             split_messages(wrong)
     with pytest.raises(EmptyInput, match="no question"):
