@@ -59,7 +59,7 @@ bench-verifier: setup ## the verifier beside the plain alternatives; about two m
 soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; about ten minutes
 	$(BIN)/python -m benchmarks.verifier_soak
 
-bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about fifteen minutes
+bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about 25 minutes
 	$(BIN)/python -m benchmarks.prm
 
 clean: ## remove the virtual environments and generated code, not the runs
