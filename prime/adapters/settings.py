@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from datetime import date, time
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -69,6 +69,21 @@ class RunSettings(Settings):
     def token_file(self) -> Path:
         """Where `primectl up` leaves the bearer token, readable by its owner alone."""
         return self.path / "token"
+
+
+class ComputeSettings(Settings):
+    """How a trained model is computed; see `prime.lm.compute.Compute`."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; master weights are float32 in any case. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    recompute: bool = False
+    """Activation checkpointing: a third more work for far less memory."""
+    compile: bool = False
+    """`torch.compile` around attention; the first steps take a minute longer."""
+    offload: bool = False
+    """Keep weights, gradients and moments in the machine's memory, and update there."""
+    lora_rank: int = Field(0, ge=0)
+    """Train adapters of this rank instead of the weights; needs the library peft. 0: all weights."""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

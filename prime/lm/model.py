@@ -7,7 +7,8 @@ PRM that equals its reference gives rewards of exactly 0.
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from transformers.utils import logging
 
 from prime.errors import CheckpointError, EngineError, SettingsError
 from prime.lm.attention import PACKED, register_packed_attention
-from prime.lm.packing import Pack, TokenRow, build_pack, plan_packs, split_rows
+from prime.lm.compute import Compute, adapters_of, add_adapters, merged_tensors, set_up
+from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
+from prime.lm.world import World
 from prime.maths.logprobs import ChosenLogprobs, chosen_logprobs, tiled_logprobs
 
 # A tile of logits stays in a CPU's cache; a GPU wants large matrix products instead.
@@ -46,6 +49,8 @@ def settle_torch(*, device: str, threads: int) -> None:
     """Process-wide settings of a training process; `threads` 0 leaves the choice to torch."""
     if threads:
         torch.set_num_threads(threads)
+    # A checkpoint of one process is what was asked for, not an accident.
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
     # On a CPU the same batch then gives the same bits; CUDA has kernels without such a variant.
     torch.use_deterministic_algorithms(pick_device(device).type == "cpu")
 
@@ -53,8 +58,18 @@ def settle_torch(*, device: str, threads: int) -> None:
 class CausalLM:
     """A Hugging Face causal LM read as a function from packed tokens to log-probs."""
 
-    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        """Load weights from a local Hugging Face folder.
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        compute: Compute = Compute(),  # noqa: B008  frozen
+        world: World | None = None,
+    ) -> None:
+        """Load weights from a local Hugging Face folder; in a world of several ranks, at the same time on all of them.
+
+        `dtype` is that of the weights, `compute.dtype` that of the products.
 
         Raises:
             CheckpointError: the folder holds no model.
@@ -62,14 +77,20 @@ class CausalLM:
         """
         register_packed_attention()
         self.device = device
-        self.module: Any = load_module(folder, dtype=dtype, attention=PACKED).to(device)
+        self.world = world or World()
+        self.compute = compute
+        self.module: Any = load_module(folder, dtype=dtype, attention=PACKED, empty=not self.world.is_leader)
+        if compute.lora_rank:
+            add_adapters(self.module, compute.lora_rank)
         self.module.eval()  # no dropout: log-probs are functions of the weights alone
+        self._packed = _Packed(self.module)
+        set_up(self._packed, self.module, compute, self.world, device)
+        self._fresh_adapters = {name: tensor.clone() for name, tensor in adapters_of(self.module).items()}
 
     @property
-    def head_VD(self) -> Tensor:
-        """The output head's weight."""
-        weight: Tensor = self.module.get_output_embeddings().weight
-        return weight
+    def is_sharded(self) -> bool:
+        """Whether the weights are cut over ranks (a world of one included), and are gathered to be used."""
+        return self.compute.needs_sharding(self.world)
 
     @property
     def max_positions(self) -> int:
@@ -83,44 +104,58 @@ class CausalLM:
 
     def logprobs(self, pack: Pack, *, temperature: float = 1.0) -> ChosenLogprobs:
         """Log-prob and entropy at every response token of the pack. [R], in the pack's order."""
-        pack = pack.to(self.device)
-        return chosen_logprobs(self._predictor_states(pack), self.head_VD, pack.chosen_R, temperature=temperature)
+        logprobs: ChosenLogprobs = self._packed(pack.to(self.device), temperature=temperature)
+        return logprobs
+
+    def packs(self, rows: Sequence[TokenRow], *, token_budget: int) -> Iterator[Pack]:
+        """This rank's share of the rows as micro-batches for passes with a gradient.
+
+        Every rank has equally many, for they gather each other's weights; where there is nothing left to do, the pack
+        has no rows, and its pass adds a gradient of 0.
+        """
+        plans = plan_packs(rows, token_budget=token_budget)
+        for numbers in deal_packs(rows, plans, ranks=self.world.size)[self.world.rank]:
+            yield build_pack(rows, numbers) if numbers else idle_pack()
 
     @torch.no_grad()
     def score_rows(self, rows: Sequence[TokenRow], *, token_budget: int, temperature: float = 1.0) -> list[Tensor]:
         """Log-probs of every row's response tokens, fp32 on the CPU, without gradient, in the order of the rows.
 
-        A prompt that several rows share is computed once per pack.
+        A prompt that several rows share is computed once per pack. In a world of several ranks all must call, and each
+        gets all rows.
         """
-        by_row: dict[int, Tensor] = {}
-        for numbers in plan_packs(rows, token_budget=token_budget, share_prompts=True):
-            pack = build_pack(rows, numbers, share_prompts=True).to(self.device)
-            hidden_RD = self._predictor_states(pack)
-            logprobs_R = tiled_logprobs(
-                hidden_RD,
-                self.head_VD,
-                pack.chosen_R,
-                temperature=temperature,
-                **_TILES.get(self.device.type, _TILES["cuda"]),
-            )
-            by_row |= split_rows(logprobs_R.cpu(), pack)
-        return [by_row[number] for number in range(len(rows))]
+        if not rows:
+            return []
+        lengths = [len(row.response_ids) for row in rows]
+        found_X = torch.zeros(sum(lengths))
+        by_row = torch.split(found_X, lengths)
+        plans = plan_packs(rows, token_budget=token_budget, share_prompts=True)
+        for numbers in deal_packs(rows, plans, ranks=self.world.size)[self.world.rank]:
+            pack = build_pack(rows, numbers, share_prompts=True) if numbers else idle_pack()
+            logprobs_R = self._packed(pack.to(self.device), temperature=temperature, tiled=True)
+            for number, logprobs_T in split_rows(logprobs_R.cpu(), pack).items():
+                by_row[number].copy_(logprobs_T)
+        self._let_go()
+        # Every row was computed by one rank and is 0 on the others.
+        return list(torch.split(self.world.sum(found_X), lengths))
 
-    def _predictor_states(self, pack: Pack) -> Tensor:
-        """Hidden states from which the response tokens are predicted: the head runs on these alone. [R, D]."""
-        hidden_1ND: Tensor = self.module.base_model(
-            input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
-        ).last_hidden_state
-        return hidden_1ND[0].index_select(0, pack.predictors_R)
+    def _let_go(self) -> None:
+        """Without a backward, gathered weights would stay, and be stale after the next update."""
+        if self.is_sharded:
+            self._packed.reshard()  # type: ignore[operator]  # fully_shard made it an FSDPModule
 
-    def named_tensors(self) -> list[tuple[str, Tensor]]:
-        """Every weight under its checkpoint name, in one fixed order; a tied head is listed too.
+    @torch.no_grad()
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight under its checkpoint name, in one fixed order, one whole tensor at a time; a tied head too.
 
-        Engines that keep a packed copy of the head need it named, tied or not.
+        Engines that keep a packed copy of the head need it named, tied or not. In a world of several ranks all must
+        iterate. With adapters, weights are what they amount to.
         """
-        state: dict[str, Tensor] = dict(self.module.state_dict())
-        state.setdefault("lm_head.weight", self.head_VD.detach())
-        return sorted(state.items())
+        yield from merged_tensors(self.module)
+
+    def reset_adapters(self) -> None:
+        """Put the adapters back to how they began."""
+        self.module.load_state_dict(self._fresh_adapters, strict=False)
 
     @torch.no_grad()
     def digest(self) -> str:
@@ -132,8 +167,29 @@ class CausalLM:
         return f"sha256:{total.hexdigest()}"
 
 
-def load_module(folder: Path, *, dtype: torch.dtype, attention: str) -> Any:
-    """A `transformers` causal LM from a local folder.
+class _Packed(nn.Module):
+    """The whole computation as one module: what `fully_shard` hooks into, the head and its loss included."""
+
+    def __init__(self, lm: Any) -> None:
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, pack: Pack, *, temperature: float, tiled: bool = False) -> ChosenLogprobs | Tensor:
+        """Log-probs of the pack's response tokens; `tiled`: alone, without gradient, in tiles."""
+        hidden_1ND: Tensor = self.lm.base_model(
+            input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
+        ).last_hidden_state
+        # The head runs only on the states from which response tokens are predicted.
+        hidden_RD = hidden_1ND[0].index_select(0, pack.predictors_R)
+        head_VD: Tensor = self.lm.get_output_embeddings().weight
+        if not tiled:
+            return chosen_logprobs(hidden_RD, head_VD, pack.chosen_R, temperature=temperature)
+        tiles = _TILES.get(head_VD.device.type, _TILES["cuda"])
+        return tiled_logprobs(hidden_RD, head_VD, pack.chosen_R, temperature=temperature, **tiles)
+
+
+def load_module(folder: Path, *, dtype: torch.dtype, attention: str, empty: bool = False) -> Any:
+    """A `transformers` causal LM from a local folder; `empty`: its structure on the meta device, without weights.
 
     Raises:
         CheckpointError: the folder holds no model.
@@ -143,9 +199,14 @@ def load_module(folder: Path, *, dtype: torch.dtype, attention: str) -> Any:
     # Its bars would run through the logs and progress displays of whoever called us.
     logging.disable_progress_bar()
     try:
-        module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, local_files_only=True
-        )
+        if empty:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            with torch.device("meta"):
+                module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+        else:
+            module = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation=attention, local_files_only=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no causal LM that transformers can load: {error}") from error
     if getattr(module.get_output_embeddings(), "bias", None) is not None:

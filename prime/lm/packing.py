@@ -131,6 +131,32 @@ def _prompt_units(rows: Sequence[TokenRow], token_budget: int) -> list[tuple[tup
     return units
 
 
+def deal_packs(
+    rows: Sequence[TokenRow], plans: Sequence[tuple[int, ...]], *, ranks: int
+) -> list[list[tuple[int, ...]]]:
+    """Micro-batches for every rank: equally many, some without rows, the work spread evenly.
+
+    Example: four plans of 9, 8, 3 and 2 tokens for two ranks: 9 and 2, 8 and 3. The n-th of each rank run at the same
+    time, so like goes beside like.
+    """
+    cost = {plan: sum(len(rows[number]) for number in plan) for plan in plans}
+    ordered = sorted(plans, key=lambda plan: -cost[plan])
+    dealt: list[list[tuple[int, ...]]] = [[] for _ in range(ranks)]
+    for start in range(0, len(ordered), ranks):
+        together = [*ordered[start : start + ranks], *([()] * ranks)][:ranks]
+        lightest_first = sorted(dealt, key=lambda mine: sum(cost.get(plan, 0) for plan in mine))
+        for mine, plan in zip(lightest_first, together, strict=True):
+            mine.append(plan)
+    return dealt
+
+
+def idle_pack() -> Pack:
+    """One token and no response: a pass over it computes next to nothing, and adds a gradient of 0."""
+    layout = _Layout()
+    layout.add([TokenRow(prompt_ids=(0,), response_ids=())])
+    return layout.pack([], [])
+
+
 def build_pack(rows: Sequence[TokenRow], numbers: Sequence[int], *, share_prompts: bool = False) -> Pack:
     """Lay the rows with these numbers end to end; with `share_prompts`, neighbours with one prompt share it.
 
@@ -182,7 +208,7 @@ class _Layout:
             slots_SL=slots_SL,
             branches=branches,
             places_N=inside[outputs.argsort()],
-            longest=max(len(rows[number]) for number in numbers),
+            longest=max((len(rows[number]) for number in numbers), default=1),
             predictors_R=torch.tensor(self._predictors, dtype=torch.long),
             chosen_R=torch.tensor([token for each in numbers for token in rows[each].response_ids], dtype=torch.long),
             rows=tuple(numbers),

@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from prime.errors import EngineError, SettingsError
+from prime.lm.compute import adapters_of, whole
 from prime.lm.model import CausalLM
 
 # At or below this rate most updates are smaller than half a bf16 step of the weight, and are lost.
@@ -45,6 +47,7 @@ class Optimiser:
                 f"master weights are {sorted(coarse)} at lr {lr}: updates at or below {_BF16_LOSES_UPDATES_BELOW} "
                 f"are lost in them; load the model in float32"
             )
+        self._lm = lm
         self._parameters = lm.parameters
         self._grad_clip = grad_clip
         self._adamw = torch.optim.AdamW(self._parameters, lr=lr, betas=betas, weight_decay=weight_decay)
@@ -60,8 +63,8 @@ class Optimiser:
         Raises:
             EngineError: the gradient is not finite. Nothing was updated.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip))
-        if not torch.isfinite(torch.tensor(norm)):
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip)))
+        if not math.isfinite(norm):
             self.clear()
             raise EngineError(f"the gradient norm is {norm}; the step was not taken. Lower the learning rate")
         if lr is not None:
@@ -72,9 +75,21 @@ class Optimiser:
         return norm
 
     def state(self) -> dict[str, Any]:
-        """Moments and step counts, for a checkpoint."""
-        return self._adamw.state_dict()
+        """Moments and step counts by the names of the weights, this rank's part of them; adapters too, where there are.
+
+        Before the first step they are 0.
+        """
+        is_fresh = not self._adamw.state
+        state: dict[str, Any] = dict(get_optimizer_state_dict(self._lm.module, self._adamw))
+        if is_fresh:
+            # torch makes the moments by a step at rate 0, which would count in the bias correction.
+            for moments in (*state["state"].values(), *self._adamw.state.values()):
+                moments["step"].zero_()
+        # The model's folder holds what adapters amount to, from which they cannot be told again.
+        return {**state, "adapters": adapters_of(self._lm.module)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
-        self._adamw.load_state_dict(state)
+        moments = {key: value for key, value in state.items() if key != "adapters"}
+        set_optimizer_state_dict(self._lm.module, self._adamw, moments)
+        self._lm.module.load_state_dict(state["adapters"], strict=False)

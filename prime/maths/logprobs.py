@@ -34,7 +34,9 @@ def chosen_logprobs(
         else:
             parts.append(_one_chunk(*arguments))
     if not parts:
-        return ChosenLogprobs(hidden_ND.new_zeros(0, dtype=torch.float32), hidden_ND.new_zeros(0, dtype=torch.float32))
+        # Still a function of both, so that a pass without tokens has gradients, of 0.
+        nothing_N = (hidden_ND @ head_VD.T).float().sum(dim=1)
+        return ChosenLogprobs(nothing_N, nothing_N.detach())
     return ChosenLogprobs(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
 
 

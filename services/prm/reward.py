@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from prime.errors import InvalidInput
+from prime.errors import InvalidInput, VersionConflict
 from prime.types import PrmGroup, PrmInfo, PrmMetrics, TokenRewards
 
 _log = structlog.get_logger()
@@ -41,8 +41,11 @@ class Prm(Protocol):
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one outcome per sample; the version grows by one."""
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint; returns its Hugging Face folder."""
+    def begin_save(self, folder: Path) -> Path:
+        """Copy a checkpoint, to be written while other calls go on; returns its Hugging Face folder."""
+
+    def finish_save(self) -> None:
+        """Until it is written."""
 
     def restore(self, folder: Path | None) -> None:
         """Go back to a checkpoint, or to the start."""
@@ -94,14 +97,23 @@ class RewardService:
         return await self._to_its_end(work)
 
     async def save(self, step: int) -> str:
-        """Write the checkpoint of a step; returns the Hugging Face folder."""
+        """Write the checkpoint of a step; returns its Hugging Face folder. Other calls only wait for the copy.
 
-        def work() -> str:
-            folder = self._prm.save(self._checkpoints / f"step_{step}")
-            _log.info("saved", step=step, prm_version=self._prm.version)
-            return str(folder)
+        Raises:
+            VersionConflict: a later step was learnt already.
+            CheckpointError: it could not be written.
+        """
 
-        return await self._to_its_end(work)
+        def copy() -> Path:
+            if self._learnt is not None and self._learnt[0] > step:
+                raise VersionConflict(f"step {step} cannot be saved: step {self._learnt[0]} was learnt already")
+            self._prm.finish_save()
+            return self._prm.begin_save(self._checkpoints / f"step_{step}")
+
+        folder = await self._to_its_end(copy)
+        await asyncio.to_thread(self._prm.finish_save)
+        _log.info("saved", step=step, prm_version=self._prm.version)
+        return str(folder)
 
     async def restore(self, step: int) -> int:
         """Go back to the checkpoint of a step, or to the start."""

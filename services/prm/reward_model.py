@@ -13,10 +13,12 @@ from torch import Tensor
 
 from prime.data.prm_config import read_prm_config
 from prime.errors import InvalidInput, SettingsError, TokenizerMismatch
-from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state
+from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
+from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
-from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
+from prime.lm.packing import TokenRow
 from prime.lm.training import Optimiser
+from prime.lm.world import World, on_every_rank
 from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
 from prime.maths.rewards import token_rewards
 from prime.types import PrmGroup, PrmMetrics, ReferenceSource
@@ -34,9 +36,10 @@ MODEL_FOLDER, STATE_FOLDER = "prm", "prm_state"
 
 
 class ImplicitPrm:
-    """Weights, reference and optimiser. Not safe for concurrent use: `reward.py` lets one call in at a time."""
+    """Weights, reference and optimiser, on every rank. Not safe for concurrent use: `reward.py` lets one call in at a
+    time."""
 
-    def __init__(self, settings: PrmSettings, *, start: Path) -> None:
+    def __init__(self, settings: PrmSettings, *, start: Path, world: World | None = None) -> None:
         """Load the PRM from `settings.model` or `start`, and its reference.
 
         Raises:
@@ -49,6 +52,7 @@ class ImplicitPrm:
         if settings.reference_mode == "none" and not settings.frozen:
             raise SettingsError("prm.reference_mode = 'none' is for serving: a PRM is learnt against a reference")
         self._settings = settings
+        self.world = world or World()
         self._start = settings.model or start
         self.tokenizer = load_tokenizer(self._start)
         self.fingerprint = tokenizer_fingerprint(self.tokenizer)
@@ -57,7 +61,10 @@ class ImplicitPrm:
             self.config = replace(self.config, beta=settings.beta)
         self.beta = self.config.beta
         self._device = pick_device(settings.device)
-        self._lm = self._load(self._start)
+        compute = Compute.on(self._device, **settings.compute.model_dump())
+        if settings.frozen:
+            compute = Compute(dtype=compute.dtype if self.world.size > 1 else "float32")
+        self._lm = self._load(self._start, compute)
         self._optimiser = None if settings.frozen else self._fresh_optimiser()
         self._reference: CausalLM | None = None
         self.reference_id: str = settings.reference_mode
@@ -65,10 +72,12 @@ class ImplicitPrm:
             folder = settings.reference or self._start
             if tokenizer_fingerprint(load_tokenizer(folder)) != self.fingerprint:
                 raise TokenizerMismatch(f"PRM {self._start} and reference {folder} do not share one tokenizer")
-            self._reference = self._load(folder)
+            # Computed like the PRM, so that equal weights give equal bits; but it has no gradients to save room for.
+            self._reference = self._load(folder, Compute(dtype=compute.dtype, offload=compute.offload))
             self.reference_id = self._reference.digest()
         self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
         self.version = 0
+        self._snapshot: Snapshot | None = None
         self._kept: tuple[tuple[PrmGroup, ...], list[Tensor], list[Tensor]] | None = None
 
     @property
@@ -76,6 +85,7 @@ class ImplicitPrm:
         """Tokens of the longest sequence that the PRM reads."""
         return self._lm.max_positions
 
+    @on_every_rank
     def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
         """Token rewards of every sample, rows of all groups in order.
 
@@ -97,6 +107,7 @@ class ImplicitPrm:
             reference_cached=cached,
         )
 
+    @on_every_rank
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Take `mini_batches` optimiser steps towards the outcomes.
 
@@ -131,8 +142,9 @@ class ImplicitPrm:
             mean_logit=float(logits_B.mean()),
         )
 
-    def save(self, folder: Path) -> Path:
-        """Write the Hugging Face folder and the training state under `folder`; returns the former.
+    @on_every_rank
+    def begin_save(self, folder: Path) -> Path:
+        """Copy what will lie under `folder`, and write it while other calls go on; returns the Hugging Face folder.
 
         Raises:
             InvalidInput: the PRM is frozen.
@@ -141,10 +153,28 @@ class ImplicitPrm:
             raise InvalidInput("this PRM is frozen (prm.frozen): it never differs from the folder that it came from")
         trained_with = {"loss": self._settings.loss, "reference": self.reference_id, "updates": self.version}
         config = replace(self.config, trained_with=trained_with)
-        save_model(self._lm, self.tokenizer, folder / MODEL_FOLDER, prm_config=config)
-        save_training_state(self._optimiser, {"version": self.version}, folder / STATE_FOLDER)
+        self._snapshot = Snapshot(
+            self._lm,
+            self._optimiser,
+            self.tokenizer,
+            model_folder=folder / MODEL_FOLDER,
+            state_folder=folder / STATE_FOLDER,
+            facts={"version": self.version},
+            prm_config=config,
+        )
         return folder / MODEL_FOLDER
 
+    def finish_save(self) -> None:
+        """Until what `begin_save` copied is on the disk.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            snapshot.wait()
+
+    @on_every_rank
     def restore(self, folder: Path | None) -> None:
         """Go back to what `save` wrote under `folder`; None: to the start.
 
@@ -159,7 +189,7 @@ class ImplicitPrm:
         self._optimiser = self._fresh_optimiser()
         self.version = 0
         if folder is not None:
-            self.version = int(load_training_state(self._optimiser, folder / STATE_FOLDER)["version"])
+            self.version = int(load_training_state(self._lm, self._optimiser, folder / STATE_FOLDER)["version"])
 
     def _fresh_optimiser(self) -> Optimiser:
         return Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
@@ -176,11 +206,10 @@ class ImplicitPrm:
         optimiser.clear()
         logits_B = logits_B.detach().requires_grad_()
         (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
-        for numbers in plan_packs(rows, token_budget=self._settings.token_budget):
-            pack = build_pack(rows, numbers)
-            by_row = split_rows(self._lm.logprobs(pack).logprobs_N, pack)
-            logits = torch.stack([by_row[number].sum() for number in pack.rows])
-            (self.beta * logits @ towards_logits_B[list(pack.rows)].to(logits.device)).backward()  # type: ignore[no-untyped-call]
+        for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
+            logprobs_N = self._lm.logprobs(pack).logprobs_N
+            towards_N = towards_logits_B[list(pack.rows)].repeat_interleave(torch.tensor(pack.response_lengths).long())
+            (self.beta * logprobs_N @ towards_N.to(logprobs_N.device)).backward()  # type: ignore[no-untyped-call]
         return optimiser.step()
 
     def _logprobs(self, groups: Sequence[PrmGroup]) -> tuple[list[Tensor], list[Tensor]]:
@@ -247,8 +276,9 @@ class ImplicitPrm:
                 cache.put(row, logprobs_T)
         return answers
 
-    def _load(self, folder: Path) -> CausalLM:
-        return CausalLM(folder, device=self._device, dtype=DTYPES[self._settings.dtype])
+    def _load(self, folder: Path, compute: Compute) -> CausalLM:
+        dtype = DTYPES[self._settings.dtype]
+        return CausalLM(folder, device=self._device, dtype=dtype, compute=compute, world=self.world)
 
 
 def _rows(groups: Sequence[PrmGroup]) -> list[TokenRow]:

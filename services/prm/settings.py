@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prime.adapters.settings import Address, ServiceSettings, Settings
+from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings
 
 
 class ApiSettings(Settings):
@@ -67,6 +67,11 @@ class PrmSettings(ServiceSettings):
     """Tokens per forward pass."""
     threads: int = Field(0, ge=0)
     """CPU threads; 0 leaves the choice to torch."""
+    processes: int = Field(1, ge=1)
+    """How many `primectl up` starts on this machine to hold PRM and reference together: as many as it has GPUs for
+    them."""
+    compute: ComputeSettings = ComputeSettings()
+    """Of a PRM that learns; `dtype` is of one that is served."""
     frozen: bool = False
     """Serve only: nothing is learnt, and no optimiser is kept."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state
+from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
+from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tensor_bytes, tokenizer_fingerprint
-from prime.lm.packing import Pack, TokenRow, build_pack, plan_packs
+from prime.lm.packing import Pack, TokenRow
 from prime.lm.training import Optimiser
+from prime.lm.world import World, on_every_rank
 from prime.maths.losses import clipped_policy_loss, importance_weights
 from prime.types import PushManifest, TensorSpec
 from services.trainer.batch import PolicyBatch, UpdateMetrics
@@ -25,10 +27,10 @@ MODEL_FOLDER, STATE_FOLDER = "policy", "policy_state"
 
 
 class Policy:
-    """Weights and optimiser of the policy. Blocking; the loop calls it in a thread."""
+    """Weights and optimiser of the policy. Blocking; the loop, on rank 0, calls it in a thread."""
 
-    def __init__(self, folder: Path, settings: TrainerSettings) -> None:
-        """Load the checkpoint.
+    def __init__(self, folder: Path, settings: TrainerSettings, world: World | None = None) -> None:
+        """Load the checkpoint; in a world of several ranks, on all of them at once.
 
         Raises:
             CheckpointError: the folder holds no model.
@@ -39,13 +41,19 @@ class Policy:
         self._importance_cap = settings.optimiser.importance_cap if settings.max_lag > 0 else None
         self.tokenizer: Any = load_tokenizer(folder)
         self.fingerprint = tokenizer_fingerprint(self.tokenizer)
-        self._lm = CausalLM(folder, device=pick_device(self._settings.device))
+        self.world = world or World()
+        device = pick_device(self._settings.device)
+        compute = Compute.on(device, **settings.compute.model_dump())
+        self._lm = CausalLM(folder, device=device, compute=compute, world=self.world)
+        self._snapshot: Snapshot | None = None
         self._optimiser = Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
 
+    @on_every_rank
     def logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Log-probs of every row's response tokens at the sampling temperature, without gradient."""
         return self._lm.score_rows(rows, token_budget=self._settings.token_budget, temperature=self._temperature)
 
+    @on_every_rank
     def update(self, batch: PolicyBatch, *, seed: int) -> UpdateMetrics:
         """Take `mini_batches` optimiser steps on the batch; `seed` deals the rows out to them.
 
@@ -98,16 +106,34 @@ class Policy:
         )
         return manifest, data
 
-    def save(self, folder: Path) -> Path:
-        """Write the Hugging Face folder and the training state under `folder`; returns the former."""
-        save_model(self._lm, self.tokenizer, folder / MODEL_FOLDER)
-        save_training_state(self._optimiser, {}, folder / STATE_FOLDER)
+    @on_every_rank
+    def begin_save(self, folder: Path) -> Path:
+        """Copy what will lie under `folder`, and write it while training goes on; returns the Hugging Face folder."""
+        self._snapshot = Snapshot(
+            self._lm,
+            self._optimiser,
+            self.tokenizer,
+            model_folder=folder / MODEL_FOLDER,
+            state_folder=folder / STATE_FOLDER,
+            facts={},
+        )
         return folder / MODEL_FOLDER
 
+    def finish_save(self) -> None:
+        """Until what `begin_save` copied is on the disk.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            snapshot.wait()
+
+    @on_every_rank
     def restore(self, folder: Path) -> None:
-        """Go back to what `save` wrote under `folder`."""
+        """Go back to what was saved under `folder`, by any number of ranks."""
         load_weights(self._lm, folder / MODEL_FOLDER)
-        load_training_state(self._optimiser, folder / STATE_FOLDER)
+        load_training_state(self._lm, self._optimiser, folder / STATE_FOLDER)
 
     def _one_step(
         self, batch: PolicyBatch, numbers: Sequence[int], old: Sequence[Tensor] | None
@@ -117,8 +143,7 @@ class Policy:
         num_tokens = sum(len(row.response_ids) for row in rows)
         sums = torch.zeros(6, dtype=torch.float64)
         self._optimiser.clear()
-        for plan in plan_packs(rows, token_budget=self._settings.token_budget):
-            pack = build_pack(rows, plan)
+        for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
             chosen = self._lm.logprobs(pack, temperature=self._temperature)
             logprobs_N = chosen.logprobs_N
             old_N = logprobs_N.detach() if old is None else self._gather(old, numbers, pack)
@@ -145,11 +170,12 @@ class Policy:
                     torch.ones_like(old_N).sum() if weights_N is None else weights_N.sum(),
                 ]
             ).cpu()
-        return sums, self._optimiser.step()
+        return self.world.sum(sums), self._optimiser.step()
 
     def _gather(self, by_row: Sequence[Tensor], numbers: Sequence[int], pack: Pack) -> Tensor:
         """Per-row tensors laid end to end in the pack's order, on the model's device."""
-        return torch.cat([by_row[numbers[index]] for index in pack.rows]).to(self._lm.device)
+        parts = [by_row[numbers[index]] for index in pack.rows]
+        return torch.cat(parts).to(self._lm.device) if parts else torch.zeros(0, device=self._lm.device)
 
 
 def _parts(numbers: Sequence[int], count: int) -> list[Sequence[int]]:

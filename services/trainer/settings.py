@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prime.adapters.settings import Address, ServiceSettings, Settings
+from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings
 
 
 class SamplingSettings(Settings):
@@ -122,6 +122,9 @@ class TrainerSettings(ServiceSettings):
     sampling: SamplingSettings = SamplingSettings()
     filter: FilterSettings = FilterSettings()
     advantage: AdvantageSettings = AdvantageSettings()
+    processes: int = Field(1, ge=1)
+    """How many `primectl up` starts on this machine to hold the policy together: as many as it has GPUs for it."""
+    compute: ComputeSettings = ComputeSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     peers: PeerSettings = PeerSettings()
