@@ -18,6 +18,7 @@ from prime.lm.packing import Pack
 PACKED = "prime_packed"
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a kernel of its own anyway; traced, it would be compiled anew for packs of other shapes
 def packed_attention(
     module: nn.Module,
     query_1HND: Tensor,
@@ -34,7 +35,7 @@ def packed_attention(
     Raises:
         EngineError: the model wants what this does not compute, so its log-probs would be wrong without a word.
     """
-    _refuse_what_is_not_computed(options, longest=pack.longest)
+    refuse_what_is_not_computed(options, longest=pack.longest)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query_1HND, key_1GND, value_1GND))
     out_XHD = _attend(query, key, value, pack.slots_SL, pack.slots_SL, mask=None, scale=scaling)
     if pack.branches is not None:
@@ -65,15 +66,20 @@ def _attend(
     return out_SHLD.transpose(1, 2).flatten(0, 1)
 
 
-def _refuse_what_is_not_computed(options: Mapping[str, Any], *, longest: int) -> None:
+def refuse_what_is_not_computed(options: Mapping[str, Any], *, longest: int) -> None:
+    """Check what a model asks of its attention beyond the plain kind.
+
+    Raises:
+        EngineError: says what.
+    """
     for name in ("softcap", "s_aux"):
         if options.get(name) is not None:
-            raise EngineError(f"the model's attention uses {name!r}, which packed attention does not compute")
+            raise EngineError(f"the model's attention uses {name!r}, which is not computed here")
     window = options.get("sliding_window")
     if window is not None and window < longest:
         raise EngineError(
-            f"a sequence of {longest} tokens is longer than the model's sliding window of {window}, which packed "
-            f"attention does not apply"
+            f"a sequence of {longest} tokens is longer than the model's sliding window of {window}, which "
+            f"is not applied here"
         )
 
 
