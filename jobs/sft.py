@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import Field
 
-from prime.adapters.settings import Settings
+from prime.adapters.settings import ComputeSettings, Settings
 from prime.data.prompts import encode_prompt
 from prime.errors import DataError, SettingsError
 from prime.lm.checkpoint import save_model
+from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch
-from prime.lm.packing import TokenRow, build_pack, plan_packs
+from prime.lm.packing import TokenRow
 from prime.lm.training import Optimiser, lr_share
 from prime.types import Message
 
@@ -37,6 +38,7 @@ class SftSettings(Settings):
     device: str = "auto"
     token_budget: int = Field(16384, ge=1)
     threads: int = Field(0, ge=0)
+    compute: ComputeSettings = ComputeSettings()
 
 
 def run_sft(settings: SftSettings, on_step: Callable[[int, float], None]) -> Path:
@@ -52,7 +54,8 @@ def run_sft(settings: SftSettings, on_step: Callable[[int, float], None]) -> Pat
     tokenizer = load_tokenizer(settings.model)
     rows = load_rows(settings.data, tokenizer)
     settle_torch(device=settings.device, threads=settings.threads)
-    lm = CausalLM(settings.model, device=pick_device(settings.device))
+    device = pick_device(settings.device)
+    lm = CausalLM(settings.model, device=device, compute=Compute.on(device, **settings.compute.model_dump()))
     optimiser = Optimiser(lm, lr=settings.lr, grad_clip=settings.grad_clip)
     batches = _endless_batches(rows, settings.batch_size, settings.seed)
     for step in range(1, settings.steps + 1):
@@ -116,8 +119,8 @@ def _accumulate(lm: CausalLM, rows: Sequence[TokenRow], token_budget: int) -> fl
     """Gradients of the mean negative log-likelihood per response token; returns it."""
     num_tokens = sum(len(row.response_ids) for row in rows)
     total = 0.0
-    for numbers in plan_packs(rows, token_budget=token_budget):
-        loss = -lm.logprobs(build_pack(rows, numbers)).logprobs_N.sum() / num_tokens
+    for pack in lm.packs(rows, token_budget=token_budget):
+        loss = -lm.logprobs(pack).logprobs_N.sum() / num_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total

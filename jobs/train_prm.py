@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.prm_examples import Example, ask_reference, load_examples
-from prime.adapters.settings import Settings
+from prime.adapters.settings import ComputeSettings, Settings
 from prime.errors import SettingsError, TokenizerMismatch
 from prime.lm.checkpoint import save_model
+from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch, tokenizer_fingerprint
-from prime.lm.packing import build_pack, plan_packs
 from prime.lm.training import Optimiser, lr_share
 from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
 from prime.scoring import Aggregation, PrmConfig, StepValue
@@ -61,6 +61,7 @@ class TrainPrmSettings(Settings):
     device: str = "auto"
     token_budget: int = Field(16384, ge=1)
     threads: int = Field(0, ge=0)
+    compute: ComputeSettings = ComputeSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,8 @@ def run_train_prm(settings: TrainPrmSettings, on_step: Callable[[int, int, float
         raise TokenizerMismatch(f"model {settings.model} and reference {reference_folder} do not share one tokenizer")
     settle_torch(device=settings.device, threads=settings.threads)
     device = pick_device(settings.device)
-    lm = CausalLM(settings.model, device=device)
+    compute = Compute.on(device, **settings.compute.model_dump())
+    lm = CausalLM(settings.model, device=device, compute=compute)
     max_tokens = min(settings.max_tokens or lm.max_positions, lm.max_positions)
     examples, dropped = load_examples(
         settings.data,
@@ -111,7 +113,7 @@ def run_train_prm(settings: TrainPrmSettings, on_step: Callable[[int, int, float
         max_tokens=max_tokens,
         drop_long=settings.long_rows == "drop",
     )
-    reference = CausalLM(reference_folder, device=device)
+    reference = CausalLM(reference_folder, device=device, compute=Compute(dtype=compute.dtype))
     examples, reference_id = ask_reference(reference, examples, token_budget=settings.token_budget), reference.digest()
     del reference  # its memory is the gradients' now
     train, held_out = _split(examples, settings)
@@ -203,9 +205,8 @@ class _Learner:
         loss = batch_loss(ratios, batch, self._settings)
         towards = torch.autograd.grad(loss, ratios)
         rows = [example.row for example in batch]
-        for numbers in plan_packs(rows, token_budget=self._settings.token_budget):
-            pack = build_pack(rows, numbers)
-            towards_N = torch.cat([towards[number] for number in numbers]).to(self._lm.device)
+        for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
+            towards_N = torch.cat([towards[number] for number in pack.rows]).to(self._lm.device)
             (self._lm.logprobs(pack).logprobs_N @ towards_N).backward()  # type: ignore[no-untyped-call]
         self._optimiser.step(lr=lr)
         return float(loss.detach())

@@ -386,6 +386,8 @@ class RolloutStatus:
     tokens_generated: int
     groups_in_flight: int
     tokenizer_fingerprint: str
+    busy_seconds: float = 0.0
+    """For how long it has been sampling since it started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -293,6 +293,7 @@ def encode_rollout_status(status: RolloutStatus) -> rollout_pb2.RolloutServiceGe
         tokens_generated=status.tokens_generated,
         groups_in_flight=status.groups_in_flight,
         tokenizer_fingerprint=status.tokenizer_fingerprint,
+        busy_seconds=status.busy_seconds,
     )
 
 
@@ -306,6 +307,7 @@ def decode_rollout_status(message: rollout_pb2.RolloutServiceGetStatusResponse) 
         tokens_generated=message.tokens_generated,
         groups_in_flight=message.groups_in_flight,
         tokenizer_fingerprint=message.tokenizer_fingerprint,
+        busy_seconds=message.busy_seconds,
     )
 
 

@@ -129,9 +129,9 @@ class CausalLM:
         lengths = [len(row.response_ids) for row in rows]
         found_X = torch.zeros(sum(lengths))
         by_row = torch.split(found_X, lengths)
-        plans = plan_packs(rows, token_budget=token_budget, share_prompts=True)
+        plans = plan_packs(rows, token_budget=token_budget)
         for numbers in deal_packs(rows, plans, ranks=self.world.size)[self.world.rank]:
-            pack = build_pack(rows, numbers, share_prompts=True) if numbers else idle_pack()
+            pack = build_pack(rows, numbers) if numbers else idle_pack()
             logprobs_R = self._packed(pack.to(self.device), temperature=temperature, tiled=True)
             for number, logprobs_T in split_rows(logprobs_R.cpu(), pack).items():
                 by_row[number].copy_(logprobs_T)

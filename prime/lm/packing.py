@@ -87,15 +87,13 @@ class TokenRow:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-def plan_packs(rows: Sequence[TokenRow], *, token_budget: int, share_prompts: bool = False) -> list[tuple[int, ...]]:
+def plan_packs(rows: Sequence[TokenRow], *, token_budget: int) -> list[tuple[int, ...]]:
     """Row numbers per micro-batch, each at most `token_budget` tokens (a longer row gets one of its own).
 
-    Rows of like length go together, because attention pads within a pack; the order depends on nothing else. With
-    `share_prompts`, rows of one prompt stay together as far as the budget allows, and the prompt is counted once.
+    Rows of like length go together, because attention pads within a pack; the order depends on nothing else.
+    Rows of one prompt stay together as far as the budget allows, and the prompt is counted once.
     """
-    units = (
-        _prompt_units(rows, token_budget) if share_prompts else [((row,), len(rows[row])) for row in range(len(rows))]
-    )
+    units = _prompt_units(rows, token_budget)
     units.sort(key=lambda unit: (-max(len(rows[row]) for row in unit[0]), unit[0]))
     plans: list[tuple[int, ...]] = []
     current: list[int] = []
@@ -157,8 +155,8 @@ def idle_pack() -> Pack:
     return layout.pack([], [])
 
 
-def build_pack(rows: Sequence[TokenRow], numbers: Sequence[int], *, share_prompts: bool = False) -> Pack:
-    """Lay the rows with these numbers end to end; with `share_prompts`, neighbours with one prompt share it.
+def build_pack(rows: Sequence[TokenRow], numbers: Sequence[int]) -> Pack:
+    """Lay the rows with these numbers end to end; neighbours with one prompt share it.
 
     Raises:
         ValueError: a row has no prompt token (nothing would predict its first response token).
@@ -166,8 +164,7 @@ def build_pack(rows: Sequence[TokenRow], numbers: Sequence[int], *, share_prompt
     if any(not rows[number].prompt_ids for number in numbers):
         raise ValueError("every row needs at least one prompt token")
     layout = _Layout()
-    same_prompt = (lambda number: rows[number].prompt_ids) if share_prompts else (lambda number: number)
-    for _, same in itertools.groupby(numbers, key=same_prompt):
+    for _, same in itertools.groupby(numbers, key=lambda number: rows[number].prompt_ids):
         layout.add([rows[number] for number in same])
     return layout.pack(rows, numbers)
 

@@ -18,6 +18,7 @@ from prime.adapters.telemetry import Meters, configure_logging
 from prime.data.rendering import generation_prompt
 from prime.errors import SettingsError
 from prime.lm.model import settle_torch
+from prime.lm.world import follow, join_world
 from prime.ports import Generator, Scorer
 from prime.scoring import ScorerInfo
 from prime.v1 import prm_pb2_grpc
@@ -38,9 +39,15 @@ def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     """Serve until stopped."""
     configure_logging("prm")
     settle_torch(device=settings.device, threads=settings.threads)
-    prm = ImplicitPrm(settings, start=run.model)
-    _warn_of_another_reference(prm)
-    asyncio.run(_serve(run, settings, prm, token))
+    world = join_world(settings.device)
+    prm = ImplicitPrm(settings, start=run.model, world=world)
+    if world.is_leader:
+        _warn_of_another_reference(prm)
+        asyncio.run(_serve(run, settings, prm, token))
+        world.send(None)
+    else:
+        follow(prm)
+    world.leave()
 
 
 async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, token: str) -> None:

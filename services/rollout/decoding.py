@@ -241,8 +241,7 @@ class Batch:
             attempt=request.attempt,
             prompt_ids=request.prompt_ids,
             samples=tuple(
-                self._sample(place, request.sampling.max_tokens)
-                for place in range(first, first + request.num_samples)
+                self._sample(place, request.sampling.max_tokens) for place in range(first, first + request.num_samples)
             ),
         )
 

@@ -7,7 +7,8 @@ waits for  the first weight push: a replica without current weights claims nothi
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from services.rollout.staging import StagedWeights
 _log = structlog.get_logger()
 _CLAIM_WAIT_S = 1.0
 _IDLE_PAUSE_S = 0.05
+_LOOK_AGAIN_S = 0.5
 _QUEUE_PATIENCE_S = 60.0
 
 
@@ -63,6 +65,9 @@ class RolloutWorker:
         self._in_flight: dict[str, Claim[RolloutRequest]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._push_lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        """A batch ended, or weights came."""
+        self._busy = _Stopwatch()
         self._groups_delivered = 0
         self._tokens_generated = 0
 
@@ -83,7 +88,7 @@ class RolloutWorker:
                 await self._reap(renewing)
                 room = self._room()
                 if not room or self._version is None:
-                    await asyncio.sleep(_IDLE_PAUSE_S)
+                    await self._wait_for_change()
                     continue
                 claims = await patiently(partial(self._queue.claim, room, _CLAIM_WAIT_S), seconds=_QUEUE_PATIENCE_S)
                 # A push may have been refused in the meantime: then this replica holds no version any more.
@@ -95,7 +100,9 @@ class RolloutWorker:
                 ours = [claim for claim in claims if claim.item.min_version <= version]
                 if ours:
                     self._in_flight |= {claim.entry_id: claim for claim in ours}
-                    self._batches.add(asyncio.create_task(self._sample(ours)))
+                    batch = asyncio.create_task(self._sample(ours))
+                    batch.add_done_callback(lambda _: self._changed.set())
+                    self._batches.add(batch)
         finally:
             renewing.cancel()
             for batch in self._batches:
@@ -118,7 +125,8 @@ class RolloutWorker:
             self._check(request)
             if request.min_version > self._version:
                 raise NotReady(f"this replica holds version {self._version}, version {request.min_version} is needed")
-        by_id = {group.group_id: group async for group in self._engine.generate(requests)}
+        with self._busy.running():
+            by_id = {group.group_id: group async for group in self._engine.generate(requests)}
         self._count(by_id.values())
         return [by_id[request.group_id] for request in requests]
 
@@ -143,6 +151,7 @@ class RolloutWorker:
                     f"(limit {manifest.max_gap:.2g}), so other weights answer than the ones that were sent"
                 )
             self._version = manifest.version
+            self._changed.set()
         _log.info("weights in use", version=manifest.version, pause_ms=round(1000 * pause_seconds, 1))
         return PushReceipt(
             version=manifest.version,
@@ -161,7 +170,15 @@ class RolloutWorker:
             tokens_generated=self._tokens_generated,
             groups_in_flight=len(self._in_flight),
             tokenizer_fingerprint=tokenizer_fingerprint,
+            busy_seconds=self._busy.seconds,
         )
+
+    async def _wait_for_change(self) -> None:
+        """Until there may be room; looked at anew now and then, for what ends without a word."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AGAIN_S):
+                await self._changed.wait()
+        self._changed.clear()
 
     def _room(self) -> int:
         if not self._engine.continuous and self._batches:
@@ -178,14 +195,20 @@ class RolloutWorker:
             except InvalidInput as error:
                 await patiently(partial(self._queue.refuse, claim, str(error)), seconds=_QUEUE_PATIENCE_S)
                 del self._in_flight[claim.entry_id]
-        async for group in self._engine.generate(sound):
-            claim = by_group[group.group_id]
-            delivered = await patiently(partial(self._queue.deliver, claim, group), seconds=_QUEUE_PATIENCE_S)
-            del self._in_flight[claim.entry_id]
-            if delivered:
-                self._count([group])
-            else:
-                _log.info("group was answered by another replica", group_id=group.group_id)
+        # Delivered beside the sampling, which does not wait for the queue.
+        async with asyncio.TaskGroup() as deliveries:
+            with self._busy.running():
+                async for group in self._engine.generate(sound):
+                    deliveries.create_task(self._deliver(by_group[group.group_id], group))
+
+    async def _deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> None:
+        delivered = await patiently(partial(self._queue.deliver, claim, group), seconds=_QUEUE_PATIENCE_S)
+        del self._in_flight[claim.entry_id]
+        self._changed.set()
+        if delivered:
+            self._count([group])
+        else:
+            _log.info("group was answered by another replica", group_id=group.group_id)
 
     def _check(self, request: RolloutRequest) -> None:
         length = len(request.prompt_ids) + request.sampling.max_tokens
@@ -202,6 +225,8 @@ class RolloutWorker:
             renewing.result()
         for batch in finished:
             error = batch.exception()
+            if isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]  # the first to fail, of sampling and deliveries, ended the others
             if isinstance(error, PrimeError):
                 raise error
             if error is not None:
@@ -219,3 +244,30 @@ class RolloutWorker:
         for group in groups:
             self._groups_delivered += 1
             self._tokens_generated += group.num_response_tokens
+
+
+class _Stopwatch:
+    """Time in which at least one of several things ran."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._started = 0.0
+        self._num_running = 0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """One of them runs until the block ends."""
+        if not self._num_running:
+            self._started = time.perf_counter()
+        self._num_running += 1
+        try:
+            yield
+        finally:
+            self._num_running -= 1
+            if not self._num_running:
+                self._seconds += time.perf_counter() - self._started
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self._seconds + (time.perf_counter() - self._started if self._num_running else 0.0)

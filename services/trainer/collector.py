@@ -4,11 +4,12 @@ Every request is derived from its ticket, a running number: which problem, which
 checkpoint is the next ticket and the open ones, and a resumed run asks for exactly what an uninterrupted one would.
 """
 
+import asyncio
 import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from prime.types import (
     VerdictStatus,
 )
 from services.trainer.settings import TrainerSettings
+from services.trainer.timeline import Timeline
 
 _log = structlog.get_logger()
 _POLL_S = 0.5
@@ -92,6 +94,7 @@ class GroupCollector:
         seed: int,
         state: CollectorState,
     ) -> None:
+        self._timeline = Timeline()
         self._queue = queue
         self._verifier = verifier
         self._problems = problems
@@ -111,6 +114,10 @@ class GroupCollector:
         self._open: dict[str, Ticket] = {}
         self._ready: dict[Ticket, GradedGroup] = {}
         self._used: dict[str, Ticket] = {}
+        self._version = 0
+        self._on_kept: Callable[[GradedGroup], None] = lambda graded: None
+        self._intake: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
         self.counts: Counter[str] = Counter()
         self.scores: list[float] = []
         """Mean score of every group graded since `begin_step`, kept or not."""
@@ -130,47 +137,89 @@ class GroupCollector:
         self.counts.clear()
         self.scores.clear()
 
-    async def start(self) -> int:
+    async def start(self, on_kept: Callable[[GradedGroup], None], timeline: Timeline) -> int:
         """See that the verifier answers, and drop what an earlier life of this run left in the queue; how much it was.
 
-        The checkpoint's tickets ask for it again.
+        The checkpoint's tickets ask for it again. `on_kept` hears of every group that passed the filter.
         """
+        self._on_kept, self._timeline = on_kept, timeline
         await self._verifier.info()
         return await self._queue.discard_all()
+
+    async def close(self) -> None:
+        """Stop taking results."""
+        if self._intake is not None:
+            self._intake.cancel()
+            await asyncio.gather(self._intake, return_exceptions=True)
+
+    def advance(self, version: int) -> None:
+        """The policy is at this version from now on; staleness counts from it."""
+        self._version = version
 
     async def fill(self, version: int) -> list[GradedGroup]:
         """A batch of `prompts_per_step` kept groups in ticket order, or fewer after `max_rounds` rounds.
 
         In strict mode (`max_lag` 0) every round is waited for to its end, so that which groups make the batch does
-        not depend on the order of arrival.
+        not depend on the order of arrival. Otherwise results are taken and graded all the time, also while the batch
+        before is learnt from, and as much is asked for as can be used before it is too old.
 
         Raises:
             PeerUnavailable: requests are open and nothing arrived for `stall_seconds`.
         """
+        self.advance(version)
         self._drop_stale(version)
+        if self._max_lag:
+            await self._wait_for_batch()
+            chosen = self._use_oldest()
+            await self._ask_ahead(batches=self._max_lag)
+            return chosen
         for _ in range(self._filter.max_rounds):
             missing = self._batch_size - len(self._ready)
             if missing <= 0:
                 break
-            await self._ask(self._round_size(missing) - len(self._open), version)
-            await self._take_until(version, enough=self._batch_size)
+            await self._ask(self._round_size(missing) - len(self._open))
+            await self._take_all()
             self.counts["rounds"] += 1
         return self._use_oldest()
+
+    async def _wait_for_batch(self) -> None:
+        if self._intake is None:
+            self._intake = asyncio.create_task(self._take_for_ever())
+        most = self._filter.max_rounds * self._round_size(self._batch_size)
+        asked_before = self.counts["asked"]
+        while len(self._ready) < self._batch_size:
+            if self.counts["asked"] - asked_before < most:
+                await self._ask_ahead(batches=self._max_lag + 1)
+            if not self._open:
+                return
+            self._arrived.clear()
+            arrival = asyncio.ensure_future(self._arrived.wait())
+            await asyncio.wait({arrival, self._intake}, timeout=self._stall_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._intake.done():
+                self._intake.result()
+            if not arrival.done():
+                arrival.cancel()
+                raise self._stalled()
+
+    async def _take_for_ever(self) -> None:
+        while True:
+            if await self._take_some():
+                self._arrived.set()
+
+    async def _ask_ahead(self, *, batches: int) -> None:
+        """Ask for what is missing to so many batches."""
+        missing = batches * self._batch_size - len(self._ready)
+        await self._ask(self._round_size(max(missing, 0)) - len(self._open))
 
     def take_back(self, groups: Sequence[GradedGroup]) -> None:
         """Groups of the last batch that were not used after all: their prompts are asked again."""
         self._to_ask_again += [self._used[graded.group.group_id] for graded in groups]
 
-    async def prefetch(self, version: int) -> None:
-        """Ask for the next batch now, so that it is sampled while this one is learnt from."""
-        missing = self._batch_size - len(self._ready)
-        await self._ask(self._round_size(max(missing, 0)) - len(self._open), version)
-
     def _round_size(self, missing: int) -> int:
         share = max(self._kept_share, 1.0 / self._filter.max_oversample)
         return math.ceil(missing / share)
 
-    async def _ask(self, count: int, version: int) -> None:
+    async def _ask(self, count: int) -> None:
         if count <= 0:
             return
         waiting = sorted(self._to_ask_again, key=_ticket_order)
@@ -178,13 +227,13 @@ class GroupCollector:
         while len(tickets) < count:
             tickets.append(Ticket(number=self._next_number, attempt=0))
             self._next_number += 1
-        requests = [self._request(ticket, version) for ticket in tickets]
+        requests = [self._request(ticket) for ticket in tickets]
         self._open |= {request.group_id: ticket for request, ticket in zip(requests, tickets, strict=True)}
         self.counts["asked"] += len(requests)
         # Asked twice, should the answer get lost: the second group of a ticket is unexpected, and dropped.
         await patiently(partial(self._queue.ask, requests), seconds=self._patience_s)
 
-    def _request(self, ticket: Ticket, version: int) -> RolloutRequest:
+    def _request(self, ticket: Ticket) -> RolloutRequest:
         problem, prompt_ids = self._problems[ticket.number]
         return RolloutRequest(
             group_id=f"{ticket.number}.{ticket.attempt}-{problem.problem_id}",
@@ -194,25 +243,33 @@ class GroupCollector:
             num_samples=self._num_samples,
             sampling=self._sampling,
             seed=stable_hash(self._seed, "sample", ticket.number, ticket.attempt),
-            min_version=max(0, version - self._max_lag),
+            min_version=max(0, self._version - self._max_lag),
         )
 
-    async def _take_until(self, version: int, *, enough: int) -> None:
+    async def _take_all(self) -> None:
         last_arrival = time.monotonic()
-        while self._open and (self._max_lag == 0 or len(self._ready) < enough):
-            claims = await patiently(partial(self._queue.take, _TAKE_LIMIT, _POLL_S), seconds=self._patience_s)
-            if claims:
-                await self._receive([claim.item for claim in claims], version)
-                # Settled either way; what a crash loses is asked for again from the checkpoint's tickets.
-                await patiently(partial(self._queue.acknowledge, claims), seconds=self._patience_s)
+        while self._open:
+            if await self._take_some():
                 last_arrival = time.monotonic()
             elif time.monotonic() - last_arrival > self._stall_s:
-                raise PeerUnavailable(
-                    f"{len(self._open)} requests are open and no group arrived for {self._stall_s:.0f} s "
-                    f"(trainer.peers.stall_seconds); is a rollout replica running and ready?"
-                )
+                raise self._stalled()
 
-    async def _receive(self, results: Sequence[RolloutGroup | RolloutFailure], version: int) -> None:
+    async def _take_some(self) -> bool:
+        """Whether anything came."""
+        claims = await patiently(partial(self._queue.take, _TAKE_LIMIT, _POLL_S), seconds=self._patience_s)
+        if claims:
+            await self._receive([claim.item for claim in claims])
+            # Settled either way; what a crash loses is asked for again from the checkpoint's tickets.
+            await patiently(partial(self._queue.acknowledge, claims), seconds=self._patience_s)
+        return bool(claims)
+
+    def _stalled(self) -> PeerUnavailable:
+        return PeerUnavailable(
+            f"{len(self._open)} requests are open and no group arrived for {self._stall_s:.0f} s "
+            f"(trainer.peers.stall_seconds); is a rollout replica running and ready?"
+        )
+
+    async def _receive(self, results: Sequence[RolloutGroup | RolloutFailure]) -> None:
         groups: list[RolloutGroup] = []
         for result in results:
             if result.group_id not in self._open or any(result.group_id == each.group_id for each in groups):
@@ -223,7 +280,7 @@ class GroupCollector:
             else:
                 groups.append(result)
         for group, verdicts in zip(groups, await self._grade(groups), strict=True):
-            self._judge(self._open.pop(group.group_id), group, verdicts, version)
+            self._judge(self._open.pop(group.group_id), group, verdicts)
 
     async def _grade(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
         items = []
@@ -232,10 +289,13 @@ class GroupCollector:
             for number, sample in enumerate(group.samples):
                 item = grade_item(f"{group.group_id}/{number}", problem, sample, self._tokenizer)
                 items.append(replace(item, binary=self._binary))
-        verdicts = iter(await self._verifier.grade(items) if items else [])
+        if not items:
+            return []
+        with self._timeline.working("verifier"):
+            verdicts = iter(await self._verifier.grade(items))
         return [[next(verdicts) for _ in group.samples] for group in groups]
 
-    def _judge(self, ticket: Ticket, group: RolloutGroup, verdicts: Sequence[Verdict], version: int) -> None:
+    def _judge(self, ticket: Ticket, group: RolloutGroup, verdicts: Sequence[Verdict]) -> None:
         """Keep the group, or say why not. What has no score is never a number, and costs its group alone."""
         unscored = [verdict for verdict in verdicts if verdict.score is None]
         ungradable = [verdict for verdict in unscored if verdict.status is VerdictStatus.INVALID_REQUEST]
@@ -252,7 +312,7 @@ class GroupCollector:
             self.counts[unscored[0].status.value] += 1
             self._ask_again(ticket, f"{unscored[0].status.value}: {unscored[0].reason}")
             return
-        if self._is_stale(group, version):
+        if self._is_stale(group, self._version):
             self.counts["stale"] += 1
             self._to_ask_again.append(ticket)
             return
@@ -262,6 +322,7 @@ class GroupCollector:
         if in_band(outcomes, low=self._filter.low, high=self._filter.high):
             self.counts["kept"] += 1
             self._ready[ticket] = GradedGroup(group=group, outcomes=outcomes)
+            self._on_kept(self._ready[ticket])
         else:
             self.counts["too_easy" if self.scores[-1] > self._filter.high else "too_hard"] += 1
 

@@ -1,6 +1,9 @@
 """The algorithm: PRIME's Algorithm 1 (arXiv 2502.01456), top to bottom. Start reading at `TrainingLoop.step`.
 
 collector ──► graded groups ──► PRM: score, learn ──► advantages ──► policy update ──► weight push ──► collector
+
+With `max_lag` > 0 the parts overlap: groups are sampled, graded and scored while the batch before is learnt from. The
+PRM learns beside the policy in any case.
 """
 
 import asyncio
@@ -8,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch, VersionConflict
 from prime.lm.packing import TokenRow
 from prime.ports import RewardModel
-from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, TokenRewards, prm_view
+from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, prm_view
 from services.trainer.batch import (
     PolicyBatch,
     UpdateMetrics,
@@ -27,12 +30,14 @@ from services.trainer.batch import (
     sampler_logprobs,
     token_rows,
 )
-from services.trainer.collector import GroupCollector, stable_hash
+from services.trainer.collector import CollectorState, GroupCollector, stable_hash
 from services.trainer.evaluate import Evaluator
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
+from services.trainer.rewards_ahead import RewardsAhead
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import TrainerSettings
+from services.trainer.timeline import Timeline
 
 _log = structlog.get_logger()
 
@@ -49,8 +54,11 @@ class TrainablePolicy(Protocol):
     def update(self, batch: PolicyBatch, *, seed: int) -> UpdateMetrics:
         """The policy update of one step."""
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint."""
+    def begin_save(self, folder: Path) -> Path:
+        """Copy a checkpoint, to be written while training goes on."""
+
+    def finish_save(self) -> None:
+        """Until it is written."""
 
     def restore(self, folder: Path) -> None:
         """Go back to a checkpoint."""
@@ -73,8 +81,12 @@ class TrainingLoop:
     evaluator: Evaluator | None
     folder: RunFolder
     progress: Progress
+    timeline: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
+        self.rewards = RewardsAhead(self.reward_model, max_lag=self.settings.prm_max_lag, timeline=self.timeline)
+        self._saving: asyncio.Task[None] | None = None
+        self._old_logprobs: list[Tensor] | None = None
         self._uses_prm = self.settings.advantage.process_coef > 0
         self._reference_mode = ""
         self._version = 0
@@ -93,14 +105,19 @@ class TrainingLoop:
             with contextlib.suppress(_StopAsked):
                 while self._version < self.settings.steps and not self._stop.is_set():
                     await self._one_step_with_metrics()
+            await self._finish_saving()
             if self.folder.latest < self._version:
                 await self._save()
+                await self._finish_saving()
             self.progress.phase = "stopped" if self._version < self.settings.steps else "finished"
         except PrimeError as error:
             self.progress.phase, self.progress.error = "failed", str(error)
             raise
         finally:
             keeping_up.cancel()
+            await self.collector.close()
+            with contextlib.suppress(PrimeError):  # on the way out of another error; else it was awaited already
+                await self._finish_saving()
 
     def stop(self) -> int:
         """Ask for an end: at once while groups are collected, else after the step at hand; returns that step."""
@@ -113,18 +130,23 @@ class TrainingLoop:
         """Steps 1 to 9 of the design; returns their figures."""
         # 1-4  ask for samples, take finished groups, grade them, keep those that carry signal
         self.progress.phase = "collecting"
-        groups = await self._unless_stopped(self.collector.fill(self._version))
-        if self.settings.max_lag > 0:
-            await self.collector.prefetch(self._version)
+        groups, waited = await self._collect()
         if self._is_too_short(groups):
             self.collector.take_back(groups)
+            self.rewards.forget([each.group.group_id for each in groups])
             return {"batch/groups": float(len(groups)), "batch/skipped": 1.0}
         rows = token_rows(groups)
-        old_logprobs = await self._old_logprobs(rows)
 
-        # 5-6  token rewards, all from one PRM version; the PRM learns the outcomes
+        # 5-6  token rewards, all from one PRM version; the PRM learns the outcomes, beside what follows
         self.progress.phase = "scoring"
-        rewards, learnt = await self._score_and_learn(_for_prm(groups, old_logprobs), outcomes_of(groups))
+        started = self.timeline.now()
+        views, outcomes = await self._views(groups, rows), outcomes_of(groups)
+        learning = self._learn_if("before", views, outcomes)
+        if learning is not None:
+            await learning
+        rewards = await self.rewards.of(views, prm_version=self._prm_version) if self._uses_prm else None
+        waited["wait/rewards_seconds"] = self.timeline.now() - started
+        learning = self._learn_if("after", views, outcomes) or learning
 
         # 7    leave-one-out on each source, summed, whitened over the global batch
         advantages, figures = compute_advantages(
@@ -137,21 +159,25 @@ class TrainingLoop:
             rows=rows,
             advantages=advantages,
             sampler_logprobs=sampler_logprobs(groups),
-            old_logprobs=old_logprobs,
+            old_logprobs=self._old_logprobs,
         )
-        update = await asyncio.to_thread(
-            self.policy.update, batch, seed=stable_hash(self.seed, "update", self._version)
-        )
+        with self.timeline.working("policy"):
+            update = await asyncio.to_thread(
+                self.policy.update, batch, seed=stable_hash(self.seed, "update", self._version)
+            )
         self._version += 1
 
         # 9    the new weights
         self.progress.phase = "pushing"
         pushed = await self._push()
 
+        started = self.timeline.now()
+        learnt = await learning if learning is not None else None
+        waited["wait/prm_learning_seconds"] = self.timeline.now() - started
         self.folder.write_rollouts(self._version, groups, rewards, self.policy.tokenizer)
         return {
             "batch/groups": float(len(groups)),
-            "batch/mean_outcome": math.fsum(outcomes_of(groups)) / len(rows),
+            "batch/mean_outcome": math.fsum(outcomes) / len(rows),
             "batch/response_tokens": float(sum(len(row.response_ids) for row in rows)),
             "batch/truncated_share": _truncated_share(groups),
             "batch/largest_lag": float(max(self._version - 1 - each.group.oldest_version for each in groups)),
@@ -160,6 +186,18 @@ class TrainingLoop:
             **_named("prm", learnt),
             **_named("policy", update),
             **pushed,
+            **waited,
+        }
+
+    async def _collect(self) -> tuple[list[GradedGroup], dict[str, float]]:
+        """The batch, how long it was waited for, and for how much of that replicas sampled and nobody else worked."""
+        started, sampled = self.timeline.now(), await self.publisher.sampling_seconds()
+        groups = await self._unless_stopped(self.collector.fill(self._version))
+        seconds, covered = self.timeline.now() - started, self.timeline.anybody_seconds(since=started)
+        sampled = await self.publisher.sampling_seconds() - sampled
+        return groups, {
+            "wait/groups_seconds": seconds,
+            "wait/sampling_seconds": max(0.0, min(sampled, seconds) - covered),
         }
 
     async def _unless_stopped(self, collecting: Coroutine[Any, Any, list[GradedGroup]]) -> list[GradedGroup]:
@@ -178,39 +216,38 @@ class TrainingLoop:
                 task.cancel()
             await asyncio.gather(filling, stopping, return_exceptions=True)
 
-    async def _old_logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor] | None:
-        """Needed here only when the policy serves as the PRM's reference."""
+    async def _views(self, groups: Sequence[GradedGroup], rows: Sequence[TokenRow]) -> list[PrmGroup]:
+        """What the PRM sees, with the policy's log-probs where they serve as its reference."""
+        self._old_logprobs = None
         if not self._uses_prm or self._reference_mode != "policy":
-            return None
-        return await asyncio.to_thread(self.policy.logprobs, rows)
+            return prm_view(groups)
+        with self.timeline.working("policy"):
+            self._old_logprobs = await asyncio.to_thread(self.policy.logprobs, rows)
+        by_row = iter(self._old_logprobs)
+        return [
+            replace(view, reference_logprobs=tuple(tuple(next(by_row).tolist()) for _ in view.responses))
+            for view in prm_view(groups)
+        ]
 
-    async def _score_and_learn(
-        self, groups: Sequence[PrmGroup], outcomes: Sequence[float]
-    ) -> tuple[TokenRewards | None, PrmMetrics | None]:
-        """The order is a setting; the rewards of a batch come from one PRM version, and it is the expected one."""
-        if not self._uses_prm:
-            return None, None
-        learnt = None
-        if self.settings.prm_update == "before":
-            learnt = await self._learn(groups, outcomes)
-        rewards = await self.reward_model.score(groups)
-        self._expect_prm(rewards.prm_version, self._prm_version)
-        if self.settings.prm_update == "after":
-            learnt = await self._learn(groups, outcomes)
-        return rewards, learnt
+    def _learn_if(
+        self, when: str, views: Sequence[PrmGroup], outcomes: Sequence[float]
+    ) -> "asyncio.Task[PrmMetrics] | None":
+        """Start to learn, where this is the time for it."""
+        if not self._uses_prm or self.settings.prm_update != when:
+            return None
+        return asyncio.create_task(self._learn(views, outcomes))
 
     async def _learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
-        metrics = await self.reward_model.learn(self._version + 1, groups, outcomes)
-        self._expect_prm(metrics.prm_version, self._prm_version + 1)
+        expected = self._prm_version + 1
+        with self.timeline.working("prm"):
+            metrics = await self.reward_model.learn(self._version + 1, groups, outcomes)
+        if metrics.prm_version != expected:
+            raise VersionConflict(
+                f"the PRM answered with version {metrics.prm_version}, this run expects {expected}: the service was "
+                f"restarted, or another trainer uses it; start again with --resume"
+            )
         self._prm_version = metrics.prm_version
         return metrics
-
-    def _expect_prm(self, version: int, expected: int) -> None:
-        if version != expected:
-            raise VersionConflict(
-                f"the PRM answered with version {version}, this run expects {expected}: the service was restarted, or "
-                f"another trainer uses it; start again with --resume"
-            )
 
     def _is_too_short(self, groups: Sequence[GradedGroup]) -> bool:
         wanted = self.settings.prompts_per_step
@@ -227,8 +264,12 @@ class TrainingLoop:
         return on_short == "skip" or not groups
 
     async def _push(self) -> dict[str, float]:
-        report = await self.publisher.push(self._version)
+        self.collector.advance(self._version)
+        started = self.timeline.now()
+        with self.timeline.working("push"):
+            report = await self.publisher.push(self._version)
         return {
+            "wait/push_seconds": self.timeline.now() - started,
             "push/probe_gap": report.probe_gap,
             "push/replicas": float(report.replicas),
             "push/refused": float(report.refused),
@@ -259,7 +300,14 @@ class TrainingLoop:
                     "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the log-probs carry it"
                 )
             self._prm_version = await self.reward_model.restore(self._version)
-        dropped = await self.collector.start()
+        # Scored before it learns, or against log-probs that only the batch's own step knows, rewards cannot be early.
+        self.rewards.is_open = (
+            self._uses_prm
+            and self.settings.max_lag > 0
+            and self.settings.prm_update != "before"
+            and self._reference_mode != "policy"
+        )
+        dropped = await self.collector.start(self.rewards.offer, self.timeline)
         _log.info("starting", at_step=self._version, requests_and_groups_dropped=dropped)
         await self._push()
         if self._version == 0:
@@ -268,8 +316,11 @@ class TrainingLoop:
 
     async def _one_step_with_metrics(self) -> None:
         started = time.perf_counter()
-        before = self._version
+        before, sampled = self._version, await self.publisher.sampling_seconds()
+        if self._saving is not None and self._saving.done():
+            await self._finish_saving()
         self.collector.begin_step()
+        self.timeline.begin_step()
         figures = dict(await self.step())
         if self._version == before:
             # Nothing was learnt, but the step is spent: a run ends even when no batch can be filled.
@@ -284,6 +335,8 @@ class TrainingLoop:
         metrics = {
             "step": self._version,
             **figures,
+            **self._busy_shares(step_seconds, figures.get("wait/sampling_seconds", 0.0)),
+            "busy/rollout": (await self.publisher.sampling_seconds() - sampled) / step_seconds,
             "time/step_seconds": step_seconds,
             "time/tokens_per_second": figures.get("batch/response_tokens", 0.0) / step_seconds,
         }
@@ -293,6 +346,11 @@ class TrainingLoop:
             await self._save()
         self.progress.finish_step(self._version, metrics)
         _log.info("step", **{name: round(value, 5) for name, value in metrics.items()})
+
+    def _busy_shares(self, step_seconds: float, sampled: float) -> dict[str, float]:
+        """Shares of the step: per worker, and in which nobody is known to have worked."""
+        shares = {f"busy/{who}": seconds / step_seconds for who, seconds in self.timeline.seconds().items()}
+        return {**shares, "busy/nobody": max(0.0, 1.0 - (self.timeline.anybody_seconds() + sampled) / step_seconds)}
 
     def _is_time(self, every: int) -> bool:
         return self._version % every == 0 or self._version == self.settings.steps
@@ -306,27 +364,22 @@ class TrainingLoop:
         return {"eval/accuracy": accuracy}
 
     async def _save(self) -> None:
+        """Copy the checkpoint of this step; it is written while the next steps run."""
         self.progress.phase = "saving"
-        if self._uses_prm:
-            await self.reward_model.save(self._version)
-        await asyncio.to_thread(self.policy.save, self.folder.checkpoint(self._version))
-        self.folder.commit_checkpoint(self._version, self.collector.state, keep=self.settings.keep_checkpoints)
+        await self._finish_saving()
+        step, state = self._version, self.collector.state
+        await asyncio.to_thread(self.policy.begin_save, self.folder.checkpoint(step))
+        self._saving = asyncio.create_task(self._write(step, state))
 
+    async def _write(self, step: int, state: CollectorState) -> None:
+        policy = asyncio.to_thread(self.policy.finish_save)
+        await (asyncio.gather(self.reward_model.save(step), policy) if self._uses_prm else policy)
+        self.folder.commit_checkpoint(step, state, keep=self.settings.keep_checkpoints, every=self.settings.keep_every)
 
-def _for_prm(groups: Sequence[GradedGroup], old_logprobs: Sequence[Tensor] | None) -> list[PrmGroup]:
-    views = prm_view(groups)
-    if old_logprobs is None:
-        return views
-    rows = iter(old_logprobs)
-    return [
-        PrmGroup(
-            group_id=view.group_id,
-            prompt_ids=view.prompt_ids,
-            responses=view.responses,
-            reference_logprobs=tuple(tuple(next(rows).tolist()) for _ in view.responses),
-        )
-        for view in views
-    ]
+    async def _finish_saving(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            await saving
 
 
 def _truncated_share(groups: Sequence[GradedGroup]) -> float:

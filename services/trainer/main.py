@@ -13,6 +13,7 @@ from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError
 from prime.lm.model import settle_torch
+from prime.lm.world import World, follow, join_world
 from prime.ports import Rollout
 from prime.types import Problem, SamplingParams
 from prime.v1 import trainer_pb2_grpc
@@ -32,18 +33,23 @@ _PROBE_TOKENS = 64
 def main(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
     """Train until the last step, a stop or an error."""
     configure_logging("trainer")
-    asyncio.run(_run(run, settings, token, resume=resume))
+    settle_torch(device=settings.optimiser.device, threads=settings.optimiser.threads)
+    world = join_world(settings.optimiser.device)
+    if world.is_leader:
+        asyncio.run(_run(run, settings, token, world, resume=resume))
+    else:
+        follow(Policy(run.model, settings, world))
+    world.leave()
 
 
-async def _run(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
+async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: World, *, resume: bool) -> None:
     if not run.redis_url:
         raise SettingsError("run.redis_url is empty: give the URL of the Redis that trainer and rollout share")
     # Whatever can be wrong with the input is found before anything is written.
     problems = load_problems(settings.problems)
     held_out = load_problems(settings.evaluation.problems) if settings.evaluation.problems else []
     async with RedisQueue(run.redis_url, run=run.name, consumer="trainer") as queue:
-        settle_torch(device=settings.optimiser.device, threads=settings.optimiser.threads)
-        policy = Policy(run.model, settings)
+        policy = Policy(run.model, settings, world)
         prompts = _encode(policy, settings, problems, settings.problems)
         held_out_prompts = _encode(policy, settings, held_out, settings.evaluation.problems) if held_out else []
         identity = identity_of(settings, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint)
@@ -87,6 +93,7 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, *, resum
             progress=Progress(run=run.name, total_steps=settings.steps),
         )
         await _serve(settings, token, loop)
+        world.send(None)
 
 
 async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> None:

@@ -1,6 +1,7 @@
 """Pushes the policy's weights to every rollout replica and checks, by the probe, that they are the ones that answer."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +61,14 @@ class Publisher:
         self._max_gap = max_gap
         self._current: tuple[PushManifest, Sequence[memoryview]] | None = None
         self._one_push = asyncio.Lock()
+
+    async def sampling_seconds(self) -> float:
+        """For how long the busiest replica has been sampling since it started; 0 when none answers."""
+        seconds = [0.0]
+        for _, replica in await self._find_replicas():
+            with contextlib.suppress(PrimeError):
+                seconds.append((await replica.status()).busy_seconds)
+        return max(seconds)
 
     async def check_tokenizers(self) -> None:
         """Refuse replicas whose token ids mean something else.

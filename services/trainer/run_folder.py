@@ -98,12 +98,17 @@ class RunFolder:
         """Where a step's checkpoint lies."""
         return self.checkpoints / f"step_{step}"
 
-    def commit_checkpoint(self, step: int, state: CollectorState, *, keep: int) -> None:
-        """Policy and PRM are written: add the collector's state, move `latest`, drop the oldest."""
+    def commit_checkpoint(self, step: int, state: CollectorState, *, keep: int, every: int = 0) -> None:
+        """Policy and PRM are written: add the collector's state, move `latest`, drop the oldest.
+
+        The newest `keep` stay, and for good those of steps that `every` divides.
+        """
         write_file(self.checkpoint(step) / "trainer.json", json.dumps(asdict(state)))
         write_file(self._latest_file, str(step))
         steps = sorted(int(folder.name.removeprefix("step_")) for folder in self.checkpoints.glob("step_*"))
         for old in [each for each in steps if each <= step][:-keep]:
+            if every and old % every == 0:
+                continue
             shutil.rmtree(self.checkpoint(old))
 
     def load_state(self, step: int) -> CollectorState:

@@ -109,8 +109,11 @@ class TrainerSettings(ServiceSettings):
     """At least 2: the baseline of a sample is the mean of the others."""
     max_prompt_tokens: int = Field(1024, ge=1)
     long_prompts: Literal["refuse", "drop"] = "refuse"
-    max_lag: int = Field(0, ge=0)
-    """Largest number of policy versions by which a token may lag behind; 0 is strict."""
+    max_lag: int = Field(1, ge=0)
+    """Largest number of policy versions by which a token may lag behind. 0 is strict: nothing overlaps, and a run
+    repeats to the bit."""
+    prm_max_lag: int = Field(0, ge=0)
+    """Largest number of updates by which the PRM that scored a batch, always one version, may lag behind."""
     prm_update: Literal["after", "before", "none"] = "after"
     """Score then learn (the paper's choice), learn then score, or a frozen PRM."""
     code_score: Literal["share", "binary"] = "share"
@@ -119,6 +122,9 @@ class TrainerSettings(ServiceSettings):
     """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe."""
     checkpoint_every: int = Field(16, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
+    """How many of the newest stay."""
+    keep_every: int = Field(0, ge=0)
+    """Checkpoints of steps that this divides stay for good; 0: none do."""
     sampling: SamplingSettings = SamplingSettings()
     filter: FilterSettings = FilterSettings()
     advantage: AdvantageSettings = AdvantageSettings()

@@ -86,6 +86,7 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
         "tokens_generated": 5,
         "groups_in_flight": 6,
         "tokenizer_fingerprint": 7,
+        "busy_seconds": 8,
     },
     "SampleTrace": {"spans": 1, "finish_reason": 2},
     "SamplingParams": {"temperature": 1, "top_p": 2, "max_tokens": 3},

@@ -1,4 +1,4 @@
-"""What the equality tests compute, in a world of any size: run as a module by torchrun, or called in the test process."""
+"""What the equality tests compute, in a world of any size: under torchrun as a module, or in the test process."""
 
 import sys
 from pathlib import Path

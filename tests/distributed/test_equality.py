@@ -56,9 +56,7 @@ def _agree(mine: dict[str, Tensor], theirs: dict[str, Tensor], *, within: float 
     assert mine.keys() == theirs.keys()
     assert mine
     for name in mine:
-        torch.testing.assert_close(
-            mine[name], theirs[name], atol=within, rtol=within, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        torch.testing.assert_close(mine[name], theirs[name], atol=within, rtol=within, msg=name)
 
 
 def _plain(folder: Path) -> dict[str, Tensor]:

@@ -60,6 +60,7 @@ def _config(material: Path, runs: Path, name: str, **changes: Any) -> RunConfig:
         "samples_per_prompt": 4,
         "max_prompt_tokens": 16,
         "checkpoint_every": 2,
+        "max_lag": 0,
         "sampling": {"max_tokens": 24},
         "filter": {"low": 0.1, "high": 0.9},
         "optimiser": {"lr": 1e-3, "threads": 1},
@@ -78,9 +79,12 @@ def _config(material: Path, runs: Path, name: str, **changes: Any) -> RunConfig:
 
 
 def _metrics(config: RunConfig) -> list[dict[str, float]]:
-    """Everything that was measured but the clock."""
+    """Everything that was measured but by the clock."""
     lines = (config.run.path / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if "time/" not in key} for line in lines]
+    return [
+        {key: value for key, value in json.loads(line).items() if not key.startswith(("time/", "wait/", "busy/"))}
+        for line in lines
+    ]
 
 
 async def _run(config: RunConfig, *, resume: bool = False, num_rollouts: int = 1) -> None:

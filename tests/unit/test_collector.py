@@ -15,6 +15,7 @@ from prime.types import (
 )
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
 from services.trainer.settings import TrainerSettings
+from services.trainer.timeline import Timeline
 from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, group, problem
 
 PROBLEMS = [(problem(number), (10 + number,)) for number in range(12)]
@@ -34,6 +35,7 @@ def _collector(
             "steps": 1,
             "prompts_per_step": prompts,
             "samples_per_prompt": 2,
+            "max_lag": 0,
             "peers": {"stall_seconds": 1.0},
             **changes,
         }
@@ -66,6 +68,7 @@ async def _fill(collector: GroupCollector, fleet: Fleet, *, version: int = 0) ->
         return await collector.fill(version)
     finally:
         working.cancel()
+        await collector.close()
 
 
 def _tickets(groups: Sequence[GradedGroup]) -> list[str]:
@@ -184,14 +187,43 @@ async def test_one_version_behind_is_used_when_the_lag_allows_it() -> None:
     assert len(groups) == 3
 
 
-async def test_prefetched_requests_are_not_asked_for_twice() -> None:
+@pytest.mark.parametrize("max_lag", [1, 2])
+async def test_as_much_is_asked_for_as_can_be_used_in_time_and_no_more(max_lag: int) -> None:
+    """The staleness budget: the batch at hand, and one more for every version that may pass until it is used."""
+    broker = MemoryBroker()
+    collector, fleet = _collector(broker, _half, max_lag=max_lag), Fleet(broker)
+    assert _tickets(await _fill(collector, fleet)) == ["0.0", "1.0", "2.0"]
+    assert collector.counts["asked"] == 3 * (1 + max_lag)
+    assert len(collector.state.unfinished) == 3 * max_lag
+
+
+async def test_results_are_taken_and_graded_while_the_batch_before_is_learnt_from() -> None:
     broker = MemoryBroker()
     collector, fleet = _collector(broker, _half, max_lag=1), Fleet(broker)
-    await collector.prefetch(0)
-    assert len(broker.requests) == 3
-    groups = await _fill(collector, fleet)
-    assert _tickets(groups) == ["0.0", "1.0", "2.0"]
-    assert len(fleet.seen) == 3
+    kept: list[str] = []
+    await collector.start(lambda graded: kept.append(graded.group.group_id), Timeline())
+    working = asyncio.create_task(fleet.run())
+    try:
+        await collector.fill(0)
+        collector.advance(1)
+        async with asyncio.timeout(5):
+            while len(kept) < 6:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(0.1):
+            assert len(await collector.fill(1)) == 3  # nothing has to be waited for
+    finally:
+        working.cancel()
+        await collector.close()
+
+
+async def test_a_verifier_that_fails_while_nobody_waits_ends_the_next_fill() -> None:
+    broker = MemoryBroker()
+
+    def fail(item: GradeItem) -> float:
+        raise PeerUnavailable("the verifier is away")
+
+    with pytest.raises(PeerUnavailable, match="the verifier is away"):
+        await _fill(_collector(broker, fail, max_lag=1), Fleet(broker))
 
 
 async def test_every_request_differs_in_seed_and_says_which_version_it_needs() -> None:

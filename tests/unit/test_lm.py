@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prime.errors import CheckpointError, EngineError, SettingsError
-from prime.lm.checkpoint import load_training_state, load_weights, save_model, save_training_state, write_folder
+from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, write_folder
 from prime.lm.model import CausalLM, load_tokenizer, tokenizer_fingerprint
 from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
 from prime.lm.training import Optimiser
@@ -120,14 +120,21 @@ def test_a_checkpoint_brings_weights_and_moments_back(folder: Path, tmp_path: Pa
     lm = CausalLM(folder, device=CPU)
     optimiser = Optimiser(lm, lr=1e-2, grad_clip=1.0)
     train(lm, optimiser)
-    save_model(lm, load_tokenizer(folder), tmp_path / "model")
-    save_training_state(optimiser, {"version": 3}, tmp_path / "state")
-    train(lm, optimiser)
+    snapshot = Snapshot(
+        lm,
+        optimiser,
+        load_tokenizer(folder),
+        model_folder=tmp_path / "model",
+        state_folder=tmp_path / "state",
+        facts={"version": 3},
+    )
+    train(lm, optimiser)  # while it is written
+    snapshot.wait()
 
     again = CausalLM(folder, device=CPU)
     load_weights(again, tmp_path / "model")
     optimiser_again = Optimiser(again, lr=1e-2, grad_clip=1.0)
-    assert load_training_state(optimiser_again, tmp_path / "state") == {"version": 3}
+    assert load_training_state(again, optimiser_again, tmp_path / "state") == {"version": 3}
     train(again, optimiser_again)
     assert again.digest() == lm.digest()
 

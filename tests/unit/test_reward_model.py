@@ -156,8 +156,11 @@ class SlowPrm:
         self.version += 1
         return PrmMetrics(prm_version=self.version, loss=0.0, grad_norm=0.0, pair_accuracy=0.5, mean_logit=0.0)
 
-    def save(self, folder: Path) -> Path:
+    def begin_save(self, folder: Path) -> Path:
         return folder
+
+    def finish_save(self) -> None:
+        pass
 
     def restore(self, folder: Path | None) -> None:
         self.version = 0

@@ -207,10 +207,10 @@ def test_prm_and_reference_in_bfloat16_stay_within_a_stated_bound(tmp_path: Path
 @settings(max_examples=60, deadline=None)
 def test_plans_hold_every_row_once_within_the_budget(shapes: list[tuple[int, int]], token_budget: int) -> None:
     rows = [TokenRow(prompt_ids=(7,) * (prompt + 1), response_ids=(9,) * length) for prompt, length in shapes]
-    plans = plan_packs(rows, token_budget=token_budget, share_prompts=True)
+    plans = plan_packs(rows, token_budget=token_budget)
     assert sorted(number for numbers in plans for number in numbers) == list(range(len(rows)))
     for numbers in plans:
-        pack = build_pack(rows, numbers, share_prompts=True)
+        pack = build_pack(rows, numbers)
         assert len(pack.ids_N) <= token_budget or len(numbers) == 1
         assert sorted(pack.places_N.tolist()) == sorted(set(pack.places_N.tolist()))
         assert len(pack.places_N) == len(pack.ids_N)
@@ -219,7 +219,7 @@ def test_plans_hold_every_row_once_within_the_budget(shapes: list[tuple[int, int
 def test_a_shared_prompt_lies_in_a_pack_once() -> None:
     """The second worked example of `Pack`."""
     rows = [TokenRow(prompt_ids=(7, 8), response_ids=(9,)), TokenRow(prompt_ids=(7, 8), response_ids=(6, 4))]
-    pack = build_pack(rows, (0, 1), share_prompts=True)
+    pack = build_pack(rows, (0, 1))
     assert pack.ids_N.tolist() == [7, 8, 9, 6, 4]
     assert pack.positions_N.tolist() == [0, 1, 2, 2, 3]
     assert pack.slots_SL.tolist() == [[0, 1]]

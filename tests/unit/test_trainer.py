@@ -64,6 +64,7 @@ def _settings(**changes: Any) -> TrainerSettings:
             "prompts_per_step": 2,
             "samples_per_prompt": 2,
             "checkpoint_every": 1,
+            "max_lag": 0,
             **changes,
             "optimiser": {"lr": 1e-2, "device": "cpu", **changes.get("optimiser", {})},
         }
@@ -127,7 +128,8 @@ def test_a_saved_policy_loads_with_transformers_alone_and_restores_to_the_bit(st
 
     policy = Policy(start, _settings())
     policy.update(_batch(), seed=0)
-    folder = policy.save(tmp_path)
+    folder = policy.begin_save(tmp_path)
+    policy.finish_save()
     AutoTokenizer.from_pretrained(folder)
     AutoModelForCausalLM.from_pretrained(folder)
     policy.update(_batch(), seed=1)
@@ -274,14 +276,17 @@ class FixedCollector:
     def begin_step(self) -> None:
         pass
 
-    async def start(self) -> int:
+    async def start(self, on_kept: Any, timeline: Any) -> int:
         return 0
+
+    async def close(self) -> None:
+        pass
+
+    def advance(self, version: int) -> None:
+        pass
 
     async def fill(self, version: int) -> list[GradedGroup]:
         return [GradedGroup(group=_at_version(each.group, version), outcomes=each.outcomes) for each in self.groups]
-
-    async def prefetch(self, version: int) -> None:
-        pass
 
     def take_back(self, groups: Sequence[GradedGroup]) -> None:
         pass
