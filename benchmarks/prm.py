@@ -7,8 +7,6 @@ of processes of their own, which do one side once. Where vLLM is installed, its 
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -18,8 +16,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-
+from benchmarks.machine import machine
 from benchmarks.prm_http import measure_http
 from benchmarks.prm_pair import draw_group, shape_of_half_billion, write_model
 from benchmarks.prm_plain import PlainScorer
@@ -58,7 +55,7 @@ def main() -> None:
         report |= _memory(arguments, prm, reference)
         report |= _speed(arguments, prm, reference)
     report |= measure_http()
-    print(json.dumps(report | {"goals": _GOALS, "machine": _machine()}))
+    print(json.dumps(report | {"goals": _GOALS, "machine": machine()}))
 
 
 def _groups(arguments: argparse.Namespace) -> list[PrmGroup]:
@@ -178,13 +175,6 @@ def _start_counting() -> int:
 def _resident(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-
-def _machine() -> str:
-    return (
-        f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__} with {torch.get_num_threads()} threads"
-    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import contextlib
 import json
 import logging
 import multiprocessing
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from benchmarks.machine import machine
 from benchmarks.verifier_workload import (
     POISON,
     Pair,
@@ -61,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     report = asyncio.run(_run(arguments))
-    report |= {"goals": _GOALS, "machine": _machine(), "workers": arguments.workers}
+    report |= {"goals": _GOALS, "machine": machine(), "workers": arguments.workers}
     print(json.dumps(report))
 
 
@@ -252,10 +251,6 @@ def _median_ratio(ours: list[float], theirs: list[float]) -> float:
 
 def _quantile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100)[percent - 1]
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 def _say(text: str) -> None:

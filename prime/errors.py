@@ -12,6 +12,7 @@
     ├── CheckpointError             FAILED_PRECONDITION  no      a run folder or checkpoint is missing, foreign or torn
     ├── Unauthenticated             UNAUTHENTICATED      no      the bearer token is missing or wrong
     ├── WeightPushError             DATA_LOSS            no      pushed weights are not the ones that answer
+    │   └── StaleBase               DATA_LOSS            no      what changed is told of weights that are not held
     ├── EngineError                 INTERNAL             no      the generation engine or a model broke
     ├── SandboxError                INTERNAL             no      the sandbox itself cannot work on this machine
     ├── NotReady                    UNAVAILABLE          yes     a service holds no weights yet, or is stopping
@@ -85,6 +86,10 @@ class WeightPushError(PrimeError):
     """Pushed weights did not arrive whole, or are not the ones that answer."""
 
     grpc_status = "DATA_LOSS"
+
+
+class StaleBase(WeightPushError):
+    """A push says what changed since weights that the replica does not hold; a whole push is needed."""
 
 
 class EngineError(PrimeError):

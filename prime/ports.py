@@ -1,6 +1,6 @@
 """The small Protocols through which services reach each other. In-memory twins ship in `prime.adapters.memory`."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -157,8 +157,15 @@ class Rollout(Protocol):
     async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample at once, past the queue; groups in the order of the requests."""
 
-    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
-        """Replace the weights; requests in flight go on with the new ones."""
+    async def push(
+        self, manifest: PushManifest, chunks: AsyncIterator[bytes | memoryview], digest: Callable[[], Awaitable[bytes]]
+    ) -> PushReceipt:
+        """Replace the weights; requests in flight go on with the new ones. `digest` is asked for after the last chunk.
+
+        Raises:
+            StaleBase: the manifest is of a delta, and the replica does not hold its base.
+            WeightPushError: what arrived is not what was sent, or other weights answer.
+        """
 
     async def status(self) -> RolloutStatus:
         """Where it stands."""

@@ -350,16 +350,28 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorAlias:
+    """A weight that is another one: `TensorAlias(name="lm_head.weight", of="model.embed_tokens.weight")`."""
+
+    name: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PushManifest:
-    """What a weight push brings: the tensors in the order of their bytes, and how to tell that they arrived.
+    """What a weight push brings: the tensors in the order of their bytes, whole or as what changed since a version.
 
     `probe_ids` is a short sequence, `probe_logprobs` the trainer's log-prob of each of its tokens after the first. A
     replica whose own differ by more than `max_gap` takes itself out of service.
     """
 
     version: int
+    base_version: int | None = None
+    """None: the weights come whole; else what changed since this version."""
     tensors: tuple[TensorSpec, ...]
-    digest: bytes
+    aliases: tuple[TensorAlias, ...] = ()
+    keep_base: bool = False
+    """The next push may say what changed since this one."""
     probe_ids: tuple[int, ...]
     probe_logprobs: tuple[float, ...]
     max_gap: float
@@ -372,7 +384,11 @@ class PushReceipt:
     version: int
     probe_logprobs: tuple[float, ...]
     stage_seconds: float
+    """From the push's begin until the weights were whole and proven."""
     pause_seconds: float
+    """In which nothing was sampled."""
+    probe_seconds: float = 0.0
+    """From then on until the probe was answered; sampling goes on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,6 +404,8 @@ class RolloutStatus:
     tokenizer_fingerprint: str
     busy_seconds: float = 0.0
     """For how long it has been sampling since it started."""
+    dtype: str = "float32"
+    """Of its weights, and so of what is pushed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from prime.types import (
     RolloutStatus,
     Sample,
     SamplingParams,
+    TensorAlias,
     TensorSpec,
     TestRecord,
     TestVerdict,
@@ -242,7 +243,9 @@ def encode_manifest(manifest: PushManifest) -> rollout_pb2.PushBegin:
         tensors=[
             rollout_pb2.TensorSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in manifest.tensors
         ],
-        digest=manifest.digest,
+        base_version=manifest.base_version,
+        aliases=[rollout_pb2.TensorAlias(name=alias.name, of=alias.of) for alias in manifest.aliases],
+        keep_base=manifest.keep_base,
         probe_ids=encode_ids(manifest.probe_ids),
         probe_logprobs=encode_floats(manifest.probe_logprobs),
         max_gap=manifest.max_gap,
@@ -256,11 +259,43 @@ def decode_manifest(message: rollout_pb2.PushBegin) -> PushManifest:
         tensors=tuple(
             TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(spec.shape)) for spec in message.tensors
         ),
-        digest=message.digest,
+        base_version=message.base_version if message.HasField("base_version") else None,
+        aliases=tuple(TensorAlias(name=alias.name, of=alias.of) for alias in message.aliases),
+        keep_base=message.keep_base,
         probe_ids=decode_ids(message.probe_ids),
         probe_logprobs=decode_floats(message.probe_logprobs),
         max_gap=message.max_gap,
     )
+
+
+# A chunk is the field `chunk` of `PushWeightsRequest`, laid down by hand: a message object would copy it twice more on
+# either side, which is most of what a push costs beyond the bytes.
+_CHUNK_TAG = bytes([(rollout_pb2.PushWeightsRequest.CHUNK_FIELD_NUMBER << 3) | 2])
+
+
+def lay_chunk(chunk: bytes | memoryview) -> bytes:
+    """The serialised `PushWeightsRequest(chunk=...)`."""
+    length, head = len(chunk), bytearray(_CHUNK_TAG)
+    while length >= 0x80:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return b"".join((head, chunk))
+
+
+def read_push_part(serialised: bytes) -> rollout_pb2.PushWeightsRequest | memoryview:
+    """A chunk as a view of the message's own memory; any other part as the message."""
+    if serialised[:1] == _CHUNK_TAG:
+        length, place, shift = 0, 1, 0
+        while place < len(serialised):
+            byte = serialised[place]
+            length |= (byte & 0x7F) << shift
+            place, shift = place + 1, shift + 7
+            if byte < 0x80:
+                break
+        if place + length == len(serialised):
+            return memoryview(serialised)[place:]
+    return rollout_pb2.PushWeightsRequest.FromString(serialised)
 
 
 def encode_receipt(receipt: PushReceipt) -> rollout_pb2.PushWeightsResponse:
@@ -270,6 +305,7 @@ def encode_receipt(receipt: PushReceipt) -> rollout_pb2.PushWeightsResponse:
         probe_logprobs=encode_floats(receipt.probe_logprobs),
         stage_seconds=receipt.stage_seconds,
         pause_seconds=receipt.pause_seconds,
+        probe_seconds=receipt.probe_seconds,
     )
 
 
@@ -280,6 +316,7 @@ def decode_receipt(message: rollout_pb2.PushWeightsResponse) -> PushReceipt:
         probe_logprobs=decode_floats(message.probe_logprobs),
         stage_seconds=message.stage_seconds,
         pause_seconds=message.pause_seconds,
+        probe_seconds=message.probe_seconds,
     )
 
 
@@ -294,6 +331,7 @@ def encode_rollout_status(status: RolloutStatus) -> rollout_pb2.RolloutServiceGe
         groups_in_flight=status.groups_in_flight,
         tokenizer_fingerprint=status.tokenizer_fingerprint,
         busy_seconds=status.busy_seconds,
+        dtype=status.dtype,
     )
 
 
@@ -308,6 +346,7 @@ def decode_rollout_status(message: rollout_pb2.RolloutServiceGetStatusResponse) 
         groups_in_flight=message.groups_in_flight,
         tokenizer_fingerprint=message.tokenizer_fingerprint,
         busy_seconds=message.busy_seconds,
+        dtype=message.dtype,
     )
 
 

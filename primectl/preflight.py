@@ -8,6 +8,8 @@ from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError, TokenizerMismatch
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
 from primectl.config import RunConfig
+from services.trainer.collector import CollectorState
+from services.trainer.recording import RecordedGroups
 from services.trainer.run_folder import check_run_folder, identity_of
 
 # bf16 keeps eight bits: log-probs of a few nats are off by hundredths.
@@ -35,8 +37,9 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
             max_tokens=config.trainer.max_prompt_tokens,
             drop_long=config.trainer.long_prompts == "drop",
         )
-    if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md (make vllm)")
+    _check_libraries(config)
+    if config.trainer.recorded is not None:
+        RecordedGroups(config.trainer.recorded, state=CollectorState())
     longest = config.trainer.max_prompt_tokens + config.trainer.sampling.max_tokens
     if longest > config.rollout.max_context:
         raise SettingsError(
@@ -51,10 +54,10 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
         raise SettingsError(
             "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the policy's log-probs carry it"
         )
-    if config.rollout.dtype != "float32" and config.trainer.probe_gap < _ROUNDED_PROBE_GAP:
+    if config.rollout.dtype != "float32" and 0 < config.trainer.probe_gap < _ROUNDED_PROBE_GAP:
         raise SettingsError(
             f"rollout.dtype = {config.rollout.dtype!r} rounds log-probs, so every push would fail its probe at "
-            f"trainer.probe_gap = {config.trainer.probe_gap}; set it to {_ROUNDED_PROBE_GAP} or more"
+            f"trainer.probe_gap = {config.trainer.probe_gap}; set it to {_ROUNDED_PROBE_GAP} or more, or leave it out"
         )
     identity = identity_of(
         config.trainer,
@@ -63,6 +66,13 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
     )
     check_run_folder(config.run.path, identity=identity, resume=resume)
+
+
+def _check_libraries(config: RunConfig) -> None:
+    if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md (make vllm)")
+    if (config.trainer.compute.lora_rank or config.prm.compute.lora_rank) and importlib.util.find_spec("peft") is None:
+        raise SettingsError("lora_rank needs the library peft, which is not installed here: pip install peft")
 
 
 async def check_redis(config: RunConfig) -> None:

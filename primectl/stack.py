@@ -54,8 +54,11 @@ class LocalStack:
         """
         addresses = {"verifier": self.config.verifier.listen, "prm": self.config.prm.listen}
         addresses |= {f"rollout-{number}": each for number, each in enumerate(self.config.trainer.peers.rollout)}
-        if self.config.trainer.advantage.process_coef == 0:
+        mode = self.config.trainer.mode
+        if mode == "generate" or self.config.trainer.advantage.process_coef == 0:
             del addresses["prm"]
+        if mode == "replay":
+            addresses = {name: each for name, each in addresses.items() if name == "prm"}
         for name in addresses:
             await self._start_service(name)
         await asyncio.gather(*(self._wait_until_serving(name, address) for name, address in addresses.items()))
@@ -96,7 +99,10 @@ class LocalStack:
             overrides = [f"rollout.listen={self.config.trainer.peers.rollout[index]}"]
             if index:
                 overrides.append(f"rollout.ops_listen={host}:{free_port()}")
-        command = [sys.executable, "-m", "primectl", service, "--config", str(self._settings_file), *extra, *overrides]
+        command = [
+            *(sys.executable, "-m", *_launcher(getattr(self.config, service)), "primectl", service),
+            *("--config", str(self._settings_file), *extra, *overrides),
+        ]
         self._children[name] = await start(name, command, environment=self._environment, logs=self._logs)
 
     async def _wait_until_serving(self, name: str, address: str) -> None:
@@ -189,6 +195,14 @@ def resolve_locally(config: RunConfig, *, num_rollouts: int, redis_url: str) -> 
         "verifier": tree["verifier"]["listen"],
     }
     return RunConfig.model_validate(tree)
+
+
+def _launcher(settings: ServiceSettings) -> list[str]:
+    """How several processes become one service: torchrun starts them, and rank 0 is the service."""
+    processes = getattr(settings, "processes", 1)
+    if processes == 1:
+        return []
+    return ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
 
 
 def free_port() -> int:

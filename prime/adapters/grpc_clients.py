@@ -226,6 +226,10 @@ class GrpcRollout(_Peer):
     def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
         super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
         self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
+        self._push: Any = self._channel.stream_unary(
+            "/prime.v1.RolloutService/PushWeights",
+            response_deserializer=rollout_pb2.PushWeightsResponse.FromString,
+        )
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample at once, past the queue."""
@@ -233,17 +237,20 @@ class GrpcRollout(_Peer):
         answer: rollout_pb2.GenerateResponse = await self._call(self._stub.Generate, message)
         return [wire.decode_group(group) for group in answer.groups]
 
-    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
+    async def push(
+        self, manifest: PushManifest, chunks: AsyncIterator[bytes | memoryview], digest: Callable[[], Awaitable[bytes]]
+    ) -> PushReceipt:
         """Stream the weights. Not repeated here: the chunks are spent, and the caller knows whether to try again."""
 
-        async def parts() -> AsyncIterator[rollout_pb2.PushWeightsRequest]:
-            yield rollout_pb2.PushWeightsRequest(begin=wire.encode_manifest(manifest))
+        async def parts() -> AsyncIterator[bytes]:
+            yield rollout_pb2.PushWeightsRequest(begin=wire.encode_manifest(manifest)).SerializeToString()
             async for chunk in chunks:
-                yield rollout_pb2.PushWeightsRequest(chunk=chunk)
-            yield rollout_pb2.PushWeightsRequest(commit=rollout_pb2.PushCommit())
+                yield wire.lay_chunk(chunk)
+            commit = rollout_pb2.PushCommit(digest=await digest())
+            yield rollout_pb2.PushWeightsRequest(commit=commit).SerializeToString()
 
         answer: rollout_pb2.PushWeightsResponse = await self._repeat(
-            self._stub.PushWeights, parts(), deadline_s=self._deadline_s, patience_s=0.0
+            self._push, parts(), deadline_s=self._deadline_s, patience_s=0.0
         )
         return wire.decode_receipt(answer)
 

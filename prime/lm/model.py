@@ -153,6 +153,15 @@ class CausalLM:
         """
         yield from merged_tensors(self.module)
 
+    @property
+    def tied_names(self) -> dict[str, str]:
+        """Weights that are others by another name: `{"lm_head.weight": "model.embed_tokens.weight"}` or nothing."""
+        if not getattr(self.module.config, "tie_word_embeddings", False):
+            return {}
+        embedding = self.module.get_input_embeddings().weight
+        names = [name for name, each in self.module.named_parameters(remove_duplicate=False) if each is embedding]
+        return {"lm_head.weight": next(name for name in names if name != "lm_head.weight")}
+
     def reset_adapters(self) -> None:
         """Put the adapters back to how they began."""
         self.module.load_state_dict(self._fresh_adapters, strict=False)

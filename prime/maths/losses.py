@@ -57,6 +57,15 @@ def clipped_policy_loss(
     return PolicyLoss(loss=loss_N.sum() / num_tokens, clipped=num_clipped, kl=kl)
 
 
+def divergence(logprobs_N: Tensor, other_N: Tensor) -> Tensor:
+    """Per token an estimate of KL(policy || other), without bias and never negative: `e^d - d - 1`, d = other - own.
+
+    [N]. Source: Schulman, "Approximating KL divergence" (2020), estimator k3; GRPO (arXiv 2402.03300) eq. 4.
+    """
+    difference_N = (other_N - logprobs_N).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
+    return difference_N.exp() - difference_N - 1.0
+
+
 def importance_weights(trainer_logprobs_N: Tensor, sampler_logprobs_N: Tensor, *, cap: float) -> Tensor:
     """`min(pi_trainer / pi_sampler, cap)`: corrects for tokens from older weights or other kernels. [N], no gradient.
 

@@ -58,7 +58,7 @@ class PrmSettings(ServiceSettings):
     beta: float | None = Field(None, gt=0)
     """Scale of the log-ratio; empty: as the folder's `prm_config.json` says, else 0.05."""
     loss: Literal["ce", "dpo"] = "ce"
-    lr: float = Field(1e-6, gt=0)
+    lr: float = Field(1e-6, ge=0)
     grad_clip: float = Field(10.0, gt=0)
     mini_batches: int = Field(1, ge=1)
     """Optimiser steps per Learn; each takes whole groups."""

@@ -10,15 +10,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, PrimeError, WeightPushError
 from prime.patience import patiently
 from prime.ports import Claim, RequestQueue
-from prime.types import PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
-from services.rollout.staging import StagedWeights
+from prime.types import PushManifest, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
 
 _log = structlog.get_logger()
 _CLAIM_WAIT_S = 1.0
@@ -31,6 +30,7 @@ class Engine(Protocol):
     """A sampler that can change its weights while it samples."""
 
     name: str
+    dtype: str
     continuous: bool
     """True: takes new requests at any time. False: samples one batch to its end before the next."""
 
@@ -50,12 +50,49 @@ class Engine(Protocol):
         """Free what it holds."""
 
 
+class StagedPush(Protocol):
+    """One push on its way in (`staging.py`)."""
+
+    manifest: PushManifest
+
+    def add(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes."""
+
+    def finish(self, digest: bytes) -> Sequence[tuple[TensorSpec, memoryview]]:
+        """The tensors, whole and proven. Blocks."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the push began."""
+
+
+class PushStore(Protocol):
+    """The weights as they arrive (`staging.py`)."""
+
+    def begin(self, manifest: PushManifest) -> StagedPush:
+        """Get ready for a push."""
+
+    def keep(self, staged: Any) -> None:
+        """The engine has taken what was staged."""
+
+    def forget(self) -> None:
+        """Nobody knows which weights are in use."""
+
+
 class RolloutWorker:
     """Owns the engine: the queue's requests, direct requests and weight pushes all pass here."""
 
     def __init__(
-        self, *, queue: RequestQueue, engine: Engine, max_groups: int, lease_seconds: float, max_context: int
+        self,
+        *,
+        queue: RequestQueue,
+        engine: Engine,
+        store: PushStore,
+        max_groups: int,
+        lease_seconds: float,
+        max_context: int,
     ) -> None:
+        self._store = store
         self._queue = queue
         self._engine = engine
         self._max_groups = max_groups
@@ -130,22 +167,40 @@ class RolloutWorker:
         self._count(by_id.values())
         return [by_id[request.group_id] for request in requests]
 
-    async def push(self, staged: StagedWeights) -> PushReceipt:
+    async def begin_push(self, manifest: PushManifest) -> StagedPush:
+        """Get ready for chunks.
+
+        Raises:
+            StaleBase: it is a delta on weights that are not held here.
+            WeightPushError: it cannot be a push.
+        """
+        return await asyncio.to_thread(self._store.begin, manifest)
+
+    async def push(self, staged: StagedPush, digest: bytes) -> PushReceipt:
         """Put staged weights to use and show, by the probe, that they are.
 
         Raises:
             WeightPushError: the bytes that arrived are not the ones that were announced, or the probe shows that
                 other weights answer; in the latter case this replica claims nothing until a push succeeds.
         """
-        tensors = staged.finish()
+        try:
+            tensors = await asyncio.to_thread(staged.finish, digest)
+        except WeightPushError:
+            self._store.forget()
+            raise
         manifest = staged.manifest
         async with self._push_lock:
             # Until the probe agrees nobody knows which weights answer, whatever fails on the way.
             self._version = None
             pause_seconds = await self._engine.load_weights(manifest.version, tensors)
+            self._store.keep(staged)
+            stage_seconds = staged.seconds - pause_seconds
+            started = time.perf_counter()
             probe = await self._engine.logprobs(manifest.probe_ids)
+            probe_seconds = time.perf_counter() - started
             gaps = [abs(own - theirs) for own, theirs in zip(probe, manifest.probe_logprobs, strict=True)]
             if not all(gap <= manifest.max_gap for gap in gaps):
+                self._store.forget()
                 raise WeightPushError(
                     f"push of version {manifest.version}: its log-probs differ from the trainer's by {max(gaps):.2g} "
                     f"(limit {manifest.max_gap:.2g}), so other weights answer than the ones that were sent"
@@ -156,8 +211,9 @@ class RolloutWorker:
         return PushReceipt(
             version=manifest.version,
             probe_logprobs=probe,
-            stage_seconds=staged.seconds,
+            stage_seconds=stage_seconds,
             pause_seconds=pause_seconds,
+            probe_seconds=probe_seconds,
         )
 
     def status(self, tokenizer_fingerprint: str) -> RolloutStatus:
@@ -171,6 +227,7 @@ class RolloutWorker:
             groups_in_flight=len(self._in_flight),
             tokenizer_fingerprint=tokenizer_fingerprint,
             busy_seconds=self._busy.seconds,
+            dtype=self._engine.dtype,
         )
 
     async def _wait_for_change(self) -> None:

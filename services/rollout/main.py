@@ -13,10 +13,10 @@ from prime.adapters.settings import RunSettings, settle_vllm_environment
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
-from prime.v1 import rollout_pb2_grpc
 from services.rollout.loop import Engine, RolloutWorker
-from services.rollout.rpc import RolloutServicer
+from services.rollout.rpc import RolloutServicer, add_rollout_servicer
 from services.rollout.settings import RolloutSettings
+from services.rollout.staging import WeightStore
 
 
 def main(run: RunSettings, settings: RolloutSettings, token: str) -> None:
@@ -38,6 +38,7 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
         worker = RolloutWorker(
             queue=queue,
             engine=engine,
+            store=WeightStore(),
             max_groups=settings.max_groups,
             lease_seconds=settings.lease_seconds,
             max_context=settings.max_context,
@@ -48,9 +49,7 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
                 settings=settings,
                 token=token,
                 meters=_meters(worker, fingerprint),
-                add_servicers=lambda server: rollout_pb2_grpc.add_RolloutServiceServicer_to_server(
-                    RolloutServicer(worker, fingerprint), server
-                ),
+                add_servicers=lambda server: add_rollout_servicer(RolloutServicer(worker, fingerprint), server),
                 is_ready=lambda: worker.is_ready,
                 jobs=(worker.run,),
                 close=engine.close,
@@ -74,6 +73,9 @@ def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
             kv_cache_gib=settings.kv_cache_gib,
         )
     from services.rollout.transformers_engine import TransformersEngine
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
 
     return TransformersEngine(model=run.model, device=settings.device, dtype=settings.dtype)
 

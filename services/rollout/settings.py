@@ -16,6 +16,8 @@ class RolloutSettings(ServiceSettings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     """`auto`, `cpu` or `cuda`; the vLLM engine picks by itself."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of the transformers engine; 0 leaves the choice to torch."""
     max_groups: int = Field(64, ge=1)
     """Groups in flight at once. The transformers engine samples them as one batch."""
     max_context: int = Field(4096, ge=8)

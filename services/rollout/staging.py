@@ -1,75 +1,238 @@
-"""Collects a weight push off the hot path: bytes in, whole and proven tensors out. No torch here."""
+"""Collects weight pushes off the hot path: bytes in, whole and proven tensors out.
 
-import hashlib
+Two buffers hold all weights: one that the engine may be using, one that the next push is written into. A push is whole,
+or a delta: frames of a tensor's number, a count, a first position, and as many gaps and values (see `prime.deltas`).
+"""
+
 import math
+import struct
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from prime.errors import WeightPushError
+import numpy as np
+import torch
+import xxhash
+
+from prime.deltas import Delta, apply_delta, as_integers
+from prime.errors import StaleBase, WeightPushError
 from prime.types import PushManifest, TensorSpec
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ALIGNMENT = 64
+_FRAME_HEAD = struct.Struct("<IIQ")
+
+
+class WeightStore:
+    """All pushes of one replica. Example: `store.begin(manifest)`, `add` chunks, `finish`, engine loads, `keep`."""
+
+    def __init__(self) -> None:
+        self._live = _buffer(0)
+        self._spare = _buffer(0)
+        self._version: int | None = None
+        self._tensors: tuple[TensorSpec, ...] = ()
+        # One thread: what is copied, applied and hashed is done in order, beside the event loop.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="staging")
+        self._spare_is_copy: Future[None] | None = None
+
+    def begin(self, manifest: PushManifest) -> "StagedWeights":
+        """Get ready for a push. Blocks while the spare buffer is still being written for another reason.
+
+        Raises:
+            StaleBase: it is a delta, and these are not the weights that it changes; a full push will do.
+            WeightPushError: a dtype is not known here, or there is no probe to prove the result with.
+        """
+        _check(manifest)
+        size = _layout(manifest)[1]
+        if manifest.base_version is not None:
+            if manifest.base_version != self._version or manifest.tensors != self._tensors:
+                held = "no weights" if self._version is None else f"version {self._version}"
+                raise StaleBase(
+                    f"push of version {manifest.version} changes version {manifest.base_version}; this replica holds "
+                    f"{held}, so it needs a full push"
+                )
+            self._copy_live()
+            self._spare_is_copy, copied = None, self._spare_is_copy
+            return StagedWeights(manifest, self._spare, self._worker, after=copied)
+        if self._spare_is_copy is not None and not self._spare_is_copy.cancel():
+            self._spare_is_copy.result()
+        self._spare_is_copy = None
+        if len(self._spare) != size:
+            self._spare = _buffer(size)
+        return StagedWeights(manifest, self._spare, self._worker)
+
+    def keep(self, staged: "StagedWeights") -> None:
+        """The engine has taken what was staged: the other buffer is free, and deltas may build on this version."""
+        manifest = staged.manifest
+        self._live, self._spare = self._spare, self._live
+        self._version, self._tensors = manifest.version, manifest.tensors
+        if manifest.keep_base:
+            self._copy_live()
+
+    def forget(self) -> None:
+        """Nobody knows which weights are in use: the next push must be full."""
+        self._version = None
+
+    def _copy_live(self) -> None:
+        """Start to make the spare buffer equal to the live one, unless that is done or under way."""
+        if self._spare_is_copy is not None:
+            return
+
+        if len(self._spare) != len(self._live):
+            self._spare = _buffer(len(self._live))
+        live, spare = self._live, self._spare
+
+        def copy() -> None:
+            spare[:] = live
+
+        self._spare_is_copy = self._worker.submit(copy)
 
 
 class StagedWeights:
-    """One push on its way in. Example: announce 2 tensors of 8 and 4 bytes, add 12 bytes in any chunks, finish."""
+    """One push on its way in."""
 
-    def __init__(self, manifest: PushManifest) -> None:
-        """Reserve the memory.
-
-        Raises:
-            WeightPushError: a dtype is not known here, or there is no probe to prove the result with.
-        """
-        unknown = sorted({spec.dtype for spec in manifest.tensors} - set(ITEM_BYTES))
-        if unknown:
-            raise WeightPushError(
-                f"push of version {manifest.version}: dtypes {unknown} are not among {list(ITEM_BYTES)}"
-            )
-        if len(manifest.probe_ids) < 2 or len(manifest.probe_logprobs) != len(manifest.probe_ids) - 1:
-            raise WeightPushError(
-                f"push of version {manifest.version}: a probe is two tokens or more with a log-prob for each after "
-                f"the first; got {len(manifest.probe_ids)} and {len(manifest.probe_logprobs)}"
-            )
+    def __init__(
+        self,
+        manifest: PushManifest,
+        buffer: memoryview,
+        worker: ThreadPoolExecutor,
+        *,
+        after: Future[None] | None = None,
+    ) -> None:
+        """`after`: what the worker has to finish before the buffer holds the base."""
         self.manifest = manifest
-        self._sizes = [ITEM_BYTES[spec.dtype] * math.prod(spec.shape) for spec in manifest.tensors]
-        self._buffer = bytearray(sum(self._sizes))
-        self._filled = 0
-        self._hash = hashlib.sha256()
+        self._worker = worker
+        self._sizes = sizes_of(manifest)
+        starts, _ = _layout(manifest)
+        self._views = [buffer[start : start + size] for start, size in zip(starts, self._sizes, strict=True)]
+        self._digests: dict[int, bytes] = {}
+        self._work: list[Future[None]] = [after] if after is not None else []
+        self._missing = sum(self._sizes)
+        self._number, self._filled = 0, 0
+        self._frames = bytearray()
         self._started = time.perf_counter()
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes.
 
         Raises:
-            WeightPushError: more bytes than announced.
+            WeightPushError: more bytes than announced, or not the form of a delta.
         """
-        end = self._filled + len(chunk)
-        if end > len(self._buffer):
+        if self.manifest.base_version is not None:
+            self._frames += chunk
+            self._take_frames()
+            return
+        self._missing -= len(chunk)
+        if self._missing < 0:
             raise WeightPushError(
-                f"push of version {self.manifest.version}: {end} bytes arrived, {len(self._buffer)} were announced"
+                f"push of version {self.manifest.version}: {-self._missing} bytes more arrived than were announced"
             )
-        self._buffer[self._filled : end] = chunk
-        self._filled = end
-        self._hash.update(chunk)
+        # Copied and hashed beside the event loop, which goes on receiving: numpy lets go of the interpreter meanwhile.
+        self._work.append(self._worker.submit(self._fill, chunk))
 
-    def finish(self) -> Sequence[tuple[TensorSpec, memoryview]]:
-        """The tensors, in the manifest's order.
+    def _fill(self, chunk: bytes | memoryview) -> None:
+        rest = np.frombuffer(chunk, dtype=np.uint8)
+        while len(rest):
+            view = np.frombuffer(self._views[self._number], dtype=np.uint8)
+            part = rest[: len(view) - self._filled]
+            view[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            rest = rest[len(part) :]
+            if self._filled == len(view):
+                self._hash(self._number)
+                self._number, self._filled = self._number + 1, 0
+
+    def finish(self, digest: bytes) -> Sequence[tuple[TensorSpec, memoryview]]:
+        """The tensors, in the manifest's order, then those that share their memory. Blocks.
 
         Raises:
-            WeightPushError: bytes are missing, or the digest is another one.
+            WeightPushError: bytes are missing, or the result is not the one that was sent.
         """
         version = self.manifest.version
-        if self._filled != len(self._buffer):
-            raise WeightPushError(f"push of version {version}: {self._filled} of {len(self._buffer)} bytes arrived")
-        if self._hash.digest() != self.manifest.digest:
-            raise WeightPushError(f"push of version {version}: the bytes do not match the announced digest")
-        view, start, tensors = memoryview(self._buffer), 0, []
-        for spec, size in zip(self.manifest.tensors, self._sizes, strict=True):
-            tensors.append((spec, view[start : start + size]))
-            start += size
+        if self.manifest.base_version is None and self._missing:
+            total = sum(self._sizes)
+            raise WeightPushError(f"push of version {version}: {total - self._missing} of {total} bytes arrived")
+        if self._frames:
+            raise WeightPushError(f"push of version {version}: it ended in the middle of a tensor's changes")
+        try:
+            for work in self._work:
+                work.result()
+        except ValueError as error:
+            raise WeightPushError(f"push of version {version}: {error}") from error
+        for number in range(len(self._sizes)):
+            if number not in self._digests:
+                self._hash(number)
+        if digest_of([self._digests[number] for number in range(len(self._sizes))]) != digest:
+            raise WeightPushError(f"push of version {version}: the weights do not match the announced digest")
+        tensors = list(zip(self.manifest.tensors, self._views, strict=True))
+        by_name = {spec.name: (spec, view) for spec, view in tensors}
+        for alias in self.manifest.aliases:
+            spec, view = by_name[alias.of]
+            tensors.append((TensorSpec(name=alias.name, dtype=spec.dtype, shape=spec.shape), view))
         return tensors
 
     @property
     def seconds(self) -> float:
         """Since the push began."""
         return time.perf_counter() - self._started
+
+    def _take_frames(self) -> None:
+        while len(self._frames) >= _FRAME_HEAD.size:
+            number, count, start = _FRAME_HEAD.unpack_from(self._frames)
+            if number >= len(self._sizes):
+                raise WeightPushError(f"push of version {self.manifest.version}: there is no tensor {number}")
+            end = _FRAME_HEAD.size + count * (1 + self._item_bytes(number))
+            if len(self._frames) < end:
+                return
+            frame = memoryview(bytes(self._frames[_FRAME_HEAD.size : end]))
+            del self._frames[:end]
+            self._work.append(self._worker.submit(self._apply, number, frame, count, start))
+
+    def _apply(self, number: int, frame: memoryview, count: int, start: int) -> None:
+        item_bytes = self._item_bytes(number)
+        delta = Delta(np.frombuffer(frame[:count], dtype=np.uint8), as_integers(frame[count:], item_bytes=item_bytes))
+        apply_delta(as_integers(self._views[number], item_bytes=item_bytes)[start:], delta)
+
+    def _item_bytes(self, number: int) -> int:
+        return ITEM_BYTES[self.manifest.tensors[number].dtype]
+
+    def _hash(self, number: int) -> None:
+        self._digests[number] = xxhash.xxh3_128_digest(self._views[number])
+
+
+def sizes_of(manifest: PushManifest) -> list[int]:
+    """Bytes of every tensor."""
+    return [ITEM_BYTES[spec.dtype] * math.prod(spec.shape) for spec in manifest.tensors]
+
+
+def _layout(manifest: PushManifest) -> tuple[list[int], int]:
+    """Where every tensor begins in a buffer, and the buffer's size; aligned, so that models may compute from it."""
+    starts, end = [], 0
+    for size in sizes_of(manifest):
+        starts.append(end)
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return starts, end
+
+
+def _buffer(size: int) -> memoryview:
+    view: memoryview = torch.empty(size, dtype=torch.uint8).numpy().data
+    return view
+
+
+def digest_of(tensor_digests: Sequence[bytes]) -> bytes:
+    """xxh3-128 over the xxh3-128 of every tensor: against mishaps, not against malice, which the token keeps out."""
+    return xxhash.xxh3_128_digest(b"".join(tensor_digests))
+
+
+def _check(manifest: PushManifest) -> None:
+    unknown = sorted({spec.dtype for spec in manifest.tensors} - set(ITEM_BYTES))
+    if unknown:
+        raise WeightPushError(f"push of version {manifest.version}: dtypes {unknown} are not among {list(ITEM_BYTES)}")
+    if len(manifest.probe_ids) < 2 or len(manifest.probe_logprobs) != len(manifest.probe_ids) - 1:
+        raise WeightPushError(
+            f"push of version {manifest.version}: a probe is two tokens or more with a log-prob for each after "
+            f"the first; got {len(manifest.probe_ids)} and {len(manifest.probe_logprobs)}"
+        )
+    odd = [alias.name for alias in manifest.aliases if alias.of not in {spec.name for spec in manifest.tensors}]
+    if odd:
+        raise WeightPushError(f"push of version {manifest.version}: {odd[0]!r} is to share a tensor that is not sent")

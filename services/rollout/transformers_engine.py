@@ -31,6 +31,7 @@ class TransformersEngine:
     def __init__(self, *, model: Path, device: str, dtype: str) -> None:
         self._folder = model
         self._device = pick_device(device)
+        self.dtype = dtype
         self._dtype = DTYPES[dtype]
         self._version = 0
         self._module: Any = None
@@ -67,6 +68,8 @@ class TransformersEngine:
     async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
         """Replace all weights between two decode steps; returns the seconds in which nothing was sampled.
 
+        On a CPU the model computes from the memory that was given, which stays its own until the next weights.
+
         Raises:
             WeightPushError: names or shapes are not this model's. Nothing was replaced.
         """
@@ -82,9 +85,18 @@ class TransformersEngine:
             started = time.perf_counter()
             with torch.no_grad():
                 for spec, data in tensors:
-                    own[spec.name].copy_(torch.frombuffer(data, dtype=DTYPES[spec.dtype]).view(spec.shape))
+                    self._put(spec.name, torch.frombuffer(data, dtype=DTYPES[spec.dtype]).view(spec.shape))
             self._version = version
             return time.perf_counter() - started
+
+    def _put(self, name: str, tensor: Tensor) -> None:
+        """Where it can be used as it lies, it is; otherwise it is copied."""
+        owner, _, leaf = name.rpartition(".")
+        parameter = self._module.get_submodule(owner)._parameters.get(leaf)
+        if parameter is not None and (parameter.dtype, parameter.device) == (tensor.dtype, tensor.device):
+            parameter.data = tensor
+        else:
+            self._module.get_submodule(owner).state_dict()[leaf].copy_(tensor)
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first."""

@@ -50,7 +50,7 @@ class VllmEngine:
         `kv_cache_gib` counts on CPU only; on a GPU vLLM takes what is free.
         """
         self._model = model
-        self._dtype = dtype
+        self.dtype = dtype
         self._max_context = max_context
         self._max_groups = max_groups
         self._kv_cache_gib = kv_cache_gib
@@ -144,7 +144,7 @@ class VllmEngine:
         return AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(self._model),
-                dtype=self._dtype,
+                dtype=self.dtype,
                 seed=self._seed,
                 max_model_len=self._max_context,
                 max_num_seqs=min(_SEQUENCES_PER_GROUP * self._max_groups, _MOST_SEQUENCES),

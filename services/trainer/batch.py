@@ -40,6 +40,10 @@ class UpdateMetrics:
     sampler_gap: float
     """Mean |trainer - sampler| log-prob: staleness and kernel differences together."""
     mean_importance: float
+    sampler_kl: float
+    """Divergence of the sampler from the trainer, nats per token."""
+    kl_to_reference: float
+    """Of the policy from the one that the run started with; 0 where that is not kept."""
 
 
 def token_rows(groups: Sequence[GradedGroup]) -> list[TokenRow]:

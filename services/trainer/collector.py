@@ -6,6 +6,7 @@ checkpoint is the next ticket and the open ones, and a resumed run asks for exac
 
 import asyncio
 import hashlib
+import itertools
 import math
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from prime.maths.filtering import in_band
 from prime.patience import patiently
 from prime.ports import RolloutQueue, Verifier
 from prime.types import (
+    FinishReason,
     GradedGroup,
     GradeItem,
     Problem,
@@ -38,6 +40,7 @@ from services.trainer.timeline import Timeline
 _log = structlog.get_logger()
 _POLL_S = 0.5
 _TAKE_LIMIT = 64
+_FEWEST_SAMPLES = 2  # the baseline of one is the mean of the others
 # How fast the estimate of the kept share follows: it only sets how many prompts a round asks for.
 _KEPT_SHARE_MEMORY = 0.5
 
@@ -104,6 +107,7 @@ class GroupCollector:
         self._num_samples = settings.samples_per_prompt
         self._filter = settings.filter
         self._max_lag = settings.max_lag
+        self._truncated = settings.truncated
         self._binary = settings.code_score == "binary"
         self._stall_s = settings.peers.stall_seconds
         self._patience_s = settings.peers.patience_seconds
@@ -317,6 +321,13 @@ class GroupCollector:
             self._to_ask_again.append(ticket)
             return
         outcomes = tuple(verdict.score for verdict in verdicts if verdict.score is not None)
+        whole = [sample.finish_reason is not FinishReason.LENGTH for sample in group.samples]
+        if self._truncated != "keep" and not all(whole):
+            if self._truncated == "filter" or sum(whole) < _FEWEST_SAMPLES:
+                self.counts["truncated"] += 1
+                return
+            group = replace(group, samples=tuple(itertools.compress(group.samples, whole)))
+            outcomes = tuple(itertools.compress(outcomes, whole))
         self.scores.append(sum(outcomes) / len(outcomes))
         self.counts["graded"] += 1
         if in_band(outcomes, low=self._filter.low, high=self._filter.high):

@@ -34,6 +34,7 @@ from services.trainer.collector import CollectorState, GroupCollector, stable_ha
 from services.trainer.evaluate import Evaluator
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
+from services.trainer.recording import RecordedGroups, record
 from services.trainer.rewards_ahead import RewardsAhead
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import TrainerSettings
@@ -74,10 +75,11 @@ class TrainingLoop:
 
     settings: TrainerSettings
     seed: int
-    collector: GroupCollector
+    collector: GroupCollector | RecordedGroups
     reward_model: RewardModel
     policy: TrainablePolicy
-    publisher: Publisher
+    publisher: Publisher | None
+    """None: there are no replicas, for nothing is sampled."""
     evaluator: Evaluator | None
     folder: RunFolder
     progress: Progress
@@ -87,7 +89,7 @@ class TrainingLoop:
         self.rewards = RewardsAhead(self.reward_model, max_lag=self.settings.prm_max_lag, timeline=self.timeline)
         self._saving: asyncio.Task[None] | None = None
         self._old_logprobs: list[Tensor] | None = None
-        self._uses_prm = self.settings.advantage.process_coef > 0
+        self._uses_prm = self.settings.advantage.process_coef > 0 and self.settings.mode != "generate"
         self._reference_mode = ""
         self._version = 0
         self._prm_version = 0
@@ -99,7 +101,7 @@ class TrainingLoop:
         Raises:
             PrimeError: whatever ended the run early; the last checkpoint is whole.
         """
-        keeping_up = asyncio.create_task(self.publisher.keep_up())
+        keeping_up = asyncio.create_task(_nothing() if self.publisher is None else self.publisher.keep_up())
         try:
             await self._start()
             with contextlib.suppress(_StopAsked):
@@ -131,6 +133,10 @@ class TrainingLoop:
         # 1-4  ask for samples, take finished groups, grade them, keep those that carry signal
         self.progress.phase = "collecting"
         groups, waited = await self._collect()
+        if self.settings.record or self.settings.mode == "generate":
+            record(self.folder.path / "recorded", self._version + 1, groups)
+        if self.settings.mode == "generate":
+            return {"batch/groups": float(len(groups)), **waited}
         if self._is_too_short(groups):
             self.collector.take_back(groups)
             self.rewards.forget([each.group.group_id for each in groups])
@@ -174,6 +180,7 @@ class TrainingLoop:
         started = self.timeline.now()
         learnt = await learning if learning is not None else None
         waited["wait/prm_learning_seconds"] = self.timeline.now() - started
+        self._watch(update, groups)
         self.folder.write_rollouts(self._version, groups, rewards, self.policy.tokenizer)
         return {
             "batch/groups": float(len(groups)),
@@ -189,12 +196,23 @@ class TrainingLoop:
             **waited,
         }
 
+    def _watch(self, update: UpdateMetrics, groups: Sequence[GradedGroup]) -> None:
+        """Warn of figures that have ended runs badly."""
+        alarm, truncated = self.settings.alarm, _truncated_share(groups)
+        self.progress.sampler_kl = update.sampler_kl
+        if update.sampler_kl > alarm.sampler_kl:
+            _log.warning("sampler and trainer disagree", sampler_kl=update.sampler_kl, limit=alarm.sampler_kl)
+        if truncated > alarm.truncated_share:
+            _log.warning("most samples are cut off; raise trainer.sampling.max_tokens", share=truncated)
+        if update.entropy < alarm.entropy:
+            _log.warning("the policy hardly explores", entropy=update.entropy, limit=alarm.entropy)
+
     async def _collect(self) -> tuple[list[GradedGroup], dict[str, float]]:
         """The batch, how long it was waited for, and for how much of that replicas sampled and nobody else worked."""
-        started, sampled = self.timeline.now(), await self.publisher.sampling_seconds()
+        started, sampled = self.timeline.now(), await self._sampling_seconds()
         groups = await self._unless_stopped(self.collector.fill(self._version))
         seconds, covered = self.timeline.now() - started, self.timeline.anybody_seconds(since=started)
-        sampled = await self.publisher.sampling_seconds() - sampled
+        sampled = await self._sampling_seconds() - sampled
         return groups, {
             "wait/groups_seconds": seconds,
             "wait/sampling_seconds": max(0.0, min(sampled, seconds) - covered),
@@ -265,6 +283,8 @@ class TrainingLoop:
 
     async def _push(self) -> dict[str, float]:
         self.collector.advance(self._version)
+        if self.publisher is None:
+            return {}
         started = self.timeline.now()
         with self.timeline.working("push"):
             report = await self.publisher.push(self._version)
@@ -273,6 +293,9 @@ class TrainingLoop:
             "push/probe_gap": report.probe_gap,
             "push/replicas": float(report.replicas),
             "push/refused": float(report.refused),
+            "push/delta_share": report.delta_share,
+            "time/push_read_seconds": report.read_seconds,
+            "time/push_stage_seconds": report.stage_seconds,
             "time/push_pause_seconds": report.pause_seconds,
         }
 
@@ -281,7 +304,8 @@ class TrainingLoop:
     async def _start(self) -> None:
         """Check the peers, go to the starting point, and give every replica its weights."""
         self.progress.phase = "starting"
-        await self.publisher.check_tokenizers()
+        if self.publisher is not None:
+            await self.publisher.check_tokenizers()
         self._version = self.folder.latest
         if self._version:
             await asyncio.to_thread(self.policy.restore, self.folder.checkpoint(self._version))
@@ -316,7 +340,7 @@ class TrainingLoop:
 
     async def _one_step_with_metrics(self) -> None:
         started = time.perf_counter()
-        before, sampled = self._version, await self.publisher.sampling_seconds()
+        before, sampled = self._version, await self._sampling_seconds()
         if self._saving is not None and self._saving.done():
             await self._finish_saving()
         self.collector.begin_step()
@@ -336,7 +360,7 @@ class TrainingLoop:
             "step": self._version,
             **figures,
             **self._busy_shares(step_seconds, figures.get("wait/sampling_seconds", 0.0)),
-            "busy/rollout": (await self.publisher.sampling_seconds() - sampled) / step_seconds,
+            "busy/rollout": (await self._sampling_seconds() - sampled) / step_seconds,
             "time/step_seconds": step_seconds,
             "time/tokens_per_second": figures.get("batch/response_tokens", 0.0) / step_seconds,
         }
@@ -351,6 +375,9 @@ class TrainingLoop:
         """Shares of the step: per worker, and in which nobody is known to have worked."""
         shares = {f"busy/{who}": seconds / step_seconds for who, seconds in self.timeline.seconds().items()}
         return {**shares, "busy/nobody": max(0.0, 1.0 - (self.timeline.anybody_seconds() + sampled) / step_seconds)}
+
+    async def _sampling_seconds(self) -> float:
+        return 0.0 if self.publisher is None else await self.publisher.sampling_seconds()
 
     def _is_time(self, every: int) -> bool:
         return self._version % every == 0 or self._version == self.settings.steps
@@ -380,6 +407,10 @@ class TrainingLoop:
         saving, self._saving = self._saving, None
         if saving is not None:
             await saving
+
+
+async def _nothing() -> None:
+    """In place of what there is no need for."""
 
 
 def _truncated_share(groups: Sequence[GradedGroup]) -> float:

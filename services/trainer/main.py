@@ -23,6 +23,7 @@ from services.trainer.loop import TrainingLoop
 from services.trainer.policy import Policy
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
+from services.trainer.recording import RecordedGroups
 from services.trainer.rpc import TrainerServicer
 from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import TrainerSettings
@@ -58,37 +59,45 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
         waits = {"deadline_s": peers.call_seconds, "patience_s": peers.patience_seconds}
         replicas = _Replicas(peers.rollout, token, **waits)
         verifier = GrpcVerifier(peers.verifier, token, **waits)
-        loop = TrainingLoop(
-            settings=settings,
-            seed=run.seed,
-            collector=GroupCollector(
+        state = folder.load_state(folder.latest) if folder.latest else CollectorState()
+        collector: GroupCollector | RecordedGroups
+        if settings.recorded is not None:
+            collector = RecordedGroups(settings.recorded, state=state)
+        else:
+            collector = GroupCollector(
                 queue=queue,
                 verifier=verifier,
                 problems=ProblemSequence(prompts, seed=run.seed),
                 tokenizer=policy.tokenizer,
                 settings=settings,
                 seed=run.seed,
-                state=folder.load_state(folder.latest) if folder.latest else CollectorState(),
-            ),
+                state=state,
+            )
+        samples = settings.mode != "replay"
+        publisher = Publisher(
+            replicas.find,
+            source=policy,
+            probe_ids=_probe(prompts),
+            max_gap=settings.probe_gap,
+            patience_s=peers.patience_seconds,
+            deltas=settings.push == "delta",
+        )
+        evaluator = Evaluator(
+            held_out_prompts,
+            find_replicas=replicas.find,
+            verifier=verifier,
+            tokenizer=policy.tokenizer,
+            sampling=SamplingParams(**settings.sampling.model_dump()),
+            seed=run.seed,
+        )
+        loop = TrainingLoop(
+            settings=settings,
+            seed=run.seed,
+            collector=collector,
             reward_model=GrpcRewardModel(peers.prm, token, **waits),
             policy=policy,
-            publisher=Publisher(
-                replicas.find,
-                source=policy,
-                probe_ids=_probe(prompts),
-                max_gap=settings.probe_gap,
-                patience_s=peers.patience_seconds,
-            ),
-            evaluator=Evaluator(
-                held_out_prompts,
-                find_replicas=replicas.find,
-                verifier=verifier,
-                tokenizer=policy.tokenizer,
-                sampling=SamplingParams(**settings.sampling.model_dump()),
-                seed=run.seed,
-            )
-            if held_out
-            else None,
+            publisher=publisher if samples else None,
+            evaluator=evaluator if samples and held_out else None,
             folder=folder,
             progress=Progress(run=run.name, total_steps=settings.steps),
         )
@@ -102,6 +111,7 @@ async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> N
         ("step", "Finished steps."),
         ("mean_score", "Mean score of the groups graded in the last step."),
         ("accuracy", "Accuracy on held-out problems when last measured."),
+        ("sampler_kl", "Divergence of the sampler from the trainer in the last step, nats per token."),
         ("tokens_per_second", "Response tokens learnt from per second of the last step."),
     ):
         meters.gauge(f"prime_trainer_{name}", text).set_function(partial(getattr, loop.progress, name))

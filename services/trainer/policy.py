@@ -3,7 +3,6 @@
 The one file of this service that holds weights.
 """
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
-from prime.lm.model import CausalLM, load_tokenizer, pick_device, tensor_bytes, tokenizer_fingerprint
+from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
 from prime.lm.packing import Pack, TokenRow
 from prime.lm.training import Optimiser
 from prime.lm.world import World, on_every_rank
-from prime.maths.losses import clipped_policy_loss, importance_weights
-from prime.types import PushManifest, TensorSpec
+from prime.maths.losses import clipped_policy_loss, divergence, importance_weights
+from prime.types import TensorAlias
 from services.trainer.batch import PolicyBatch, UpdateMetrics
+from services.trainer.outgoing import as_pushed
 from services.trainer.settings import TrainerSettings
 
 MODEL_FOLDER, STATE_FOLDER = "policy", "policy_state"
@@ -46,6 +46,10 @@ class Policy:
         compute = Compute.on(device, **settings.compute.model_dump())
         self._lm = CausalLM(folder, device=device, compute=compute, world=self.world)
         self._snapshot: Snapshot | None = None
+        self._reference: CausalLM | None = None
+        if self._settings.kl_coef > 0:
+            frozen = Compute(dtype=compute.dtype, offload=compute.offload)
+            self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._optimiser = Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
 
     @on_every_rank
@@ -62,15 +66,19 @@ class Policy:
         old = batch.old_logprobs
         if old is None and self._settings.mini_batches > 1:
             old = self.logprobs(batch.rows)
+        reference = None
+        if self._reference is not None:
+            budget = self._settings.token_budget
+            reference = self._reference.score_rows(batch.rows, token_budget=budget, temperature=self._temperature)
         dealt = torch.randperm(len(batch.rows), generator=torch.Generator().manual_seed(seed)).tolist()
-        sums = torch.zeros(6, dtype=torch.float64)
+        sums = torch.zeros(8, dtype=torch.float64)
         norms = []
         for part in _parts(dealt, self._settings.mini_batches):
-            part_sums, norm = self._one_step(batch, sorted(part), old)
+            part_sums, norm = self._one_step(batch, sorted(part), old, reference)
             sums += part_sums
             norms.append(norm)
         num_tokens = sum(len(row.response_ids) for row in batch.rows)
-        _, entropy, clipped, kl, gap, importance = (sums / num_tokens).tolist()
+        _, entropy, clipped, kl, gap, importance, sampler_kl, reference_kl = (sums / num_tokens).tolist()
         return UpdateMetrics(
             loss=float(sums[0]) / len(norms),
             grad_norm=sum(norms) / len(norms),
@@ -79,32 +87,31 @@ class Policy:
             kl_to_old=kl,
             sampler_gap=gap,
             mean_importance=importance,
+            sampler_kl=sampler_kl,
+            kl_to_reference=reference_kl,
         )
 
-    def push_manifest(
-        self, version: int, *, probe_ids: tuple[int, ...], max_gap: float
-    ) -> tuple[PushManifest, list[memoryview]]:
-        """Announcement and bytes of all weights, in one order; the probe's log-probs are this policy's."""
-        named = self._lm.named_tensors()
-        # Copies: a replica that joins late is sent them while the next update is already under way.
-        data = [memoryview(bytes(tensor_bytes(tensor))) for _, tensor in named]
-        digest = hashlib.sha256()
-        for each in data:
-            digest.update(each)
-        probe = TokenRow(prompt_ids=probe_ids[:1], response_ids=probe_ids[1:])
-        (probe_logprobs,) = self._lm.score_rows([probe], token_budget=self._settings.token_budget)
-        manifest = PushManifest(
-            version=version,
-            tensors=tuple(
-                TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
-                for name, tensor in named
-            ),
-            digest=digest.digest(),
-            probe_ids=probe_ids,
-            probe_logprobs=tuple(probe_logprobs.tolist()),
-            max_gap=max_gap,
-        )
-        return manifest, data
+    @on_every_rank
+    def weights(self, dtype: str) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
+        """Copies of all weights in the dtype of the replicas, on the CPU, and which of them have two names.
+
+        Rank 0 has them; the others only help to put them together.
+        """
+        aliases = [TensorAlias(name=name, of=of) for name, of in self._lm.tied_names.items()]
+        skipped = self._lm.tied_names.keys()
+        named = ((name, tensor) for name, tensor in self._lm.named_tensors() if name not in skipped)
+        if not self.world.is_leader:
+            for _ in named:
+                pass
+            return [], aliases
+        return as_pushed(named, dtype), aliases
+
+    @on_every_rank
+    def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
+        """Log-prob of each token after the first, at temperature 1."""
+        probe = TokenRow(prompt_ids=ids[:1], response_ids=ids[1:])
+        (logprobs_T,) = self._lm.score_rows([probe], token_budget=self._settings.token_budget)
+        return tuple(logprobs_T.tolist())
 
     @on_every_rank
     def begin_save(self, folder: Path) -> Path:
@@ -136,12 +143,16 @@ class Policy:
         load_training_state(self._lm, self._optimiser, folder / STATE_FOLDER)
 
     def _one_step(
-        self, batch: PolicyBatch, numbers: Sequence[int], old: Sequence[Tensor] | None
+        self,
+        batch: PolicyBatch,
+        numbers: Sequence[int],
+        old: Sequence[Tensor] | None,
+        reference: Sequence[Tensor] | None,
     ) -> tuple[Tensor, float]:
         """One optimiser step on the rows with these numbers; sums over their tokens, and the gradient norm."""
         rows = [batch.rows[number] for number in numbers]
         num_tokens = sum(len(row.response_ids) for row in rows)
-        sums = torch.zeros(6, dtype=torch.float64)
+        sums = torch.zeros(8, dtype=torch.float64)
         self._optimiser.clear()
         for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
             chosen = self._lm.logprobs(pack, temperature=self._temperature)
@@ -159,15 +170,21 @@ class Policy:
                 num_tokens=num_tokens,
                 weights_N=weights_N,
             )
-            result.loss.backward()  # type: ignore[no-untyped-call]
+            loss, reference_kl_N = result.loss, torch.zeros_like(old_N)
+            if reference is not None:
+                reference_kl_N = divergence(logprobs_N, self._gather(reference, numbers, pack))
+                loss = loss + self._settings.kl_coef * reference_kl_N.sum() / num_tokens
+            loss.backward()  # type: ignore[no-untyped-call]
             sums += torch.stack(
                 [
-                    result.loss.detach(),
+                    loss.detach(),
                     chosen.entropy_N.sum(),
                     result.clipped,
                     result.kl,
                     (old_N - sampler_N).abs().sum(),
                     torch.ones_like(old_N).sum() if weights_N is None else weights_N.sum(),
+                    divergence(sampler_N, old_N).sum(),
+                    reference_kl_N.detach().sum(),
                 ]
             ).cpu()
         return self.world.sum(sums), self._optimiser.step()

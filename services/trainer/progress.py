@@ -19,6 +19,7 @@ class Progress:
     accuracy: float = float("nan")
     mean_score: float = float("nan")
     tokens_per_second: float = 0.0
+    sampler_kl: float = 0.0
     _finished: list[float] = field(default_factory=lambda: [time.monotonic()])
 
     def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:

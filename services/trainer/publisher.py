@@ -2,42 +2,54 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import structlog
+from torch import Tensor
 
-from prime.errors import PeerUnavailable, PrimeError, TokenizerMismatch, WeightPushError
+from prime.errors import EngineError, PeerUnavailable, PrimeError, TokenizerMismatch, WeightPushError
 from prime.patience import patiently
 from prime.ports import Rollout
-from prime.types import PushManifest, PushReceipt
+from prime.types import PushReceipt, TensorAlias
+from services.trainer.outgoing import OutgoingWeights, Probe
 
 _log = structlog.get_logger()
-_CHUNK_BYTES = 1024 * 1024
+PROBE_GAPS = {"float32": 1e-3, "bfloat16": 0.1}
+"""Nats; bfloat16 kernels that do the same differ by so much, wrong weights by more."""
 _KEEP_UP_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushReport:
-    """What one push did: replicas that took it, the largest probe gap in nats, the longest pause in seconds."""
+    """What one push did: replicas that took it, the largest probe gap in nats, and the longest times in seconds."""
 
     replicas: int
     refused: int
     probe_gap: float
+    read_seconds: float
+    """To copy the weights out of the policy."""
+    stage_seconds: float
+    """To send them, put them together and prove them."""
     pause_seconds: float
+    """In which a replica sampled nothing."""
+    delta_share: float
+    """Of the weights' bytes that were sent to a replica that held the version before."""
 
 
 class WeightSource(Protocol):
-    """Where the weights come from: the policy."""
+    """Where the weights come from: the policy. Both methods block."""
 
     fingerprint: str
 
-    def push_manifest(
-        self, version: int, *, probe_ids: tuple[int, ...], max_gap: float
-    ) -> tuple[PushManifest, list[memoryview]]:
-        """Announcement and bytes of all weights. Blocks."""
+    def weights(self, dtype: str) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
+        """Copies of all weights on the CPU, and which of them have two names."""
+
+    def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
+        """Log-prob of each token after the first."""
 
 
 class Publisher:
@@ -49,17 +61,25 @@ class Publisher:
         *,
         source: WeightSource,
         probe_ids: tuple[int, ...],
-        max_gap: float,
+        max_gap: float = 0.0,
         patience_s: float = 0.0,
+        deltas: bool = True,
     ) -> None:
-        """`patience_s`: for how long a push is repeated while no replica answers at all, e.g. the only one restarts."""
+        """`max_gap` 0: as is usual for the dtype; `deltas`: send what changed, where that is less.
+
+        `patience_s`: for how long a push is repeated while no replica answers at all, e.g. the only one restarts.
+        """
         self._patience_s = patience_s
         self._find_replicas = find_replicas
         self._source = source
         self._fingerprint = source.fingerprint
         self._probe_ids = probe_ids
         self._max_gap = max_gap
-        self._current: tuple[PushManifest, Sequence[memoryview]] | None = None
+        self._deltas = deltas
+        self._last_dtype = "float32"
+        self._current: OutgoingWeights | None = None
+        self._held: dict[str, int] = {}
+        """Which version each replica took last."""
         self._one_push = asyncio.Lock()
 
     async def sampling_seconds(self) -> float:
@@ -94,24 +114,56 @@ class Publisher:
             WeightPushError: no replica took the weights.
             PeerUnavailable: no replica answers.
         """
-        manifest, data = await asyncio.to_thread(
-            self._source.push_manifest, version, probe_ids=self._probe_ids, max_gap=self._max_gap
-        )
-        receipts, num_failures = await patiently(partial(self._push_to_all, manifest, data), seconds=self._patience_s)
-        return PushReport(
+        started = time.perf_counter()
+        outgoing = await self._read(version)
+        read_seconds = time.perf_counter() - started
+        receipts, num_failures = await patiently(partial(self._push_to_all, outgoing), seconds=self._patience_s)
+        report = PushReport(
             replicas=len(receipts),
             refused=num_failures,
-            probe_gap=max(_gap(manifest, receipt) for receipt in receipts),
+            probe_gap=max(_gap(outgoing, receipt) for receipt in receipts),
+            read_seconds=read_seconds,
+            stage_seconds=max(receipt.stage_seconds for receipt in receipts),
             pause_seconds=max(receipt.pause_seconds for receipt in receipts),
+            delta_share=outgoing.num_delta_bytes / outgoing.num_bytes if outgoing.base_version is not None else 1.0,
+        )
+        outgoing.drop_base()
+        return report
+
+    async def _read(self, version: int) -> OutgoingWeights:
+        dtype = await self._dtype()
+        tensors, aliases = await asyncio.to_thread(self._source.weights, dtype)
+        logprobs = await asyncio.to_thread(self._source.probe_logprobs, self._probe_ids)
+        # Of weights of two bytes a PRIME step changes few; of four, nearly all.
+        keep_base = self._deltas and dtype != "float32"
+        return OutgoingWeights(
+            version,
+            tensors,
+            aliases,
+            probe=Probe(ids=self._probe_ids, logprobs=logprobs, max_gap=self._max_gap or PROBE_GAPS[dtype]),
+            base=self._current if keep_base else None,
+            keep_base=keep_base,
         )
 
-    async def _push_to_all(self, manifest: PushManifest, data: Sequence[memoryview]) -> tuple[list[PushReceipt], int]:
+    async def _dtype(self) -> str:
+        """What all replicas hold their weights in; what it was last when none answers."""
+        found: dict[str, str] = {}
+        for address, replica in await self._find_replicas():
+            with contextlib.suppress(PeerUnavailable):
+                found[(await replica.status()).dtype] = address
+        if len(found) > 1:
+            raise WeightPushError(f"replicas hold their weights in different dtypes: {found}; set rollout.dtype alike")
+        self._last_dtype = next(iter(found), self._last_dtype)
+        return self._last_dtype
+
+    async def _push_to_all(self, outgoing: OutgoingWeights) -> tuple[list[PushReceipt], int]:
         """Receipts of the replicas that took it, and how many did not."""
         async with self._one_push:
-            self._current = (manifest, data)
+            self._current = outgoing
             replicas = await self._find_replicas()
             outcomes = await asyncio.gather(
-                *(replica.push(manifest, _chunks(data)) for _, replica in replicas), return_exceptions=True
+                *(self._push_to_one(address, replica, outgoing) for address, replica in replicas),
+                return_exceptions=True,
             )
         receipts = []
         failures: list[PrimeError] = []
@@ -120,14 +172,28 @@ class Publisher:
                 receipts.append(outcome)
             elif isinstance(outcome, PrimeError):
                 failures.append(outcome)
-                _log.error("replica refused", address=address, version=manifest.version, reason=str(outcome))
+                _log.error("replica refused", address=address, version=outgoing.version, reason=str(outcome))
             elif isinstance(outcome, BaseException):
                 raise outcome
         if not receipts:
             if all(isinstance(failure, PeerUnavailable) for failure in failures):
                 raise PeerUnavailable(f"no rollout replica answers: {'; '.join(map(str, failures))}")
-            raise WeightPushError(f"no replica took version {manifest.version}: {'; '.join(map(str, failures))}")
+            raise WeightPushError(f"no replica took version {outgoing.version}: {'; '.join(map(str, failures))}")
         return receipts, len(failures)
+
+    async def _push_to_one(self, address: str, replica: Rollout, outgoing: OutgoingWeights) -> PushReceipt:
+        """What changed, to a replica that holds the version before; everything to others, and where that failed."""
+        held = self._held.pop(address, None)
+        if held is not None and held == outgoing.base_version:
+            try:
+                receipt = await replica.push(outgoing.manifest(as_delta=True), outgoing.changes(), outgoing.digest)
+                self._held[address] = outgoing.version
+                return receipt
+            except (WeightPushError, EngineError) as error:
+                _log.warning("delta refused; pushing in full", address=address, reason=str(error))
+        receipt = await replica.push(outgoing.manifest(as_delta=False), outgoing.full(), outgoing.digest)
+        self._held[address] = outgoing.version
+        return receipt
 
     async def keep_up(self) -> None:
         """Between pushes, bring replicas that joined late or were restarted up to date. Runs until cancelled."""
@@ -142,33 +208,21 @@ class Publisher:
     async def _push_to_those_behind(self) -> None:
         if self._current is None:
             return
-        manifest, data = self._current
+        outgoing = self._current
         for address, replica in await self._find_replicas():
             try:
                 status = await replica.status()
-                if status.ready and status.version == manifest.version:
+                if status.ready and status.version == outgoing.version:
                     continue
                 if status.tokenizer_fingerprint != self._fingerprint:
                     raise TokenizerMismatch(f"rollout replica {address} has another tokenizer than the policy")
-                await replica.push(manifest, _chunks(data))
-                _log.info("replica brought up to date", address=address, version=manifest.version)
+                self._held.pop(address, None)
+                await self._push_to_one(address, replica, outgoing)
+                _log.info("replica brought up to date", address=address, version=outgoing.version)
             except PrimeError as error:
                 _log.warning("replica is behind; will try again", address=address, reason=str(error))
 
 
-def _gap(manifest: PushManifest, receipt: PushReceipt) -> float:
-    pairs = zip(receipt.probe_logprobs, manifest.probe_logprobs, strict=True)
+def _gap(outgoing: OutgoingWeights, receipt: PushReceipt) -> float:
+    pairs = zip(receipt.probe_logprobs, outgoing.probe.logprobs, strict=True)
     return max(abs(theirs - ours) for theirs, ours in pairs)
-
-
-async def _chunks(data: Sequence[memoryview]) -> AsyncIterator[bytes]:
-    """All tensors' bytes in pieces of 1 to 2 MiB; small tensors share one."""
-    piece = bytearray()
-    for view in data:
-        for start in range(0, len(view), _CHUNK_BYTES):
-            piece += view[start : start + _CHUNK_BYTES]
-            if len(piece) >= _CHUNK_BYTES:
-                yield bytes(piece)
-                piece.clear()
-    if piece:
-        yield bytes(piece)

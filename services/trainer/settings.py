@@ -1,5 +1,6 @@
 """What can be set for a training run: the section `[trainer]` and its subsections. Defaults are the paper's."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -59,18 +60,31 @@ class AdvantageSettings(Settings):
 class OptimiserSettings(Settings):
     """The policy update."""
 
-    lr: float = Field(5e-7, gt=0)
+    lr: float = Field(5e-7, ge=0)
     clip: float = Field(0.2, gt=0)
     grad_clip: float = Field(1.0, gt=0)
     mini_batches: int = Field(1, ge=1)
     """Optimiser steps per batch."""
     importance_cap: float = Field(2.0, gt=0)
     """Cap of the importance weight towards the sampler; used when `max_lag` > 0."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Weight of the divergence from the policy that the run started with, which is then kept as well; 0: none."""
     token_budget: int = Field(16384, ge=1)
     """Tokens per forward pass."""
     device: str = "auto"
     threads: int = Field(0, ge=0)
     """CPU threads; 0 leaves the choice to torch."""
+
+
+class AlarmSettings(Settings):
+    """Figures of a step that are worth a warning; the run goes on."""
+
+    sampler_kl: float = Field(0.02, ge=0)
+    """Divergence of the sampler from the trainer, nats per token: beyond it the samples are of another policy."""
+    truncated_share: float = Field(0.5, ge=0, le=1)
+    """Of samples that reached the token limit."""
+    entropy: float = Field(0.0, ge=0)
+    """Nats per token; below it the policy hardly explores. 0: never."""
 
 
 class EvaluationSettings(Settings):
@@ -114,12 +128,23 @@ class TrainerSettings(ServiceSettings):
     repeats to the bit."""
     prm_max_lag: int = Field(0, ge=0)
     """Largest number of updates by which the PRM that scored a batch, always one version, may lag behind."""
+    truncated: Literal["keep", "mask", "filter"] = "keep"
+    """Samples that reached the token limit: keep them, leave them out of loss and baseline, or drop their group."""
+    mode: Literal["train", "generate", "replay"] = "train"
+    """`generate`: sample, grade and record, and learn nothing. `replay`: learn from recorded groups, sample nothing."""
+    record: bool = False
+    """Keep every batch under `recorded/` in the run folder."""
+    recorded: Path | None = None
+    """With `replay`: the folder of recorded steps of another run."""
     prm_update: Literal["after", "before", "none"] = "after"
     """Score then learn (the paper's choice), learn then score, or a frozen PRM."""
     code_score: Literal["share", "binary"] = "share"
     """Outcome of a program: the share of tests passed (the paper's choice), or 1 only when all pass."""
-    probe_gap: float = Field(1e-3, gt=0)
-    """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe."""
+    probe_gap: float = Field(0.0, ge=0)
+    """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe; 0: 0.001 where
+    replicas hold float32, 0.1 where they hold bfloat16."""
+    push: Literal["delta", "full"] = "delta"
+    """Send what changed since the version before, where replicas hold bfloat16, or always all weights."""
     checkpoint_every: int = Field(16, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
     """How many of the newest stay."""
@@ -132,5 +157,12 @@ class TrainerSettings(ServiceSettings):
     """How many `primectl up` starts on this machine to hold the policy together: as many as it has GPUs for it."""
     compute: ComputeSettings = ComputeSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
+    alarm: AlarmSettings = AlarmSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     peers: PeerSettings = PeerSettings()
+
+    @model_validator(mode="after")
+    def _there_is_something_to_replay(self) -> "TrainerSettings":
+        if (self.mode == "replay") != (self.recorded is not None):
+            raise ValueError("trainer.recorded, a folder of recorded steps, goes with trainer.mode = 'replay'")
+        return self

@@ -343,7 +343,7 @@ class OneReplica:
         ids = [*tokenizer("42")["input_ids"], tokenizer.eos_token_id]
         return [group(responses=[ids] * requests[0].num_samples)]
 
-    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
+    async def push(self, manifest: PushManifest, chunks: Any, digest: Any) -> PushReceipt:
         raise NotImplementedError
 
     async def status(self) -> RolloutStatus:

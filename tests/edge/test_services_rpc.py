@@ -12,22 +12,28 @@ from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout
 from prime.adapters.grpc_server import build_server
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.telemetry import Meters
-from prime.errors import InvalidInput, NotReady, WeightPushError
+from prime.errors import InvalidInput, NotReady, StaleBase, WeightPushError
+from prime.lm.packing import TokenRow
 from prime.types import PrmGroup
-from prime.v1 import prm_pb2_grpc, rollout_pb2_grpc
+from prime.v1 import prm_pb2_grpc
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
 from services.prm.rpc import PrmServicer
 from services.prm.settings import PrmSettings
 from services.rollout.loop import RolloutWorker
-from services.rollout.rpc import RolloutServicer
+from services.rollout.rpc import RolloutServicer, add_rollout_servicer
+from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
+from services.trainer.batch import PolicyBatch
+from services.trainer.outgoing import OutgoingWeights, Probe
 from services.trainer.policy import Policy
 from services.trainer.publisher import Publisher
 from services.trainer.settings import TrainerSettings
 from tests.builders import finder, perturb, request, tiny_model
 
 TOKEN = "token"
+_ROW = TokenRow(prompt_ids=(5, 6), response_ids=(9, 30, 1))
+BATCH = PolicyBatch(rows=[_ROW], advantages=[torch.tensor([1.0, -1.0, 2.0])], sampler_logprobs=[torch.zeros(3)])
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +52,15 @@ async def _serving(server: grpc.aio.Server) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _replica(folder: Path) -> AsyncIterator[GrpcRollout]:
-    engine = TransformersEngine(model=folder, device="cpu", dtype="float32")
+async def _replica(folder: Path, *, dtype: str = "float32") -> AsyncIterator[GrpcRollout]:
+    engine = TransformersEngine(model=folder, device="cpu", dtype=dtype)
     await engine.start()
     queue = MemoryQueue(MemoryBroker(), consumer="w")
-    worker = RolloutWorker(queue=queue, engine=engine, max_groups=4, lease_seconds=5.0, max_context=256)
+    worker = RolloutWorker(
+        queue=queue, engine=engine, store=WeightStore(), max_groups=4, lease_seconds=5.0, max_context=256
+    )
     server = build_server(TOKEN, Meters())
-    rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutServicer(worker, "f"), server)
+    add_rollout_servicer(RolloutServicer(worker, "f"), server)
     async with _serving(server) as address:
         client = GrpcRollout(address, TOKEN, deadline_s=30.0)
         yield client
@@ -78,18 +86,52 @@ async def test_weights_travel_and_answer_as_the_trainers_do(folder: Path, tmp_pa
         assert len(group.samples) == 3
 
 
+def _outgoing(policy: Policy, version: int, base: OutgoingWeights | None = None) -> OutgoingWeights:
+    ids = tuple(range(5, 40))
+    probe = Probe(ids=ids, logprobs=policy.probe_logprobs(ids), max_gap=0.1)
+    return OutgoingWeights(version, *policy.weights("bfloat16"), probe=probe, base=base, keep_base=True)
+
+
 async def test_a_push_that_was_changed_on_its_way_changes_nothing(folder: Path) -> None:
-    policy = _policy(folder)
-    async with _replica(folder) as replica:
-        manifest, data = policy.push_manifest(1, probe_ids=(5, 6, 7), max_gap=1e-3)
+    outgoing = _outgoing(_policy(folder), 1)
+    async with _replica(folder, dtype="bfloat16") as replica:
 
         async def tampered() -> AsyncIterator[bytes]:
-            for number, view in enumerate(data):
-                yield bytes(len(view)) if number == 0 else bytes(view)
+            async for chunk in outgoing.full():
+                yield bytes(100) + bytes(chunk[100:])
 
         with pytest.raises(WeightPushError, match="digest"):
-            await replica.push(manifest, tampered())
+            await replica.push(outgoing.manifest(as_delta=False), tampered(), outgoing.digest)
         assert not (await replica.status()).ready
+
+
+@pytest.mark.parametrize("tied", [False, True])
+async def test_what_changed_is_enough_for_who_holds_the_rest(tmp_path: Path, tied: bool) -> None:
+    folder = perturb(tiny_model(tmp_path / "model", tied=tied), seed=1)
+    policy = Policy(folder, TrainerSettings.model_validate({"problems": "x", "steps": 1, "optimiser": {"lr": 1e-5}}))
+    async with _replica(folder, dtype="bfloat16") as replica:
+        publisher = Publisher(finder(replica), source=policy, probe_ids=tuple(range(5, 40)))
+        assert (await publisher.push(0)).delta_share == 1.0
+        for version in range(1, 4):
+            policy.update(BATCH, seed=version)
+            report = await publisher.push(version)
+            assert 0.0 < report.delta_share < 0.3
+            assert report.probe_gap < 0.1
+        # To the bit: a whole push over what the deltas made is accepted as no change at all.
+        last = _outgoing(policy, 3)
+        again = _outgoing(policy, 4, base=last)
+        receipt = await replica.push(again.manifest(as_delta=True), again.changes(), again.digest)
+        assert receipt.version == 4
+        assert again.num_delta_bytes == 0
+
+
+async def test_a_delta_on_weights_that_are_not_held_is_refused_by_name(folder: Path) -> None:
+    policy = _policy(folder)
+    base = _outgoing(policy, 4)
+    outgoing = _outgoing(policy, 5, base=base)
+    async with _replica(folder, dtype="bfloat16") as replica:
+        with pytest.raises(StaleBase, match="changes version 4; this replica holds no weights"):
+            await replica.push(outgoing.manifest(as_delta=True), outgoing.changes(), outgoing.digest)
 
 
 async def test_a_request_that_no_engine_can_serve_is_refused_by_name(folder: Path) -> None:

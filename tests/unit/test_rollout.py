@@ -1,13 +1,13 @@
 """The rollout worker over the in-memory queue, the transformers engine, and weight staging."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import xxhash
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, WeightPushError
@@ -16,7 +16,7 @@ from prime.lm.packing import TokenRow
 from prime.ports import Claim
 from prime.types import FinishReason, PushManifest, RolloutFailure, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.loop import RolloutWorker
-from services.rollout.staging import StagedWeights
+from services.rollout.staging import WeightStore, digest_of
 from services.rollout.transformers_engine import TransformersEngine
 from tests.builders import group, perturb, request, tiny_model
 
@@ -28,6 +28,7 @@ class ScriptedEngine:
     """Answers every request with the same samples; holds one number as its weights."""
 
     name = "scripted"
+    dtype = "float32"
     continuous = True
 
     def __init__(self, *, hold: asyncio.Event | None = None, breaks: bool = False) -> None:
@@ -59,26 +60,42 @@ class ScriptedEngine:
         pass
 
 
-def _staged(weight: float, *, version: int = 1, probe: float | None = None) -> StagedWeights:
-    data = tensor_bytes(torch.tensor([weight]))
-    expected = weight if probe is None else probe
-    staged = StagedWeights(
-        PushManifest(
-            version=version,
-            tensors=(TensorSpec(name="w", dtype="float32", shape=(1,)),),
-            digest=hashlib.sha256(data).digest(),
-            probe_ids=(1, 2),
-            probe_logprobs=(expected,),
-            max_gap=1e-3,
-        )
+def _manifest(weight: float, *, version: int = 1, probe: float | None = None) -> PushManifest:
+    return PushManifest(
+        version=version,
+        tensors=(TensorSpec(name="w", dtype="float32", shape=(1,)),),
+        probe_ids=(1, 2),
+        probe_logprobs=(weight if probe is None else probe,),
+        max_gap=1e-3,
     )
-    staged.add(bytes(data))
-    return staged
+
+
+async def _push(
+    worker: RolloutWorker,
+    weight: float,
+    *,
+    version: int = 1,
+    probe: float | None = None,
+    sent: bytes | None = None,
+    more: bytes = b"",
+) -> None:
+    """Push one number; `sent`: what arrives instead of it, `more`: after it."""
+    data = bytes(tensor_bytes(torch.tensor([weight])))
+    staged = await worker.begin_push(_manifest(weight, version=version, probe=probe))
+    staged.add((data if sent is None else sent) + more)
+    await worker.push(staged, digest_of([xxhash.xxh3_128_digest(data)]))
 
 
 def _worker(engine: Any, broker: MemoryBroker, *, max_groups: int = 8, consumer: str = "a") -> RolloutWorker:
     queue = MemoryQueue(broker, consumer=consumer, lease_seconds=LEASE_S)
-    return RolloutWorker(queue=queue, engine=engine, max_groups=max_groups, lease_seconds=LEASE_S, max_context=32)
+    return RolloutWorker(
+        queue=queue,
+        engine=engine,
+        store=WeightStore(),
+        max_groups=max_groups,
+        lease_seconds=LEASE_S,
+        max_context=32,
+    )
 
 
 async def _until(condition: Any) -> None:
@@ -97,7 +114,7 @@ async def test_a_replica_claims_nothing_before_its_first_weights() -> None:
     assert engine.sampled == []
     with pytest.raises(NotReady):
         await worker.generate([request()])
-    await worker.push(_staged(0.5))
+    await _push(worker, 0.5)
     (claim,) = await trainer.take(1, 5.0)
     assert claim.item.group_id == "g1"
     running.cancel()
@@ -106,7 +123,7 @@ async def test_a_replica_claims_nothing_before_its_first_weights() -> None:
 async def test_requests_in_flight_go_back_when_the_worker_stops() -> None:
     broker = MemoryBroker()
     worker = _worker(ScriptedEngine(hold=asyncio.Event()), broker)
-    await worker.push(_staged(0.5))
+    await _push(worker, 0.5)
     await MemoryQueue(broker, consumer="trainer").ask([request("g1"), request("g2")])
     running = asyncio.create_task(worker.run())
     await _until(lambda: all(held.holder for held in broker.requests.values()))
@@ -119,7 +136,7 @@ async def test_requests_in_flight_go_back_when_the_worker_stops() -> None:
 async def test_a_long_sample_keeps_its_lease() -> None:
     broker, hold = MemoryBroker(), asyncio.Event()
     worker = _worker(ScriptedEngine(hold=hold), broker)
-    await worker.push(_staged(0.5))
+    await _push(worker, 0.5)
     await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
     running = asyncio.create_task(worker.run())
     await asyncio.sleep(2.5 * LEASE_S)
@@ -132,7 +149,7 @@ async def test_a_long_sample_keeps_its_lease() -> None:
 async def test_a_broken_engine_ends_the_worker_and_loses_nothing() -> None:
     broker = MemoryBroker()
     worker = _worker(ScriptedEngine(breaks=True), broker)
-    await worker.push(_staged(0.5))
+    await _push(worker, 0.5)
     await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
     with pytest.raises(EngineError, match="out of memory"):
         async with asyncio.timeout(10):
@@ -164,8 +181,15 @@ class FlakyQueue(MemoryQueue):
 async def test_a_queue_that_is_away_for_a_moment_costs_no_group() -> None:
     broker = MemoryBroker()
     queue = FlakyQueue(broker, consumer="a")
-    worker = RolloutWorker(queue=queue, engine=ScriptedEngine(), max_groups=8, lease_seconds=30.0, max_context=32)
-    await worker.push(_staged(0.5))
+    worker = RolloutWorker(
+        queue=queue,
+        engine=ScriptedEngine(),
+        store=WeightStore(),
+        max_groups=8,
+        lease_seconds=30.0,
+        max_context=32,
+    )
+    await _push(worker, 0.5)
     await MemoryQueue(broker, consumer="trainer").ask([request("g1")])
     running = asyncio.create_task(worker.run())
     await _until(lambda: len(broker.results) == 1)
@@ -176,7 +200,7 @@ async def test_a_queue_that_is_away_for_a_moment_costs_no_group() -> None:
 async def test_a_request_that_never_fits_is_given_up_with_its_reason() -> None:
     broker = MemoryBroker()
     worker, trainer = _worker(ScriptedEngine(), broker), MemoryQueue(broker, consumer="trainer")
-    await worker.push(_staged(0.5))
+    await _push(worker, 0.5)
     await trainer.ask([request("long", max_tokens=100), request("fits")])
     running = asyncio.create_task(worker.run())
     await _until(lambda: len(broker.results) == 2)
@@ -192,14 +216,14 @@ async def test_a_request_that_never_fits_is_given_up_with_its_reason() -> None:
 async def test_a_replica_behind_leaves_requests_to_others() -> None:
     broker = MemoryBroker()
     worker = _worker(ScriptedEngine(), broker)
-    await worker.push(_staged(0.5, version=3))
+    await _push(worker, 0.5, version=3)
     newer = request("g1")
     newer = RolloutRequest(**{**{name: getattr(newer, name) for name in newer.__slots__}, "min_version": 4})
     await MemoryQueue(broker, consumer="trainer").ask([newer])
     running = asyncio.create_task(worker.run())
     await asyncio.sleep(0.3)
     assert not broker.results
-    await worker.push(_staged(0.5, version=4))
+    await _push(worker, 0.5, version=4)
     await _until(lambda: len(broker.results) == 1)
     running.cancel()
 
@@ -209,35 +233,31 @@ async def test_a_replica_behind_leaves_requests_to_others() -> None:
 
 async def test_a_probe_that_disagrees_takes_the_replica_out_of_service() -> None:
     worker = _worker(ScriptedEngine(), MemoryBroker())
-    await worker.push(_staged(0.5, version=1))
+    await _push(worker, 0.5, version=1)
     with pytest.raises(WeightPushError, match="other weights answer"):
-        await worker.push(_staged(0.5, version=2, probe=0.6))
+        await _push(worker, 0.5, version=2, probe=0.6)
     assert not worker.is_ready
-    await worker.push(_staged(0.7, version=2))
+    await _push(worker, 0.7, version=2)
     assert worker.is_ready
 
 
 async def test_a_probe_that_is_not_a_number_is_no_proof() -> None:
     worker = _worker(ScriptedEngine(), MemoryBroker())
     with pytest.raises(WeightPushError, match="other weights answer"):
-        await worker.push(_staged(float("nan"), probe=0.5))
+        await _push(worker, float("nan"), probe=0.5)
     assert not worker.is_ready
 
 
 async def test_weights_that_arrive_torn_are_not_used() -> None:
     engine = ScriptedEngine()
     worker = _worker(engine, MemoryBroker())
-    await worker.push(_staged(0.5))
-    short = StagedWeights(_staged(0.9).manifest)
-    short.add(b"\0\0")
+    await _push(worker, 0.5)
     with pytest.raises(WeightPushError, match="2 of 4 bytes"):
-        await worker.push(short)
-    other = StagedWeights(_staged(0.9).manifest)
-    other.add(b"\0\0\0\0")
+        await _push(worker, 0.9, sent=b"\0\0")
     with pytest.raises(WeightPushError, match="digest"):
-        await worker.push(other)
-    with pytest.raises(WeightPushError, match="were announced"):
-        _staged(0.9).add(b"x")
+        await _push(worker, 0.9, sent=b"\0\0\0\0")
+    with pytest.raises(WeightPushError, match="1 bytes more arrived than were announced"):
+        await _push(worker, 0.9, more=b"x")
     assert engine.weight == 0.5
     assert worker.is_ready
 

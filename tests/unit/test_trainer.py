@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from prime.errors import (
     CheckpointError,
     InvalidInput,
     PeerUnavailable,
+    StaleBase,
     TokenizerMismatch,
     VersionConflict,
     WeightPushError,
 )
-from prime.lm.model import CausalLM
+from prime.lm.model import CausalLM, tensor_bytes
 from prime.types import (
     GradedGroup,
     GradeItem,
@@ -29,6 +30,7 @@ from prime.types import (
     PushManifest,
     PushReceipt,
     RolloutStatus,
+    TensorAlias,
     TokenRewards,
     VerdictStatus,
 )
@@ -38,6 +40,7 @@ from services.prm.settings import PrmSettings
 from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
 from services.trainer.loop import TrainingLoop
+from services.trainer.outgoing import as_pushed
 from services.trainer.policy import Policy
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
@@ -195,14 +198,23 @@ class OneReplica:
         self.fingerprint = fingerprint
         self.version = -1
         self.bytes = b""
+        self.dtype = "float32"
+        self.refuses_deltas = False
+        self.manifests: list[PushManifest] = []
 
     async def generate(self, requests: Sequence[Any]) -> list[Any]:
         return []
 
-    async def push(self, manifest: PushManifest, chunks: AsyncIterator[bytes]) -> PushReceipt:
+    async def push(
+        self, manifest: PushManifest, chunks: AsyncIterator[bytes | memoryview], digest: Callable[[], Awaitable[bytes]]
+    ) -> PushReceipt:
+        self.manifests.append(manifest)
         if self.error is not None:
             raise self.error
+        if manifest.base_version is not None and self.refuses_deltas:
+            raise StaleBase("a restarted replica holds nothing")
         self.bytes = b"".join([chunk async for chunk in chunks])
+        assert len(await digest()) == 16
         self.version = manifest.version
         return PushReceipt(
             version=manifest.version, probe_logprobs=manifest.probe_logprobs, stage_seconds=0.0, pause_seconds=0.25
@@ -217,31 +229,70 @@ class OneReplica:
             tokens_generated=0,
             groups_in_flight=0,
             tokenizer_fingerprint=self.fingerprint,
+            dtype=self.dtype,
         )
 
 
 class FixedWeights:
+    """Two tensors; of the larger one, `step` changes one value in a hundred."""
+
     fingerprint = "f"
 
-    def push_manifest(
-        self, version: int, *, probe_ids: tuple[int, ...], max_gap: float
-    ) -> tuple[PushManifest, list[memoryview]]:
-        data = [memoryview(bytes(2_500_000)), memoryview(b"abc")]
-        manifest = PushManifest(
-            version=version, tensors=(), digest=b"", probe_ids=probe_ids, probe_logprobs=(-1.0,), max_gap=max_gap
-        )
-        return manifest, data
+    def __init__(self) -> None:
+        self.large = torch.zeros(1_250_000)
+
+    def step(self) -> None:
+        self.large[::100] += 1.0
+
+    def weights(self, dtype: str) -> tuple[list[tuple[str, torch.Tensor]], list[TensorAlias]]:
+        return as_pushed([("large", self.large), ("small", torch.ones(3))], dtype), []
+
+    def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
+        return (-1.0,)
 
 
 def _publisher(*replicas: OneReplica) -> Publisher:
-    return Publisher(finder(*replicas), source=FixedWeights(), probe_ids=(1, 2), max_gap=1e-3)
+    return Publisher(finder(*replicas), source=FixedWeights(), probe_ids=(1, 2))
 
 
 async def test_every_replica_gets_all_bytes_in_chunks() -> None:
     replicas = [OneReplica(), OneReplica()]
     report = await _publisher(*replicas).push(3)
     assert (report.replicas, report.refused, report.pause_seconds) == (2, 0, 0.25)
-    assert all(replica.version == 3 and replica.bytes == bytes(2_500_000) + b"abc" for replica in replicas)
+    ones = bytes(tensor_bytes(torch.ones(3)))
+    assert all(replica.version == 3 and replica.bytes == bytes(5_000_000) + ones for replica in replicas)
+
+
+async def test_replicas_that_hold_the_version_before_get_what_changed_and_others_everything() -> None:
+    source, steady, restarted = FixedWeights(), OneReplica(), OneReplica()
+    steady.dtype = restarted.dtype = "bfloat16"
+    publisher = Publisher(finder(steady, restarted), source=source, probe_ids=(1, 2))
+    await publisher.push(1)
+    source.step()
+    restarted.refuses_deltas = True
+    report = await publisher.push(2)
+    assert (report.replicas, report.refused) == (2, 0)
+    assert 0.01 < report.delta_share < 0.02  # 1 % of the values, three bytes instead of two
+    assert [manifest.base_version for manifest in steady.manifests] == [None, 1]
+    assert [manifest.base_version for manifest in restarted.manifests] == [None, 1, None]
+    assert len(restarted.bytes) == 2_500_006
+
+
+@pytest.mark.parametrize(("dtype", "deltas"), [("float32", True), ("bfloat16", False)])
+async def test_everything_is_sent_where_most_changes_or_deltas_are_off(dtype: str, deltas: bool) -> None:
+    replica = OneReplica()
+    replica.dtype = dtype
+    publisher = Publisher(finder(replica), source=FixedWeights(), probe_ids=(1, 2), deltas=deltas)
+    await publisher.push(1)
+    assert (await publisher.push(2)).delta_share == 1.0
+    assert [manifest.base_version for manifest in replica.manifests] == [None, None]
+
+
+async def test_replicas_of_different_dtypes_are_refused() -> None:
+    coarse = OneReplica()
+    coarse.dtype = "bfloat16"
+    with pytest.raises(WeightPushError, match=r"different dtypes.*set rollout\.dtype alike"):
+        await _publisher(OneReplica(), coarse).push(1)
 
 
 async def test_one_failing_replica_does_not_stop_the_others() -> None:
@@ -561,8 +612,17 @@ def test_metrics_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) ->
 
 def test_the_policys_named_tensors_are_what_a_push_announces(start: Path) -> None:
     policy = Policy(start, _settings())
-    manifest, data = policy.push_manifest(4, probe_ids=(5, 6, 7), max_gap=1e-3)
+    tensors, aliases = policy.weights("float32")
     lm = CausalLM(start, device=torch.device("cpu"))
-    assert [spec.name for spec in manifest.tensors] == [name for name, _ in lm.named_tensors()]
-    assert [len(each) for each in data] == [tensor.numel() * 4 for _, tensor in lm.named_tensors()]
-    assert len(manifest.probe_logprobs) == 2
+    assert [name for name, _ in tensors] == [name for name, _ in lm.named_tensors()]
+    assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in zip(tensors, lm.named_tensors(), strict=True))
+    assert aliases == []
+    assert len(policy.probe_logprobs((5, 6, 7))) == 2
+
+
+def test_a_tied_head_travels_once(tmp_path: Path) -> None:
+    policy = Policy(tiny_model(tmp_path / "tied", tied=True), _settings())
+    tensors, aliases = policy.weights("bfloat16")
+    assert "lm_head.weight" not in dict(tensors)
+    assert aliases == [TensorAlias(name="lm_head.weight", of="model.embed_tokens.weight")]
+    assert {tensor.dtype for _, tensor in tensors} == {torch.bfloat16}

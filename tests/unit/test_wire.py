@@ -27,6 +27,7 @@ from prime.types import (
     RolloutStatus,
     Sample,
     SamplingParams,
+    TensorAlias,
     TensorSpec,
     TestRecord,
     TestVerdict,
@@ -147,13 +148,20 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         PushManifest,
         version=UINT64,
         tensors=_tuples(st.builds(TensorSpec, name=TEXT, dtype=TEXT, shape=_tuples(UINT64))),
-        digest=st.binary(max_size=32),
+        base_version=st.none() | UINT64,
+        aliases=_tuples(st.builds(TensorAlias, name=TEXT, of=TEXT)),
+        keep_base=st.booleans(),
         probe_ids=_tuples(IDS),
         probe_logprobs=_tuples(FLOAT32),
         max_gap=FLOAT64,
     ),
     "receipt": st.builds(
-        PushReceipt, version=UINT64, probe_logprobs=_tuples(FLOAT32), stage_seconds=FLOAT64, pause_seconds=FLOAT64
+        PushReceipt,
+        version=UINT64,
+        probe_logprobs=_tuples(FLOAT32),
+        stage_seconds=FLOAT64,
+        pause_seconds=FLOAT64,
+        probe_seconds=FLOAT64,
     ),
     "rollout_status": st.builds(
         RolloutStatus,
@@ -164,6 +172,8 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         tokens_generated=UINT64,
         groups_in_flight=UINT32,
         tokenizer_fingerprint=TEXT,
+        busy_seconds=FLOAT64,
+        dtype=TEXT,
     ),
     "item": st.builds(
         GradeItem,
@@ -393,3 +403,17 @@ def test_rewards_whose_lengths_disagree_are_refused() -> None:
     message = prm_pb2.ScoreResponse(rewards=types_pb2.RaggedFloats(values=wire.encode_floats([0.5]), lengths=[2]))
     with pytest.raises(InvalidInput, match="sum to 2"):
         wire.decode_rewards(message)
+
+
+@given(st.binary(max_size=300) | st.just(b"x" * 2_000_000))
+def test_a_chunk_laid_down_by_hand_is_the_message(chunk: bytes) -> None:
+    message = rollout_pb2.PushWeightsRequest(chunk=chunk)
+    assert wire.lay_chunk(chunk) == message.SerializeToString()
+    decoded = wire.read_push_part(message.SerializeToString())
+    assert isinstance(decoded, memoryview)
+    assert bytes(decoded) == chunk
+
+
+def test_other_parts_of_a_push_are_messages() -> None:
+    commit = rollout_pb2.PushWeightsRequest(commit=rollout_pb2.PushCommit(digest=b"d" * 16))
+    assert wire.read_push_part(commit.SerializeToString()) == commit

@@ -1,0 +1,171 @@
+"""The whole loop on the chain task beside TRL's RLOO trainer, and what the PRM adds to a step: `make bench-loop`.
+
+Same model, prompts, samples per prompt, token limit and machine, one run; both sides take every group (no filter). Two
+sizes: `demo` is the demo's model and batch; `paper` has the demo's task but a model and batch for which sampling, policy
+update and PRM take about the shares of a step that the paper reports (Table 2: 282, 157 and 151 s), so that on two cores
+it shows what overlapping them is worth. The last line is one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+from jobs.sft import SftSettings, run_sft
+from prime.data.chain import draw_chains, problem_of, sft_texts, write_fresh_model
+from prime.data.problems import write_jsonl
+from primectl.config import RunConfig
+from primectl.stack import local_stack
+
+_MAX_TOKENS = 48
+_LR = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A model and a batch: `Size(hidden=128, prompts=32)` is the demo's."""
+
+    hidden: int
+    prompts: int
+    samples: int = 4
+    heads: int = 4
+
+
+SIZES = {"paper": Size(hidden=64, prompts=16), "demo": Size(hidden=128, prompts=32)}
+
+
+def main() -> None:
+    """Train a little in every way, and print the ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trl-python", type=Path, required=True, help="of an environment with TRL")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, size in SIZES.items():
+            material = _write_material(Path(folder) / name, size)
+            rounds = [_round(arguments, material, size, number) for number in range(arguments.rounds)]
+            found[name] = _ratios(rounds)
+            print(json.dumps({name: found[name]}), flush=True)
+    headline = {key: found["paper"][key] for key in _GOALS}
+    print(json.dumps({**headline, "sizes": found, "goals": _GOALS, "machine": machine()}))
+
+
+_GOALS = {"step_tokens_per_second_vs_trl": 2.0, "idle_share": 0.10, "prime_over_rloo_step_time": 1.15}
+
+
+def _ratios(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    def middle(of: Any) -> float:
+        return round(statistics.median(of(each) for each in rounds), 3)
+
+    return {
+        "step_tokens_per_second_vs_trl": middle(lambda each: each["rloo"]["rate"] / each["trl"]["rate"]),
+        "prime_tokens_per_second_vs_trl": middle(lambda each: each["prime"]["rate"] / each["trl"]["rate"]),
+        "idle_share": middle(lambda each: each["prime"]["idle"]),
+        "prime_over_rloo_step_time": middle(lambda each: each["prime"]["seconds"] / each["rloo"]["seconds"]),
+        "overlap_over_strict_step_time": middle(lambda each: each["prime"]["seconds"] / each["strict"]["seconds"]),
+        "tokens_per_second": {way: middle(lambda each, w=way: each[w]["rate"]) for way in rounds[0]},
+        "seconds_per_step": {way: middle(lambda each, w=way: each[w]["seconds"]) for way in rounds[0]},
+        "busy": {key: middle(lambda each, k=key: each["prime"][k]) for key in rounds[0]["prime"] if "busy" in key},
+    }
+
+
+def _write_material(folder: Path, size: Size) -> Path:
+    """A policy that knows the task and is careless, and problems."""
+    folder.mkdir(parents=True)
+    write_jsonl([problem_of(digits) for digits in draw_chains(2048, length=6, seed=2)], folder / "problems.jsonl")
+    with (folder / "sft.jsonl").open("w") as file:
+        for prompt, response in islice(sft_texts(length=6, seed=3, wrong_share=0.22), 4096):
+            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
+    write_fresh_model(folder / "fresh", seed=0, hidden=size.hidden, heads=size.heads)
+    settings = {"model": folder / "fresh", "data": folder / "sft.jsonl", "output": folder / "sft"}
+    run_sft(SftSettings(**settings, steps=120, batch_size=128, lr=2e-3, device="cpu"), lambda step, loss: None)
+    return folder
+
+
+def _round(arguments: argparse.Namespace, material: Path, size: Size, number: int) -> dict[str, dict[str, float]]:
+    """All ways once; they take turns in every round, so that a busy machine slows all."""
+    found = {"trl": _trl(arguments, material, size)}
+    for way, settings in (
+        ("rloo", {"advantage": {"process_coef": 0.0}}),
+        ("prime", {}),
+        ("strict", {"max_lag": 0}),
+    ):
+        found[way] = _ours(arguments, material, size, f"{way}-{number}", settings)
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def _trl(arguments: argparse.Namespace, material: Path, size: Size) -> dict[str, float]:
+    command = [
+        *(str(arguments.trl_python), str(Path(__file__).with_name("loop_trl.py"))),
+        *("--model", str(material / "sft"), "--problems", str(material / "problems.jsonl")),
+        *("--output", str(material / "trl"), "--prompts", str(size.prompts), "--samples", str(size.samples)),
+        *("--max-tokens", str(_MAX_TOKENS), "--steps", str(arguments.steps)),
+        *("--warmup", str(arguments.warmup), "--lr", str(_LR)),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"TRL failed:\n{ended.stderr[-3000:]}")
+    steps = json.loads(ended.stdout.splitlines()[-1])
+    seconds = statistics.median(steps["seconds"])
+    return {"seconds": seconds, "rate": sum(steps["tokens"]) / sum(steps["seconds"])}
+
+
+def _ours(
+    arguments: argparse.Namespace, material: Path, size: Size, name: str, settings: Mapping[str, Any]
+) -> dict[str, float]:
+    config = RunConfig.model_validate(
+        {
+            "run": {"name": name, "folder": str(material / "runs"), "model": str(material / "sft")},
+            "trainer": {
+                "problems": str(material / "problems.jsonl"),
+                "steps": arguments.steps,
+                "prompts_per_step": size.prompts,
+                "samples_per_prompt": size.samples,
+                "max_prompt_tokens": 32,
+                "checkpoint_every": arguments.steps,
+                "sampling": {"max_tokens": _MAX_TOKENS},
+                "filter": {"low": 0.0, "high": 1.0},
+                "optimiser": {"lr": _LR, "token_budget": 8192, "threads": 2},
+                **settings,
+            },
+            "prm": {"lr": _LR, "token_budget": 8192, "threads": 1},
+            "rollout": {"max_groups": size.prompts, "max_context": 128, "threads": 1},
+            "verifier": {"min_tier": "B"},
+        }
+    )
+    asyncio.run(_run(config))
+    lines = [json.loads(line) for line in (config.run.path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["step"] > arguments.warmup]
+    seconds = [line["time/step_seconds"] for line in steps]
+    busy = {
+        key: statistics.median(line.get(key, 0.0) for line in steps) for key in steps[-1] if key.startswith("busy/")
+    }
+    return {
+        "seconds": statistics.median(seconds),
+        "rate": sum(line["batch/response_tokens"] for line in steps) / sum(seconds),
+        "idle": busy["busy/nobody"],
+        **busy,
+    }
+
+
+async def _run(config: RunConfig) -> None:
+    async with local_stack(config) as stack:
+        async for _ in stack.train(resume=False):
+            pass
+
+
+if __name__ == "__main__":
+    main()

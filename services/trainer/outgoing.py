@@ -1,0 +1,175 @@
+"""One version's weights on their way to the replicas: read once, encoded once, sent to all.
+
+Whole, or as what changed since the version before. Both begin to flow before everything is encoded and hashed.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+
+from prime.deltas import as_integers, encode_delta
+from prime.lm.model import tensor_bytes
+from prime.types import PushManifest, TensorAlias, TensorSpec
+
+_CHUNK_BYTES = 1024 * 1024
+_FRAME_HEAD = struct.Struct("<IIQ")
+_ENCODERS = 2
+# Values per frame: large tensors are encoded, sent and applied in parts, all at the same time.
+_FRAME_VALUES = 1 << 23
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A short sequence, and the policy's log-prob of each of its tokens after the first."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    max_gap: float
+
+
+class OutgoingWeights:
+    """All weights of one version, in the dtype that replicas hold, and what changed since `base`."""
+
+    def __init__(
+        self,
+        version: int,
+        tensors: Sequence[tuple[str, Tensor]],
+        aliases: Sequence[TensorAlias],
+        *,
+        probe: Probe,
+        base: "OutgoingWeights | None",
+        keep_base: bool,
+    ) -> None:
+        """`tensors` lie on the CPU and are this object's own. Without a fitting `base` there is no delta."""
+        self.version = version
+        self._tensors = list(tensors)
+        self._aliases = tuple(aliases)
+        self.probe = probe
+        self._keep_base = keep_base
+        self.specs = tuple(
+            TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
+            for name, tensor in tensors
+        )
+        self._base = base if base is not None and base.specs == self.specs else None
+        self.base_version = None if self._base is None else self._base.version
+        self._loop = asyncio.get_running_loop()
+        # Hashing and encoding run beside the sending, in threads that torch and xxhash free the interpreter for.
+        self._workers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="push")
+        self._hashing = self._loop.run_in_executor(self._workers, self._hash)
+        self._encoding: asyncio.Future[None] | None = None
+        self._frames: list[bytes] = []
+        self._more = asyncio.Event()
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors."""
+        return sum(tensor.numel() * tensor.element_size() for _, tensor in self._tensors)
+
+    @property
+    def num_delta_bytes(self) -> int:
+        """Of what was encoded as changed, so far."""
+        return sum(map(len, self._frames))
+
+    def manifest(self, *, as_delta: bool) -> PushManifest:
+        """The announcement."""
+        return PushManifest(
+            version=self.version,
+            base_version=self.base_version if as_delta else None,
+            tensors=self.specs,
+            aliases=self._aliases,
+            keep_base=self._keep_base,
+            probe_ids=self.probe.ids,
+            probe_logprobs=self.probe.logprobs,
+            max_gap=self.probe.max_gap,
+        )
+
+    async def digest(self) -> bytes:
+        """Of the weights, however they are sent."""
+        return await asyncio.shield(self._hashing)
+
+    async def full(self) -> AsyncIterator[bytes | memoryview]:
+        """All tensors' bytes in pieces of up to 1 MiB; neighbours that are small share one."""
+        shared = bytearray()
+        for _, tensor in self._tensors:
+            view = tensor_bytes(tensor)
+            if len(shared) + len(view) <= _CHUNK_BYTES:
+                shared += view
+                continue
+            if shared:
+                yield bytes(shared)
+                shared.clear()
+            for start in range(0, len(view), _CHUNK_BYTES):
+                yield view[start : start + _CHUNK_BYTES]
+        if shared:
+            yield bytes(shared)
+
+    async def changes(self) -> AsyncIterator[bytes | memoryview]:
+        """What changed since the base, per tensor, as soon as it is found."""
+        if self._encoding is None:
+            self._encoding = self._loop.run_in_executor(self._workers, self._encode)
+            self._encoding.add_done_callback(lambda _: self._more.set())
+        sent = 0
+        while True:
+            while sent < len(self._frames):
+                frame = memoryview(self._frames[sent])
+                sent += 1
+                for start in range(0, len(frame), _CHUNK_BYTES):
+                    yield frame[start : start + _CHUNK_BYTES]
+            if self._encoding.done():
+                self._encoding.result()
+                if sent == len(self._frames):
+                    return
+                continue
+            self._more.clear()
+            await self._more.wait()
+
+    def drop_base(self) -> None:
+        """Everybody has what changed; the base's memory is free."""
+        self._base = None
+        self._frames.clear()
+        self._workers.shutdown(wait=False)
+
+    def _hash(self) -> bytes:
+        digests = [xxhash.xxh3_128_digest(tensor_bytes(tensor)) for _, tensor in self._tensors]
+        return xxhash.xxh3_128_digest(b"".join(digests))
+
+    def _encode(self) -> None:
+        if self._base is None:
+            raise ValueError("there is no base to encode changes against")
+        pairs = zip(self._tensors, self._base._tensors, strict=True)
+        parts = [
+            (number, start, new_N[start : start + _FRAME_VALUES], old_N[start : start + _FRAME_VALUES])
+            for number, ((_, new), (_, old)) in enumerate(pairs)
+            for new_N, old_N in [(_integers(new), _integers(old))]
+            for start in range(0, len(new_N), _FRAME_VALUES)
+        ]
+        with ThreadPoolExecutor(max_workers=_ENCODERS, thread_name_prefix="encode") as encoders:
+            for frame in encoders.map(lambda part: _frame(*part), parts):
+                if frame:
+                    self._frames.append(frame)
+                    self._loop.call_soon_threadsafe(self._more.set)
+
+
+def _integers(tensor: Tensor) -> Any:
+    return as_integers(tensor_bytes(tensor), item_bytes=tensor.element_size())
+
+
+def _frame(number: int, start: int, new: Any, old: Any) -> bytes:
+    """Tensor, count and first position, then gaps and values; nothing where nothing changed."""
+    gaps, values = encode_delta(new, old)
+    if not len(gaps):
+        return b""
+    return b"".join((_FRAME_HEAD.pack(number, len(gaps), start), gaps.tobytes(), values.tobytes()))
+
+
+def as_pushed(named: Any, dtype: str) -> list[tuple[str, Tensor]]:
+    """Copies on the CPU in the dtype of the replicas: the originals are trained on while these are sent."""
+    wanted: torch.dtype = getattr(torch, dtype)
+    return [(name, tensor.to(device="cpu", dtype=wanted, copy=True).contiguous()) for name, tensor in named]
