@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm bench-weights bench-loop clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,6 +61,18 @@ soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; abo
 
 bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about 25 minutes
 	$(BIN)/python -m benchmarks.prm
+
+bench-weights: setup ## the weight push beside a bare gRPC stream; about two minutes
+	$(BIN)/python -m benchmarks.weights
+
+.venv-trl/ready:
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install $(PIP_FLAGS) torch==2.13.0
+	.venv-trl/bin/pip install $(PIP_FLAGS) trl==1.16.0
+	@touch $@
+
+bench-loop: setup .venv-trl/ready ## the whole loop beside TRL; about fifteen minutes
+	$(BIN)/python -m benchmarks.loop --trl-python .venv-trl/bin/python
 
 clean: ## remove the virtual environments and generated code, not the runs
 	rm -rf $(VENV) $(VLLM_VENV) prime/v1/*_pb2*

@@ -1,9 +1,9 @@
 """The whole loop on the chain task beside TRL's RLOO trainer, and what the PRM adds to a step: `make bench-loop`.
 
 Same model, prompts, samples per prompt, token limit and machine, one run; both sides take every group (no filter). Two
-sizes: `demo` is the demo's model and batch; `paper` has the demo's task but a model and batch for which sampling, policy
-update and PRM take about the shares of a step that the paper reports (Table 2: 282, 157 and 151 s), so that on two cores
-it shows what overlapping them is worth. The last line is one JSON object.
+sizes: `demo` is the demo's model and batch, where two cores do nothing but matrix products. `paper` has longer chains
+and a smaller model and batch, so that sampling takes more of a step, as in the paper (Table 2: sampling 282 s, policy
+157 s, PRM 151 s). The last line is one JSON object; the headline is the first size.
 """
 
 import argparse
@@ -26,21 +26,27 @@ from prime.data.problems import write_jsonl
 from primectl.config import RunConfig
 from primectl.stack import local_stack
 
-_MAX_TOKENS = 48
-_LR = 1e-4
+# So small that the policy, and with it the length of its responses, stays what it is in all ways.
+_LR = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """A model and a batch: `Size(hidden=128, prompts=32)` is the demo's."""
+    """A model, a task and a batch: `Size(hidden=128, length=6, prompts=32)` is the demo's."""
 
     hidden: int
+    length: int
     prompts: int
     samples: int = 4
     heads: int = 4
 
+    @property
+    def max_tokens(self) -> int:
+        """Of a response: six characters a step, and what follows them."""
+        return 8 * self.length
 
-SIZES = {"paper": Size(hidden=64, prompts=16), "demo": Size(hidden=128, prompts=32)}
+
+SIZES = {"paper": Size(hidden=64, length=12, prompts=8), "demo": Size(hidden=128, length=6, prompts=32)}
 
 
 def main() -> None:
@@ -50,15 +56,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     arguments = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, size in SIZES.items():
+        for name, size in ((name, SIZES[name]) for name in arguments.sizes):
             material = _write_material(Path(folder) / name, size)
             rounds = [_round(arguments, material, size, number) for number in range(arguments.rounds)]
             found[name] = _ratios(rounds)
             print(json.dumps({name: found[name]}), flush=True)
-    headline = {key: found["paper"][key] for key in _GOALS}
+    headline = {key: found[arguments.sizes[0]][key] for key in _GOALS}
     print(json.dumps({**headline, "sizes": found, "goals": _GOALS, "machine": machine()}))
 
 
@@ -67,7 +74,7 @@ _GOALS = {"step_tokens_per_second_vs_trl": 2.0, "idle_share": 0.10, "prime_over_
 
 def _ratios(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     def middle(of: Any) -> float:
-        return round(statistics.median(of(each) for each in rounds), 3)
+        return round(float(statistics.median(of(each) for each in rounds)), 3)
 
     return {
         "step_tokens_per_second_vs_trl": middle(lambda each: each["rloo"]["rate"] / each["trl"]["rate"]),
@@ -84,9 +91,11 @@ def _ratios(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 def _write_material(folder: Path, size: Size) -> Path:
     """A policy that knows the task and is careless, and problems."""
     folder.mkdir(parents=True)
-    write_jsonl([problem_of(digits) for digits in draw_chains(2048, length=6, seed=2)], folder / "problems.jsonl")
+    write_jsonl(
+        [problem_of(digits) for digits in draw_chains(2048, length=size.length, seed=2)], folder / "problems.jsonl"
+    )
     with (folder / "sft.jsonl").open("w") as file:
-        for prompt, response in islice(sft_texts(length=6, seed=3, wrong_share=0.22), 4096):
+        for prompt, response in islice(sft_texts(length=size.length, seed=3, wrong_share=0.22), 4096):
             file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
     write_fresh_model(folder / "fresh", seed=0, hidden=size.hidden, heads=size.heads)
     settings = {"model": folder / "fresh", "data": folder / "sft.jsonl", "output": folder / "sft"}
@@ -112,7 +121,7 @@ def _trl(arguments: argparse.Namespace, material: Path, size: Size) -> dict[str,
         *(str(arguments.trl_python), str(Path(__file__).with_name("loop_trl.py"))),
         *("--model", str(material / "sft"), "--problems", str(material / "problems.jsonl")),
         *("--output", str(material / "trl"), "--prompts", str(size.prompts), "--samples", str(size.samples)),
-        *("--max-tokens", str(_MAX_TOKENS), "--steps", str(arguments.steps)),
+        *("--max-tokens", str(size.max_tokens), "--steps", str(arguments.steps)),
         *("--warmup", str(arguments.warmup), "--lr", str(_LR)),
     ]
     ended = subprocess.run(command, capture_output=True, text=True)
@@ -136,13 +145,13 @@ def _ours(
                 "samples_per_prompt": size.samples,
                 "max_prompt_tokens": 32,
                 "checkpoint_every": arguments.steps,
-                "sampling": {"max_tokens": _MAX_TOKENS},
+                "sampling": {"max_tokens": size.max_tokens},
                 "filter": {"low": 0.0, "high": 1.0},
-                "optimiser": {"lr": _LR, "token_budget": 8192, "threads": 2},
+                "optimiser": {"lr": _LR, "token_budget": 8192, "threads": 1},
                 **settings,
             },
             "prm": {"lr": _LR, "token_budget": 8192, "threads": 1},
-            "rollout": {"max_groups": size.prompts, "max_context": 128, "threads": 1},
+            "rollout": {"max_groups": size.prompts, "max_context": 256, "threads": 1},
             "verifier": {"min_tier": "B"},
         }
     )

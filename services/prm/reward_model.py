@@ -78,7 +78,7 @@ class ImplicitPrm:
         self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
         self.version = 0
         self._snapshot: Snapshot | None = None
-        self._kept: tuple[tuple[PrmGroup, ...], list[Tensor], list[Tensor]] | None = None
+        self._kept: dict[PrmGroup, list[tuple[Tensor, Tensor]]] = {}
 
     @property
     def max_positions(self) -> int:
@@ -184,7 +184,7 @@ class ImplicitPrm:
         """
         if self._optimiser is None:
             raise InvalidInput("this PRM is frozen (prm.frozen): there is nothing to go back to")
-        self._kept = None
+        self._kept.clear()
         load_weights(self._lm, self._start if folder is None else folder / MODEL_FOLDER)
         self._optimiser = self._fresh_optimiser()
         self.version = 0
@@ -202,7 +202,7 @@ class ImplicitPrm:
         The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
         logits is taken first, over the whole mini-batch, and then carried through each pack.
         """
-        self._kept = None
+        self._kept.clear()
         optimiser.clear()
         logits_B = logits_B.detach().requires_grad_()
         (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
@@ -215,11 +215,14 @@ class ImplicitPrm:
     def _logprobs(self, groups: Sequence[PrmGroup]) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probs of the PRM and of the reference, a tensor per row.
 
-        Those of the last batch are kept until the weights change: Learn comes right after Score, with the same groups.
+        Kept by group until the weights change: Learn comes soon after Score, which may have come in parts.
         """
-        if self._kept is None or self._kept[0] != tuple(groups):
-            self._kept = (tuple(groups), self._score_rows(_rows(groups)), self._references(groups, cache=None)[0])
-        return self._kept[1], self._kept[2]
+        missing = [group for group in groups if group not in self._kept]
+        own, references = iter(self._score_rows(_rows(missing))), iter(self._references(missing, cache=None)[0])
+        for group in missing:
+            self._kept[group] = [(next(own), next(references)) for _ in group.responses]
+        pairs = [pair for group in groups for pair in self._kept[group]]
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     def _score_rows(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         return self._lm.score_rows(rows, token_budget=self._settings.token_budget)

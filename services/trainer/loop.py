@@ -32,8 +32,9 @@ from services.trainer.batch import (
 )
 from services.trainer.collector import CollectorState, GroupCollector, stable_hash
 from services.trainer.evaluate import Evaluator
+from services.trainer.outgoing import OutgoingWeights
 from services.trainer.progress import Progress
-from services.trainer.publisher import Publisher
+from services.trainer.publisher import Publisher, PushReport
 from services.trainer.recording import RecordedGroups, record
 from services.trainer.rewards_ahead import RewardsAhead
 from services.trainer.run_folder import RunFolder
@@ -86,8 +87,15 @@ class TrainingLoop:
     timeline: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
-        self.rewards = RewardsAhead(self.reward_model, max_lag=self.settings.prm_max_lag, timeline=self.timeline)
+        self.rewards = RewardsAhead(
+            self.reward_model,
+            max_lag=self.settings.prm_max_lag,
+            batch_size=self.settings.prompts_per_step,
+            timeline=self.timeline,
+        )
         self._saving: asyncio.Task[None] | None = None
+        self._pushing: asyncio.Task[None] | None = None
+        self._pushed: PushReport | None = None
         self._old_logprobs: list[Tensor] | None = None
         self._uses_prm = self.settings.advantage.process_coef > 0 and self.settings.mode != "generate"
         self._reference_mode = ""
@@ -107,6 +115,7 @@ class TrainingLoop:
             with contextlib.suppress(_StopAsked):
                 while self._version < self.settings.steps and not self._stop.is_set():
                     await self._one_step_with_metrics()
+            await self._finish_push()
             await self._finish_saving()
             if self.folder.latest < self._version:
                 await self._save()
@@ -119,6 +128,7 @@ class TrainingLoop:
             keeping_up.cancel()
             await self.collector.close()
             with contextlib.suppress(PrimeError):  # on the way out of another error; else it was awaited already
+                await self._finish_push()
                 await self._finish_saving()
 
     def stop(self) -> int:
@@ -153,6 +163,7 @@ class TrainingLoop:
         rewards = await self.rewards.of(views, prm_version=self._prm_version) if self._uses_prm else None
         waited["wait/rewards_seconds"] = self.timeline.now() - started
         learning = self._learn_if("after", views, outcomes) or learning
+        self.rewards.go_on()
 
         # 7    leave-one-out on each source, summed, whitened over the global batch
         advantages, figures = compute_advantages(
@@ -282,22 +293,48 @@ class TrainingLoop:
         return on_short == "skip" or not groups
 
     async def _push(self) -> dict[str, float]:
+        """Push the weights at hand; with `max_lag` > 0 the sending goes on beside the next step.
+
+        The figures are of the push that ended last.
+        """
         self.collector.advance(self._version)
         if self.publisher is None:
             return {}
         started = self.timeline.now()
+        await self._finish_push()
         with self.timeline.working("push"):
-            report = await self.publisher.push(self._version)
+            outgoing = await self.publisher.read(self._version)
+        read_seconds = self.timeline.now() - started
+        self._pushing = asyncio.create_task(self._send(outgoing))
+        if self.settings.max_lag == 0:
+            await self._finish_push()
+        report = self._pushed
         return {
             "wait/push_seconds": self.timeline.now() - started,
-            "push/probe_gap": report.probe_gap,
-            "push/replicas": float(report.replicas),
-            "push/refused": float(report.refused),
-            "push/delta_share": report.delta_share,
-            "time/push_read_seconds": report.read_seconds,
-            "time/push_stage_seconds": report.stage_seconds,
-            "time/push_pause_seconds": report.pause_seconds,
+            "time/push_read_seconds": read_seconds,
+            **(
+                {}
+                if report is None
+                else {
+                    "push/probe_gap": report.probe_gap,
+                    "push/replicas": float(report.replicas),
+                    "push/refused": float(report.refused),
+                    "push/delta_share": report.delta_share,
+                    "time/push_stage_seconds": report.stage_seconds,
+                    "time/push_pause_seconds": report.pause_seconds,
+                }
+            ),
         }
+
+    async def _send(self, outgoing: OutgoingWeights) -> None:
+        if self.publisher is not None:
+            with self.timeline.working("push"):
+                self._pushed = await self.publisher.send(outgoing)
+
+    async def _finish_push(self) -> None:
+        pushing, self._pushing = self._pushing, None
+        if pushing is not None:
+            await pushing
 
     # ---------------------------------------------------------------- around the steps
 
@@ -334,6 +371,7 @@ class TrainingLoop:
         dropped = await self.collector.start(self.rewards.offer, self.timeline)
         _log.info("starting", at_step=self._version, requests_and_groups_dropped=dropped)
         await self._push()
+        await self._finish_push()
         if self._version == 0:
             self.folder.append_metrics({"step": 0, **await self._evaluate()})
         self.progress.step = self._version
@@ -386,6 +424,7 @@ class TrainingLoop:
         if self.evaluator is None:
             return {}
         self.progress.phase = "evaluating"
+        await self._finish_push()
         accuracy = await self.evaluator.accuracy(self._version)
         self.progress.accuracy = accuracy
         return {"eval/accuracy": accuracy}

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +29,6 @@ class PushReport:
     replicas: int
     refused: int
     probe_gap: float
-    read_seconds: float
-    """To copy the weights out of the policy."""
     stage_seconds: float
     """To send them, put them together and prove them."""
     pause_seconds: float
@@ -114,15 +111,15 @@ class Publisher:
             WeightPushError: no replica took the weights.
             PeerUnavailable: no replica answers.
         """
-        started = time.perf_counter()
-        outgoing = await self._read(version)
-        read_seconds = time.perf_counter() - started
+        return await self.send(await self.read(version))
+
+    async def send(self, outgoing: OutgoingWeights) -> PushReport:
+        """Push what was read, to all replicas at once; raises as `push` does."""
         receipts, num_failures = await patiently(partial(self._push_to_all, outgoing), seconds=self._patience_s)
         report = PushReport(
             replicas=len(receipts),
             refused=num_failures,
             probe_gap=max(_gap(outgoing, receipt) for receipt in receipts),
-            read_seconds=read_seconds,
             stage_seconds=max(receipt.stage_seconds for receipt in receipts),
             pause_seconds=max(receipt.pause_seconds for receipt in receipts),
             delta_share=outgoing.num_delta_bytes / outgoing.num_bytes if outgoing.base_version is not None else 1.0,
@@ -130,7 +127,12 @@ class Publisher:
         outgoing.drop_base()
         return report
 
-    async def _read(self, version: int) -> OutgoingWeights:
+    async def read(self, version: int) -> OutgoingWeights:
+        """Copy the source's weights as `version`; they may change afterwards.
+
+        Raises:
+            WeightPushError: replicas hold their weights in different dtypes.
+        """
         dtype = await self._dtype()
         tensors, aliases = await asyncio.to_thread(self._source.weights, dtype)
         logprobs = await asyncio.to_thread(self._source.probe_logprobs, self._probe_ids)

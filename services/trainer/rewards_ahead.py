@@ -22,8 +22,12 @@ class RewardsAhead:
     What an older version scored is scored again, unless it lags by no more than allowed and the whole batch agrees.
     """
 
-    def __init__(self, reward_model: RewardModel, *, max_lag: int, timeline: Timeline) -> None:
-        """`max_lag`: by how many updates the PRM that scored a batch may be behind; 0: it is always the newest."""
+    def __init__(self, reward_model: RewardModel, *, max_lag: int, batch_size: int, timeline: Timeline) -> None:
+        """`max_lag`: by how many updates the PRM that scored a batch may be behind; 0: it is always the newest.
+
+        `batch_size` groups are scored early: with a batch together, the PRM learns before the next ones are due.
+        """
+        self._batch_size = batch_size
         self._reward_model = reward_model
         self._max_lag = max_lag
         self._timeline = timeline
@@ -38,8 +42,12 @@ class RewardsAhead:
         """This group may be part of a batch soon."""
         if self.is_open:
             self._waiting.append(graded)
-            if self._worker is None or self._worker.done():
-                self._worker = asyncio.create_task(self._score_what_waits())
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Score what waits, up to a batch. To be called when a batch was taken and the PRM was asked to learn it."""
+        if self._waiting and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.create_task(self._score_what_waits())
 
     async def of(self, views: Sequence[PrmGroup], *, prm_version: int) -> TokenRewards:
         """Rewards of the whole batch, from the PRM at `prm_version` or, where that is allowed, one a little older.
@@ -50,6 +58,7 @@ class RewardsAhead:
         if self._worker is not None:
             await self._worker
         ids = [view.group_id for view in views]
+        self._waiting = [graded for graded in self._waiting if graded.group.group_id not in set(ids)]
         found = {each: self._scored.pop(each) for each in ids if each in self._scored}
         versions = {scored.prm_version for scored in found.values()}
         is_usable = len(versions) == 1 and prm_version - self._max_lag <= min(versions) <= prm_version
@@ -76,8 +85,8 @@ class RewardsAhead:
             self._scored.pop(each, None)
 
     async def _score_what_waits(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
+        while self._waiting and (room := self._batch_size - len(self._scored)) > 0:
+            batch, self._waiting = self._waiting[:room], self._waiting[room:]
             try:
                 self._scored |= await self._score(prm_view(batch))
             except PrimeError:
