@@ -123,8 +123,9 @@ class GroupCollector:
         self._intake: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self.counts: Counter[str] = Counter()
+        """What happened since `take_figures`."""
         self.scores: list[float] = []
-        """Mean score of every group graded since `begin_step`, kept or not."""
+        """Mean score of every group graded since `take_figures`, kept or not."""
 
     @property
     def state(self) -> CollectorState:
@@ -136,10 +137,9 @@ class GroupCollector:
             unfinished=sorted(unfinished, key=_ticket_order),
         )
 
-    def begin_step(self) -> None:
-        """Start this step's counts anew."""
-        self.counts.clear()
-        self.scores.clear()
+    def take_figures(self) -> dict[str, float]:
+        """Counts, and the mean score, of what came since this was asked last."""
+        return take_figures(self.counts, self.scores)
 
     async def start(self, on_kept: Callable[[GradedGroup], None], timeline: Timeline) -> int:
         """See that the verifier answers, and drop what an earlier life of this run left in the queue; how much it was.
@@ -363,6 +363,16 @@ class GroupCollector:
         chosen = sorted(self._ready, key=_ticket_order)[: self._batch_size]
         self._used = {self._ready[ticket].group.group_id: ticket for ticket in chosen}
         return [self._ready.pop(ticket) for ticket in chosen]
+
+
+def take_figures(counts: Counter[str], scores: list[float]) -> dict[str, float]:
+    """As figures of a step; both begin anew."""
+    figures = {f"collect/{name}": float(count) for name, count in sorted(counts.items())}
+    if scores:
+        figures["collect/mean_score"] = math.fsum(scores) / len(scores)
+    counts.clear()
+    scores.clear()
+    return figures
 
 
 def grade_item(item_id: str, problem: Problem, sample: Sample, tokenizer: Any) -> GradeItem:

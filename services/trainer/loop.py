@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import structlog
 from torch import Tensor
 
-from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch, VersionConflict
+from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch
 from prime.lm.packing import TokenRow
 from prime.ports import RewardModel
 from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, prm_view
@@ -36,7 +36,7 @@ from services.trainer.outgoing import OutgoingWeights
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher, PushReport
 from services.trainer.recording import RecordedGroups, record
-from services.trainer.rewards_ahead import RewardsAhead
+from services.trainer.rewards_ahead import RewardsAhead, check_prm_version
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import TrainerSettings
 from services.trainer.timeline import Timeline
@@ -101,6 +101,7 @@ class TrainingLoop:
         self._reference_mode = ""
         self._version = 0
         self._prm_version = 0
+        self._sampled_before = 0.0
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -144,7 +145,7 @@ class TrainingLoop:
         self.progress.phase = "collecting"
         groups, waited = await self._collect()
         if self.settings.record or self.settings.mode == "generate":
-            record(self.folder.path / "recorded", self._version + 1, groups)
+            await asyncio.to_thread(record, self.folder.path / "recorded", self._version + 1, groups)
         if self.settings.mode == "generate":
             return {"batch/groups": float(len(groups)), **waited}
         if self._is_too_short(groups):
@@ -157,12 +158,11 @@ class TrainingLoop:
         self.progress.phase = "scoring"
         started = self.timeline.now()
         views, outcomes = await self._views(groups, rows), outcomes_of(groups)
-        learning = self._learn_if("before", views, outcomes)
-        if learning is not None:
-            await learning
+        prm_update = self.settings.prm_update if self._uses_prm else "none"
+        learnt = await self._learn(views, outcomes) if prm_update == "before" else None
         rewards = await self.rewards.of(views, prm_version=self._prm_version) if self._uses_prm else None
         waited["wait/rewards_seconds"] = self.timeline.now() - started
-        learning = self._learn_if("after", views, outcomes) or learning
+        learning = asyncio.create_task(self._learn(views, outcomes)) if prm_update == "after" else None
         self.rewards.go_on()
 
         # 7    leave-one-out on each source, summed, whitened over the global batch
@@ -189,7 +189,7 @@ class TrainingLoop:
         pushed = await self._push()
 
         started = self.timeline.now()
-        learnt = await learning if learning is not None else None
+        learnt = learnt if learning is None else await learning
         waited["wait/prm_learning_seconds"] = self.timeline.now() - started
         self._watch(update, groups)
         self.folder.write_rollouts(self._version, groups, rewards, self.policy.tokenizer)
@@ -220,10 +220,10 @@ class TrainingLoop:
 
     async def _collect(self) -> tuple[list[GradedGroup], dict[str, float]]:
         """The batch, how long it was waited for, and for how much of that replicas sampled and nobody else worked."""
-        started, sampled = self.timeline.now(), await self._sampling_seconds()
+        started = self.timeline.now()
         groups = await self._unless_stopped(self.collector.fill(self._version))
         seconds, covered = self.timeline.now() - started, self.timeline.anybody_seconds(since=started)
-        sampled = await self._sampling_seconds() - sampled
+        sampled = await self._sampling_seconds() - self._sampled_before
         return groups, {
             "wait/groups_seconds": seconds,
             "wait/sampling_seconds": max(0.0, min(sampled, seconds) - covered),
@@ -258,23 +258,10 @@ class TrainingLoop:
             for view in prm_view(groups)
         ]
 
-    def _learn_if(
-        self, when: str, views: Sequence[PrmGroup], outcomes: Sequence[float]
-    ) -> "asyncio.Task[PrmMetrics] | None":
-        """Start to learn, where this is the time for it."""
-        if not self._uses_prm or self.settings.prm_update != when:
-            return None
-        return asyncio.create_task(self._learn(views, outcomes))
-
     async def _learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
-        expected = self._prm_version + 1
         with self.timeline.working("prm"):
             metrics = await self.reward_model.learn(self._version + 1, groups, outcomes)
-        if metrics.prm_version != expected:
-            raise VersionConflict(
-                f"the PRM answered with version {metrics.prm_version}, this run expects {expected}: the service was "
-                f"restarted, or another trainer uses it; start again with --resume"
-            )
+        check_prm_version(metrics.prm_version, expected=self._prm_version + 1)
         self._prm_version = metrics.prm_version
         return metrics
 
@@ -308,23 +295,8 @@ class TrainingLoop:
         self._pushing = asyncio.create_task(self._send(outgoing))
         if self.settings.max_lag == 0:
             await self._finish_push()
-        report = self._pushed
-        return {
-            "wait/push_seconds": self.timeline.now() - started,
-            "time/push_read_seconds": read_seconds,
-            **(
-                {}
-                if report is None
-                else {
-                    "push/probe_gap": report.probe_gap,
-                    "push/replicas": float(report.replicas),
-                    "push/refused": float(report.refused),
-                    "push/delta_share": report.delta_share,
-                    "time/push_stage_seconds": report.stage_seconds,
-                    "time/push_pause_seconds": report.pause_seconds,
-                }
-            ),
-        }
+        waited = {"wait/push_seconds": self.timeline.now() - started, "time/push_read_seconds": read_seconds}
+        return waited if self._pushed is None else {**waited, **self._pushed.figures()}
 
     async def _send(self, outgoing: OutgoingWeights) -> None:
         if self.publisher is not None:
@@ -378,10 +350,10 @@ class TrainingLoop:
 
     async def _one_step_with_metrics(self) -> None:
         started = time.perf_counter()
-        before, sampled = self._version, await self._sampling_seconds()
+        before = self._version
+        self._sampled_before = await self._sampling_seconds()
         if self._saving is not None and self._saving.done():
             await self._finish_saving()
-        self.collector.begin_step()
         self.timeline.begin_step()
         figures = dict(await self.step())
         if self._version == before:
@@ -389,16 +361,14 @@ class TrainingLoop:
             self._version += 1
             figures |= await self._push()
         step_seconds = time.perf_counter() - started
-        figures |= {f"collect/{name}": float(count) for name, count in sorted(self.collector.counts.items())}
-        if self.collector.scores:
-            figures["collect/mean_score"] = math.fsum(self.collector.scores) / len(self.collector.scores)
+        figures |= self._busy_shares(step_seconds, figures.get("wait/sampling_seconds", 0.0))
+        figures["busy/rollout"] = (await self._sampling_seconds() - self._sampled_before) / step_seconds
+        figures |= self.collector.take_figures()
         if self._is_time(self.settings.evaluation.every):
             figures |= await self._evaluate()
         metrics = {
             "step": self._version,
             **figures,
-            **self._busy_shares(step_seconds, figures.get("wait/sampling_seconds", 0.0)),
-            "busy/rollout": (await self._sampling_seconds() - sampled) / step_seconds,
             "time/step_seconds": step_seconds,
             "time/tokens_per_second": figures.get("batch/response_tokens", 0.0) / step_seconds,
         }

@@ -36,6 +36,17 @@ class PushReport:
     delta_share: float
     """Of the weights' bytes that were sent to a replica that held the version before."""
 
+    def figures(self) -> dict[str, float]:
+        """For the step's metrics."""
+        return {
+            "push/probe_gap": self.probe_gap,
+            "push/replicas": float(self.replicas),
+            "push/refused": float(self.refused),
+            "push/delta_share": self.delta_share,
+            "time/push_stage_seconds": self.stage_seconds,
+            "time/push_pause_seconds": self.pause_seconds,
+        }
+
 
 class WeightSource(Protocol):
     """Where the weights come from: the policy. Both methods block."""

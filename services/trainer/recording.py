@@ -14,7 +14,7 @@ from typing import Any
 from prime.errors import DataError
 from prime.lm.checkpoint import write_file
 from prime.types import FinishReason, GradedGroup, RolloutGroup, Sample, VersionSpan
-from services.trainer.collector import CollectorState
+from services.trainer.collector import CollectorState, take_figures
 from services.trainer.timeline import Timeline
 
 
@@ -39,10 +39,9 @@ class RecordedGroups:
         self.counts: Counter[str] = Counter()
         self.scores: list[float] = []
 
-    def begin_step(self) -> None:
-        """Start this step's counts anew."""
-        self.counts.clear()
-        self.scores.clear()
+    def take_figures(self) -> dict[str, float]:
+        """Counts, and the mean score, of what came since this was asked last."""
+        return take_figures(self.counts, self.scores)
 
     async def start(self, on_kept: Callable[[GradedGroup], None], timeline: Timeline) -> int:
         """Nothing has to be dropped."""

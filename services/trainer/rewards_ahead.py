@@ -66,12 +66,8 @@ class RewardsAhead:
         missing = [view for view in views if view.group_id not in usable]
         if missing:
             usable |= await self._score(missing)
-            versions = {scored.prm_version for scored in usable.values()}
-            if versions != {prm_version}:
-                raise VersionConflict(
-                    f"the PRM answered with version {max(versions)}, this run expects {prm_version}: the service was "
-                    f"restarted, or another trainer uses it; start again with --resume"
-                )
+            for scored in usable.values():
+                check_prm_version(scored.prm_version, expected=prm_version)
         return TokenRewards(
             rows=tuple(row for each in ids for row in usable[each].rows),
             prm_version=usable[ids[0]].prm_version,
@@ -100,3 +96,16 @@ class RewardsAhead:
         return {
             view.group_id: _Scored(tuple(next(rows) for _ in view.responses), rewards.prm_version) for view in views
         }
+
+
+def check_prm_version(answered: int, *, expected: int) -> None:
+    """The PRM counts its updates; so does the run.
+
+    Raises:
+        VersionConflict: the two counts differ.
+    """
+    if answered != expected:
+        raise VersionConflict(
+            f"the PRM answered with version {answered}, this run expects {expected}: the service was restarted, or "
+            f"another trainer uses it; start again with --resume"
+        )

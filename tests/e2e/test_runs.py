@@ -180,7 +180,8 @@ def test_the_example_file_runs_with_real_grading_of_both_kinds(tmp_path: Path) -
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [json.loads(line) for line in (tmp_path / "runs/example/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 2
-    assert rows[-1]["collect/graded"] >= rows[-1]["batch/groups"] > 0
+    # Groups may be graded while the step before is learnt from, and then count there.
+    assert sum(row.get("collect/graded", 0) for row in rows) >= sum(row.get("batch/groups", 0) for row in rows) > 0
     status = _primectl("status", "runs/example", cwd=tmp_path)
     assert "not running" in status.stdout
 

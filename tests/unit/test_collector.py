@@ -64,7 +64,6 @@ def _sometimes(item: GradeItem) -> float:
 async def _fill(collector: GroupCollector, fleet: Fleet, *, version: int = 0) -> list[GradedGroup]:
     working = asyncio.create_task(fleet.run())
     try:
-        collector.begin_step()
         return await collector.fill(version)
     finally:
         working.cancel()
