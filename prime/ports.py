@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from prime.chat import ChatSamples
@@ -149,6 +150,20 @@ class Scorer(Protocol):
 
     async def info(self) -> ScorerInfo:
         """Which PRM answers, and its limits."""
+
+
+class PendingCheckpoint(Protocol):
+    """A checkpoint that was copied and is being written while training goes on."""
+
+    folder: Path
+    """Its Hugging Face folder."""
+
+    def wait(self) -> None:
+        """Until it is written; blocks.
+
+        Raises:
+            CheckpointError: it could not be.
+        """
 
 
 class Rollout(Protocol):

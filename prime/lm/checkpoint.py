@@ -120,7 +120,8 @@ class Snapshot:
     ) -> None:
         self._world = lm.world
         self._lm, self._tokenizer, self._prm_config = lm, tokenizer, prm_config
-        self._model_folder, self._state_folder, self._facts = model_folder, state_folder, facts
+        self.folder = model_folder
+        self._state_folder, self._facts = state_folder, facts
         self._weights = whole_weights(lm, copy=True)
         self._temporary = state_folder.with_name(f".{state_folder.name}.writing")
         if self._world.is_leader:
@@ -151,7 +152,7 @@ class Snapshot:
             (self._temporary / _FACTS_FILE).write_text(json.dumps(self._facts))
             _put_in_place(self._temporary, self._state_folder)
             save = partial(_fill_model, self._lm, self._weights, self._tokenizer, prm_config=self._prm_config)
-            write_folder(self._model_folder, save)
+            write_folder(self.folder, save)
         self._weights.clear()
 
 

@@ -4,6 +4,7 @@ Implements `ports.RewardModel`, so a trainer may hold it in its own process too.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from prime.errors import InvalidInput, VersionConflict
+from prime.errors import CheckpointError, InvalidInput, VersionConflict
+from prime.ports import PendingCheckpoint
 from prime.types import PrmGroup, PrmInfo, PrmMetrics, TokenRewards
 
 _log = structlog.get_logger()
@@ -41,11 +43,8 @@ class Prm(Protocol):
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one outcome per sample; the version grows by one."""
 
-    def begin_save(self, folder: Path) -> Path:
-        """Copy a checkpoint, to be written while other calls go on; returns its Hugging Face folder."""
-
-    def finish_save(self) -> None:
-        """Until it is written."""
+    def begin_save(self, folder: Path) -> PendingCheckpoint:
+        """Copy a checkpoint, to be written while other calls go on."""
 
     def restore(self, folder: Path | None) -> None:
         """Go back to a checkpoint, or to the start."""
@@ -59,6 +58,7 @@ class RewardService:
         self._checkpoints = checkpoints
         self._lock = asyncio.Lock()
         self._learnt: tuple[int, PrmMetrics] | None = None
+        self._saving: PendingCheckpoint | None = None
 
     async def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> TokenRewards:
         """Token rewards of every sample, all from the version that answers.
@@ -104,16 +104,19 @@ class RewardService:
             CheckpointError: it could not be written.
         """
 
-        def copy() -> Path:
+        def copy() -> PendingCheckpoint:
             if self._learnt is not None and self._learnt[0] > step:
                 raise VersionConflict(f"step {step} cannot be saved: step {self._learnt[0]} was learnt already")
-            self._prm.finish_save()
-            return self._prm.begin_save(self._checkpoints / f"step_{step}")
+            if self._saving is not None:
+                with contextlib.suppress(CheckpointError):  # whoever asked for it has heard of it
+                    self._saving.wait()
+            self._saving = self._prm.begin_save(self._checkpoints / f"step_{step}")
+            return self._saving
 
-        folder = await self._to_its_end(copy)
-        await asyncio.to_thread(self._prm.finish_save)
+        saving = await self._to_its_end(copy)
+        await asyncio.to_thread(saving.wait)
         _log.info("saved", step=step, prm_version=self._prm.version)
-        return str(folder)
+        return str(saving.folder)
 
     async def restore(self, step: int) -> int:
         """Go back to the checkpoint of a step, or to the start."""

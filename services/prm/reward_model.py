@@ -77,7 +77,6 @@ class ImplicitPrm:
             self.reference_id = self._reference.digest()
         self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
         self.version = 0
-        self._snapshot: Snapshot | None = None
         self._kept: dict[PrmGroup, list[tuple[Tensor, Tensor]]] = {}
 
     @property
@@ -143,8 +142,8 @@ class ImplicitPrm:
         )
 
     @on_every_rank
-    def begin_save(self, folder: Path) -> Path:
-        """Copy what will lie under `folder`, and write it while other calls go on; returns the Hugging Face folder.
+    def begin_save(self, folder: Path) -> Snapshot:
+        """Copy what will lie under `folder`, to be written while other calls go on.
 
         Raises:
             InvalidInput: the PRM is frozen.
@@ -153,7 +152,7 @@ class ImplicitPrm:
             raise InvalidInput("this PRM is frozen (prm.frozen): it never differs from the folder that it came from")
         trained_with = {"loss": self._settings.loss, "reference": self.reference_id, "updates": self.version}
         config = replace(self.config, trained_with=trained_with)
-        self._snapshot = Snapshot(
+        return Snapshot(
             self._lm,
             self._optimiser,
             self.tokenizer,
@@ -162,17 +161,6 @@ class ImplicitPrm:
             facts={"version": self.version},
             prm_config=config,
         )
-        return folder / MODEL_FOLDER
-
-    def finish_save(self) -> None:
-        """Until what `begin_save` copied is on the disk.
-
-        Raises:
-            CheckpointError: it could not be written.
-        """
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
-            snapshot.wait()
 
     @on_every_rank
     def restore(self, folder: Path | None) -> None:

@@ -1,26 +1,23 @@
 """Collects weight pushes off the hot path: bytes in, whole and proven tensors out.
 
 Two buffers hold all weights: one that the engine may be using, one that the next push is written into. A push is whole,
-or a delta: frames of a tensor's number, a count, a first position, and as many gaps and values (see `prime.deltas`).
+or a delta (see `prime.deltas`).
 """
 
 import math
-import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-import xxhash
 
-from prime.deltas import Delta, apply_delta, as_integers
+from prime.deltas import Frame, apply_delta, as_integers, join_digests, take_frames, tensor_digest
 from prime.errors import StaleBase, WeightPushError
 from prime.types import PushManifest, TensorSpec
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ALIGNMENT = 64
-_FRAME_HEAD = struct.Struct("<IIQ")
 
 
 class WeightStore:
@@ -109,6 +106,7 @@ class StagedWeights:
         self._work: list[Future[None]] = [after] if after is not None else []
         self._missing = sum(self._sizes)
         self._number, self._filled = 0, 0
+        self._item_bytes = [ITEM_BYTES[spec.dtype] for spec in manifest.tensors]
         self._frames = bytearray()
         self._started = time.perf_counter()
 
@@ -120,7 +118,11 @@ class StagedWeights:
         """
         if self.manifest.base_version is not None:
             self._frames += chunk
-            self._take_frames()
+            try:
+                for frame in take_frames(self._frames, self._item_bytes):
+                    self._work.append(self._worker.submit(self._apply, frame))
+            except ValueError as error:
+                raise WeightPushError(f"push of version {self.manifest.version}: {error}") from error
             return
         self._missing -= len(chunk)
         if self._missing < 0:
@@ -162,7 +164,7 @@ class StagedWeights:
         for number in range(len(self._sizes)):
             if number not in self._digests:
                 self._hash(number)
-        if digest_of([self._digests[number] for number in range(len(self._sizes))]) != digest:
+        if join_digests([self._digests[number] for number in range(len(self._sizes))]) != digest:
             raise WeightPushError(f"push of version {version}: the weights do not match the announced digest")
         tensors = list(zip(self.manifest.tensors, self._views, strict=True))
         by_name = {spec.name: (spec, view) for spec, view in tensors}
@@ -176,28 +178,12 @@ class StagedWeights:
         """Since the push began."""
         return time.perf_counter() - self._started
 
-    def _take_frames(self) -> None:
-        while len(self._frames) >= _FRAME_HEAD.size:
-            number, count, start = _FRAME_HEAD.unpack_from(self._frames)
-            if number >= len(self._sizes):
-                raise WeightPushError(f"push of version {self.manifest.version}: there is no tensor {number}")
-            end = _FRAME_HEAD.size + count * (1 + self._item_bytes(number))
-            if len(self._frames) < end:
-                return
-            frame = memoryview(bytes(self._frames[_FRAME_HEAD.size : end]))
-            del self._frames[:end]
-            self._work.append(self._worker.submit(self._apply, number, frame, count, start))
-
-    def _apply(self, number: int, frame: memoryview, count: int, start: int) -> None:
-        item_bytes = self._item_bytes(number)
-        delta = Delta(np.frombuffer(frame[:count], dtype=np.uint8), as_integers(frame[count:], item_bytes=item_bytes))
-        apply_delta(as_integers(self._views[number], item_bytes=item_bytes)[start:], delta)
-
-    def _item_bytes(self, number: int) -> int:
-        return ITEM_BYTES[self.manifest.tensors[number].dtype]
+    def _apply(self, frame: Frame) -> None:
+        values = as_integers(self._views[frame.tensor], item_bytes=self._item_bytes[frame.tensor])
+        apply_delta(values[frame.start :], frame.delta)
 
     def _hash(self, number: int) -> None:
-        self._digests[number] = xxhash.xxh3_128_digest(self._views[number])
+        self._digests[number] = tensor_digest(self._views[number])
 
 
 def sizes_of(manifest: PushManifest) -> list[int]:
@@ -217,11 +203,6 @@ def _layout(manifest: PushManifest) -> tuple[list[int], int]:
 def _buffer(size: int) -> memoryview:
     view: memoryview = torch.empty(size, dtype=torch.uint8).numpy().data
     return view
-
-
-def digest_of(tensor_digests: Sequence[bytes]) -> bytes:
-    """xxh3-128 over the xxh3-128 of every tensor: against mishaps, not against malice, which the token keeps out."""
-    return xxhash.xxh3_128_digest(b"".join(tensor_digests))
 
 
 def _check(manifest: PushManifest) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch
 from prime.lm.packing import TokenRow
-from prime.ports import RewardModel
+from prime.ports import PendingCheckpoint, RewardModel
 from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, prm_view
 from services.trainer.batch import (
     PolicyBatch,
@@ -56,11 +56,8 @@ class TrainablePolicy(Protocol):
     def update(self, batch: PolicyBatch, *, seed: int) -> UpdateMetrics:
         """The policy update of one step."""
 
-    def begin_save(self, folder: Path) -> Path:
+    def begin_save(self, folder: Path) -> PendingCheckpoint:
         """Copy a checkpoint, to be written while training goes on."""
-
-    def finish_save(self) -> None:
-        """Until it is written."""
 
     def restore(self, folder: Path) -> None:
         """Go back to a checkpoint."""
@@ -404,11 +401,11 @@ class TrainingLoop:
         self.progress.phase = "saving"
         await self._finish_saving()
         step, state = self._version, self.collector.state
-        await asyncio.to_thread(self.policy.begin_save, self.folder.checkpoint(step))
-        self._saving = asyncio.create_task(self._write(step, state))
+        pending = await asyncio.to_thread(self.policy.begin_save, self.folder.checkpoint(step))
+        self._saving = asyncio.create_task(self._write(step, state, pending))
 
-    async def _write(self, step: int, state: CollectorState) -> None:
-        policy = asyncio.to_thread(self.policy.finish_save)
+    async def _write(self, step: int, state: CollectorState, pending: PendingCheckpoint) -> None:
+        policy = asyncio.to_thread(pending.wait)
         await (asyncio.gather(self.reward_model.save(step), policy) if self._uses_prm else policy)
         self.folder.commit_checkpoint(step, state, keep=self.settings.keep_checkpoints, every=self.settings.keep_every)
 

@@ -4,22 +4,19 @@ Whole, or as what changed since the version before. Both begin to flow before ev
 """
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 
-from prime.deltas import as_integers, encode_delta
+from prime.deltas import Frame, Integers, as_integers, digest_of, encode_delta, pack_frame
 from prime.lm.model import tensor_bytes
 from prime.types import PushManifest, TensorAlias, TensorSpec
 
 _CHUNK_BYTES = 1024 * 1024
-_FRAME_HEAD = struct.Struct("<IIQ")
 _ENCODERS = 2
 # Values per frame: large tensors are encoded, sent and applied in parts, all at the same time.
 _FRAME_VALUES = 1 << 23
@@ -137,8 +134,7 @@ class OutgoingWeights:
         self._workers.shutdown(wait=False)
 
     def _hash(self) -> bytes:
-        digests = [xxhash.xxh3_128_digest(tensor_bytes(tensor)) for _, tensor in self._tensors]
-        return xxhash.xxh3_128_digest(b"".join(digests))
+        return digest_of([tensor_bytes(tensor) for _, tensor in self._tensors])
 
     def _encode(self) -> None:
         if self._base is None:
@@ -157,16 +153,14 @@ class OutgoingWeights:
                     self._loop.call_soon_threadsafe(self._more.set)
 
 
-def _integers(tensor: Tensor) -> Any:
+def _integers(tensor: Tensor) -> Integers:
     return as_integers(tensor_bytes(tensor), item_bytes=tensor.element_size())
 
 
-def _frame(number: int, start: int, new: Any, old: Any) -> bytes:
-    """Tensor, count and first position, then gaps and values; nothing where nothing changed."""
-    gaps, values = encode_delta(new, old)
-    if not len(gaps):
-        return b""
-    return b"".join((_FRAME_HEAD.pack(number, len(gaps), start), gaps.tobytes(), values.tobytes()))
+def _frame(tensor: int, start: int, new: Integers, old: Integers) -> bytes:
+    """Empty where nothing changed."""
+    delta = encode_delta(new, old)
+    return pack_frame(Frame(tensor, start, delta)) if len(delta.gaps) else b""
 
 
 def as_pushed(named: Any, dtype: str) -> list[tuple[str, Tensor]]:

@@ -45,7 +45,6 @@ class Policy:
         device = pick_device(self._settings.device)
         compute = Compute.on(device, **settings.compute.model_dump())
         self._lm = CausalLM(folder, device=device, compute=compute, world=self.world)
-        self._snapshot: Snapshot | None = None
         self._reference: CausalLM | None = None
         if self._settings.kl_coef > 0:
             frozen = Compute(dtype=compute.dtype, offload=compute.offload)
@@ -114,9 +113,9 @@ class Policy:
         return tuple(logprobs_T.tolist())
 
     @on_every_rank
-    def begin_save(self, folder: Path) -> Path:
-        """Copy what will lie under `folder`, and write it while training goes on; returns the Hugging Face folder."""
-        self._snapshot = Snapshot(
+    def begin_save(self, folder: Path) -> Snapshot:
+        """Copy what will lie under `folder`, to be written while training goes on."""
+        return Snapshot(
             self._lm,
             self._optimiser,
             self.tokenizer,
@@ -124,17 +123,6 @@ class Policy:
             state_folder=folder / STATE_FOLDER,
             facts={},
         )
-        return folder / MODEL_FOLDER
-
-    def finish_save(self) -> None:
-        """Until what `begin_save` copied is on the disk.
-
-        Raises:
-            CheckpointError: it could not be written.
-        """
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
-            snapshot.wait()
 
     @on_every_rank
     def restore(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from prime.errors import InvalidInput, TokenizerMismatch
+from prime.ports import PendingCheckpoint
 from prime.types import PrmGroup, PrmMetrics
 from services.prm.reward import RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
@@ -134,6 +136,14 @@ async def test_a_step_is_learnt_once(start: Path, tmp_path: Path) -> None:
         await service.learn(0, GROUPS, OUTCOMES)
 
 
+@dataclass
+class Written:
+    folder: Path
+
+    def wait(self) -> None:
+        pass
+
+
 class SlowPrm:
     """Learns in a while, and counts how many learn at once."""
 
@@ -156,11 +166,8 @@ class SlowPrm:
         self.version += 1
         return PrmMetrics(prm_version=self.version, loss=0.0, grad_norm=0.0, pair_accuracy=0.5, mean_logit=0.0)
 
-    def begin_save(self, folder: Path) -> Path:
-        return folder
-
-    def finish_save(self) -> None:
-        pass
+    def begin_save(self, folder: Path) -> PendingCheckpoint:
+        return Written(folder)
 
     def restore(self, folder: Path | None) -> None:
         self.version = 0

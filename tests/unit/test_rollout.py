@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-import xxhash
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
+from prime.deltas import digest_of
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, WeightPushError
 from prime.lm.model import CausalLM, tensor_bytes
 from prime.lm.packing import TokenRow
 from prime.ports import Claim
 from prime.types import FinishReason, PushManifest, RolloutFailure, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.loop import RolloutWorker
-from services.rollout.staging import WeightStore, digest_of
+from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
 from tests.builders import group, perturb, request, tiny_model
 
@@ -83,7 +83,7 @@ async def _push(
     data = bytes(tensor_bytes(torch.tensor([weight])))
     staged = await worker.begin_push(_manifest(weight, version=version, probe=probe))
     staged.add((data if sent is None else sent) + more)
-    await worker.push(staged, digest_of([xxhash.xxh3_128_digest(data)]))
+    await worker.push(staged, digest_of([memoryview(data)]))
 
 
 def _worker(engine: Any, broker: MemoryBroker, *, max_groups: int = 8, consumer: str = "a") -> RolloutWorker:

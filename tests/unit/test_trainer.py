@@ -131,8 +131,9 @@ def test_a_saved_policy_loads_with_transformers_alone_and_restores_to_the_bit(st
 
     policy = Policy(start, _settings())
     policy.update(_batch(), seed=0)
-    folder = policy.begin_save(tmp_path)
-    policy.finish_save()
+    pending = policy.begin_save(tmp_path)
+    pending.wait()
+    folder = pending.folder
     AutoTokenizer.from_pretrained(folder)
     AutoModelForCausalLM.from_pretrained(folder)
     policy.update(_batch(), seed=1)
