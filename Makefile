@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm bench-weights bench-loop clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm bench-rollout bench-weights bench-loop clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; abo
 
 bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about 25 minutes
 	$(BIN)/python -m benchmarks.prm
+
+bench-rollout: vllm ## the rollout service beside raw vLLM; about six minutes
+	$(VLLM_BIN)/python -m benchmarks.rollout
 
 bench-weights: setup ## the weight push beside a bare gRPC stream; about two minutes
 	$(BIN)/python -m benchmarks.weights

@@ -24,10 +24,11 @@ class Shape:
     groups: int
     inner: int
     tied: bool = True
+    vocabulary: int = VOCABULARY
 
     @property
     def body_parameters(self) -> int:
-        """Weights of all layers, which every token goes through; the head's are `hidden * VOCABULARY`."""
+        """Weights of all layers, which every token goes through; the head's are `hidden * vocabulary`."""
         head_dim = self.hidden // self.heads
         attention = 2 * self.hidden * self.hidden + 2 * self.hidden * self.groups * head_dim
         return self.layers * (attention + 3 * self.hidden * self.inner)
@@ -49,7 +50,7 @@ def write_model(folder: Path, shape: Shape, *, seed: int, dtype: torch.dtype = t
     logging.disable_progress_bar()
     tokenizer = build_byte_tokenizer()
     config = Qwen2Config(
-        vocab_size=VOCABULARY,
+        vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.inner,
         num_hidden_layers=shape.layers,

@@ -51,10 +51,9 @@ class VllmEngine:
         """
         self._model = model
         self.dtype = dtype
-        self._max_context = max_context
-        self._max_groups = max_groups
-        self._kv_cache_gib = kv_cache_gib
-        self._seed = seed
+        self._arguments = engine_arguments(
+            model, dtype=dtype, max_context=max_context, max_groups=max_groups, kv_cache_gib=kv_cache_gib, seed=seed
+        )
         self._llm: Any = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._stop_ids: tuple[int, ...] = ()
@@ -141,38 +140,13 @@ class VllmEngine:
 
         # Forking a process that runs gRPC's threads can hang the child.
         envs.VLLM_WORKER_MULTIPROC_METHOD = "spawn"
-        return AsyncLLM.from_engine_args(
-            AsyncEngineArgs(
-                model=str(self._model),
-                dtype=self.dtype,
-                seed=self._seed,
-                max_model_len=self._max_context,
-                max_num_seqs=min(_SEQUENCES_PER_GROUP * self._max_groups, _MOST_SEQUENCES),
-                load_format="dummy",
-                hf_overrides=_UNTIED,
-                skip_tokenizer_init=True,
-                generation_config="vllm",  # no sampling defaults or end tokens from the model folder
-                logprobs_mode="processed_logprobs",
-                weight_transfer_config=WeightTransferConfig(backend=BACKEND),
-                disable_log_stats=True,
-                **_platform_arguments(self._kv_cache_gib, self._max_context),
-            )
-        )
+        weights = {"load_format": "dummy", "weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments, **weights))
 
     async def _sample(self, request: RolloutRequest) -> RolloutGroup:
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            n=request.num_samples,
-            temperature=request.sampling.temperature,
-            top_p=request.sampling.top_p,
-            max_tokens=request.sampling.max_tokens,
-            # vLLM gives sample i the seed + i: spread, so that neighbouring seeds share no sample's stream.
-            seed=random.Random(request.seed).getrandbits(62),
-            stop_token_ids=list(self._stop_ids),
-            logprobs=0,  # the sampled token's only
-            detokenize=False,
-        )
+        params = SamplingParams(**sampling_arguments(request, self._stop_ids))
         output = await self._run(request.group_id, request.prompt_ids, params)
         return RolloutGroup(
             group_id=request.group_id,
@@ -246,6 +220,40 @@ class VllmEngine:
         self._require_started()
         if self._version is None:
             raise EngineError("the vllm engine holds no weights yet; the trainer pushes them when it starts")
+
+
+def engine_arguments(
+    model: Path, *, dtype: str, max_context: int, max_groups: int, kv_cache_gib: float, seed: int = 0
+) -> dict[str, Any]:
+    """How vLLM is started, but for where its weights come from."""
+    return {
+        "model": str(model),
+        "dtype": dtype,
+        "seed": seed,
+        "max_model_len": max_context,
+        "max_num_seqs": min(_SEQUENCES_PER_GROUP * max_groups, _MOST_SEQUENCES),
+        "hf_overrides": _UNTIED,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # no sampling defaults or end tokens from the model folder
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        **_platform_arguments(kv_cache_gib, max_context),
+    }
+
+
+def sampling_arguments(request: RolloutRequest, stop_ids: Sequence[int]) -> dict[str, Any]:
+    """What vLLM is asked for: plain values of its `SamplingParams`."""
+    return {
+        "n": request.num_samples,
+        "temperature": request.sampling.temperature,
+        "top_p": request.sampling.top_p,
+        "max_tokens": request.sampling.max_tokens,
+        # vLLM gives sample i the seed + i: spread, so that neighbouring seeds share no sample's stream.
+        "seed": random.Random(request.seed).getrandbits(62),
+        "stop_token_ids": list(stop_ids),
+        "logprobs": 0,  # the sampled token's only
+        "detokenize": False,
+    }
 
 
 def _platform_arguments(kv_cache_gib: float, max_context: int) -> dict[str, Any]:
