@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from prime.types import (
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
 from services.trainer.settings import TrainerSettings
 from services.trainer.timeline import Timeline
-from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, group, problem
+from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, group, problem, sample
 
 PROBLEMS = [(problem(number), (10 + number,)) for number in range(12)]
 
@@ -177,6 +178,47 @@ async def test_a_group_from_a_version_that_does_not_exist_yet_is_dropped() -> No
     collector = _collector(broker, _half, filter={"max_rounds": 1})
     assert await _fill(collector, Fleet(broker, version=9), version=5) == []
     assert collector.counts["stale"] == 3
+
+
+class Chatterbox(Fleet):
+    """Of every group the samples with these numbers reach the token limit."""
+
+    def __init__(self, broker: MemoryBroker, *, cut_off: Sequence[int]) -> None:
+        super().__init__(broker)
+        self.cut_off = cut_off
+
+    async def run(self) -> None:
+        while True:
+            for claim in await self.queue.claim(100, 0.05):
+                samples = tuple(sample((3 + number, 1), truncated=number in self.cut_off) for number in range(4))
+                await self.queue.deliver(claim, replace(group(claim.item.group_id), samples=samples))
+
+
+@pytest.mark.parametrize(
+    ("truncated", "cut_off", "kept"),
+    [
+        ("keep", (0, 1, 2), 4),
+        ("mask", (1,), 3),
+        ("mask", (1, 2, 3), 0),
+        ("filter", (), 4),
+        ("filter", (3,), 0),
+    ],
+)
+async def test_samples_that_were_cut_off_are_kept_left_out_or_cost_their_group(
+    truncated: str, cut_off: Sequence[int], kept: int
+) -> None:
+    """Left out, a sample is neither learnt from nor part of the others' baseline; one alone has no baseline."""
+    broker = MemoryBroker()
+    collector = _collector(broker, _half, truncated=truncated, samples_per_prompt=4, filter={"max_rounds": 1})
+    groups = await _fill(collector, Chatterbox(broker, cut_off=cut_off))
+    assert len(groups) == (3 if kept else 0)
+    assert collector.counts["truncated"] == (0 if kept else 3)
+    for each in groups:
+        assert len(each.outcomes) == len(each.group.samples) == kept
+        # The first sample of a group is the right one, and its outcome goes with it.
+        assert [outcome == 1.0 for outcome in each.outcomes] == [
+            entry.response_ids[0] == 3 for entry in each.group.samples
+        ]
 
 
 async def test_one_version_behind_is_used_when_the_lag_allows_it() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
@@ -23,6 +24,7 @@ from prime.errors import (
 )
 from prime.lm.model import CausalLM, tensor_bytes
 from prime.types import (
+    FinishReason,
     GradedGroup,
     GradeItem,
     PrmGroup,
@@ -44,6 +46,7 @@ from services.trainer.outgoing import as_pushed
 from services.trainer.policy import Policy
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
+from services.trainer.recording import RecordedGroups
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import AdvantageSettings, TrainerSettings
 from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, finder, graded, perturb, problem, tiny_model
@@ -142,6 +145,39 @@ def test_a_saved_policy_loads_with_transformers_alone_and_restores_to_the_bit(st
     other.update(_batch(), seed=1)
     for mine, theirs in zip(policy.logprobs(token_rows(GROUPS)), other.logprobs(token_rows(GROUPS)), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_the_divergence_from_the_first_policy_holds_the_policy_back(start: Path) -> None:
+    travelled = []
+    for kl_coef in (0.0, 1.0):
+        policy = Policy(start, _settings(optimiser={"kl_coef": kl_coef}))
+        first = policy.update(_batch(), seed=0)
+        assert first.kl_to_reference == pytest.approx(0.0, abs=1e-6)
+        for seed in range(1, 6):
+            last = policy.update(_batch(), seed=seed)
+        before = torch.cat(Policy(start, _settings()).logprobs(token_rows(GROUPS)))
+        travelled.append(float((torch.cat(policy.logprobs(token_rows(GROUPS))) - before).abs().mean()))
+        assert (last.kl_to_reference > 0) is (kl_coef > 0)
+    assert travelled[1] < 0.8 * travelled[0]
+
+
+def test_a_resumed_run_is_held_to_the_policy_that_it_started_with_by_the_formula(start: Path, tmp_path: Path) -> None:
+    """k3 (Schulman): exp(ref - new) - 1 - (ref - new), averaged over the batch's tokens, times the coefficient."""
+    away = Policy(start, _settings())
+    for seed in range(3):
+        away.update(_batch(), seed=seed)
+    away.begin_save(tmp_path).wait()
+    held = Policy(start, _settings(optimiser={"kl_coef": 0.5, "lr": 0.0}))
+    rows, reference = token_rows(GROUPS), held.logprobs(token_rows(GROUPS))
+    held.restore(tmp_path)
+    logprobs = held.logprobs(rows)
+    gaps_N = torch.cat(reference) - torch.cat(logprobs)
+    expected = float((gaps_N.exp() - 1 - gaps_N).mean())
+    zeros = [torch.zeros(len(each)) for each in reference]
+    metrics = held.update(PolicyBatch(rows=rows, advantages=zeros, sampler_logprobs=logprobs), seed=0)
+    assert expected > 1e-4
+    assert metrics.kl_to_reference == pytest.approx(expected, rel=1e-4)
+    assert metrics.loss == pytest.approx(0.5 * expected, rel=1e-4)
 
 
 # ---------------------------------------------------------------- advantages of a batch
@@ -385,20 +421,21 @@ def _loop(
     groups: Sequence[GradedGroup] = GROUPS,
     prm: dict[str, Any] | None = None,
     collector: Any = None,
+    publisher: bool = True,
     **changes: Any,
 ) -> tuple[TrainingLoop, RecordingPrm]:
     settings = _settings(**changes)
     weights = ImplicitPrm(PrmSettings(**{"lr": 1e-2, "device": "cpu", **(prm or {})}), start=start)
     reward_model = RecordingPrm(RewardService(weights, checkpoints=path / "checkpoints"))
     policy = Policy(start, settings)
-    replica = OneReplica(fingerprint=policy.fingerprint)
+    replicas = finder(OneReplica(fingerprint=policy.fingerprint))
     loop = TrainingLoop(
         settings=settings,
         seed=0,
         collector=collector or FixedCollector(groups),  # type: ignore[arg-type]
         reward_model=reward_model,
         policy=policy,
-        publisher=Publisher(finder(replica), source=policy, probe_ids=(5, 6, 7), max_gap=1e-3),
+        publisher=Publisher(replicas, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3) if publisher else None,
         evaluator=None,
         folder=RunFolder(path, identity={"seed": 0}, resume=False),
         progress=Progress(run="x", total_steps=settings.steps),
@@ -570,6 +607,54 @@ async def test_a_stop_ends_after_the_step_at_hand_with_a_checkpoint(start: Path,
     loop.stop()
     await loop.run()
     assert loop.progress.phase == "stopped"
+
+
+async def test_a_recorded_run_replays_to_the_same_figures_without_sampling(start: Path, tmp_path: Path) -> None:
+    first, _ = _loop(start, tmp_path / "first", record=True, steps=3)
+    await first.run()
+    recorded = tmp_path / "first" / "recorded"
+    groups = RecordedGroups(recorded, state=CollectorState())
+    again, _ = _loop(
+        start, tmp_path / "again", collector=groups, mode="replay", recorded=str(recorded), steps=3, publisher=False
+    )
+    await again.run()
+    for before, after in zip(_metrics(tmp_path / "first")[1:], _metrics(tmp_path / "again")[1:], strict=True):
+        names = [name for name in before if name.startswith(("policy/", "prm/", "reward/", "advantage/", "batch/"))]
+        assert len(names) > 15
+        # Versions of the samples are those of the run that was recorded, and so is the lag.
+        assert {name: after[name] for name in names} == {name: before[name] for name in names}
+        assert not any(name.startswith("push/") for name in after)
+
+
+async def test_generating_records_groups_and_learns_nothing(start: Path, tmp_path: Path) -> None:
+    loop, reward_model = _loop(start, tmp_path, mode="generate")
+    before = loop.policy.logprobs(token_rows(GROUPS))
+    await loop.run()
+    assert reward_model.calls == []
+    assert all(map(torch.equal, before, loop.policy.logprobs(token_rows(GROUPS))))
+    assert sorted(file.name for file in (tmp_path / "recorded").iterdir()) == ["step_1.jsonl", "step_2.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("alarm", "warning"),
+    [
+        ({"sampler_kl": 0.001}, "sampler and trainer disagree"),
+        ({"truncated_share": 0.2}, "most samples are cut off; raise trainer.sampling.max_tokens"),
+        ({"entropy": 10.0}, "the policy hardly explores"),
+        ({"sampler_kl": 1e9, "truncated_share": 1.0}, None),
+    ],
+)
+async def test_figures_that_have_ended_runs_badly_are_warned_of(
+    start: Path, tmp_path: Path, alarm: dict[str, float], warning: str | None
+) -> None:
+    first, *others = GROUPS[0].group.samples
+    cut_off = replace(first, finish_reason=FinishReason.LENGTH)
+    groups = [replace(GROUPS[0], group=replace(GROUPS[0].group, samples=(cut_off, *others))), GROUPS[1]]
+    limits = {"sampler_kl": 1e9, "truncated_share": 1.0, **alarm}
+    loop, _ = _loop(start, tmp_path, groups=groups, steps=1, alarm=limits)
+    with structlog.testing.capture_logs() as logs:
+        await loop.run()
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ([warning] if warning else [])
 
 
 # ---------------------------------------------------------------- the run folder
