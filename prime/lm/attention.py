@@ -1,24 +1,28 @@
 """Attention over a pack: each sequence sees itself alone. Registered with transformers under the name PACKED.
 
-Linear layers run on the packed tokens; only here are sequences laid side by side, padded on the right. With a causal
-mask no token looks right, so the padding is never seen and no mask tensor is built. Responses that share a prompt
-see it before themselves, under a mask.
+Linear layers run on the packed tokens; so does attention in half precision on a GPU, by a variable-length flash
+kernel. Elsewhere sequences are laid side by side for it, padded on the right. With a causal mask no token looks right,
+so the padding is never seen and no mask tensor is built. Responses that share a prompt see it before themselves, under
+a mask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from prime.errors import EngineError
-from prime.lm.packing import Pack
+from prime.lm.packing import Pack, Segments
 
 PACKED = "prime_packed"
+_FLASH_DTYPES, _FLASH_HEAD = (torch.bfloat16, torch.float16), 256
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a kernel of its own anyway; traced, it would be compiled anew for packs of other shapes
+# A kernel of its own anyway; traced, it would be compiled anew for packs of other shapes.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def packed_attention(
     module: nn.Module,
     query_1HND: Tensor,
@@ -37,11 +41,44 @@ def packed_attention(
     """
     refuse_what_is_not_computed(options, longest=pack.longest)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query_1HND, key_1GND, value_1GND))
+    if query.is_cuda and query.dtype in _FLASH_DTYPES and query.shape[2] <= _FLASH_HEAD:
+        return attend_segments(query, key, value, pack.segments, scale=scaling)[None], None
     out_XHD = _attend(query, key, value, pack.slots_SL, pack.slots_SL, mask=None, scale=scaling)
     if pack.branches is not None:
         slots, keys, mask = pack.branches.queries_BQ, pack.branches.keys_BK, pack.branches.mask_B1QK
         out_XHD = torch.cat([out_XHD, _attend(query, key, value, slots, keys, mask=mask, scale=scaling)])
     return out_XHD.index_select(0, pack.places_N)[None], None
+
+
+def attend_segments(
+    query_NHD: Tensor,
+    key_NGD: Tensor,
+    value_NGD: Tensor,
+    segments: Segments,
+    *,
+    scale: float | None,
+    kernel: Callable[..., Any] = varlen_attn,
+) -> Tensor:
+    """Attention of each run of queries to its run of keys, aligned at their ends. [N, H, D].
+
+    `kernel` has the form of `torch.nn.attention.varlen.varlen_attn`, which runs on GPUs alone.
+    """
+    keys_X = segments.keys_X
+    if keys_X is not None:
+        key_NGD, value_NGD = key_NGD.index_select(0, keys_X), value_NGD.index_select(0, keys_X)
+    out_NHD: Tensor = kernel(
+        query_NHD.contiguous(),
+        key_NGD.contiguous(),
+        value_NGD.contiguous(),
+        segments.query_starts_S,
+        segments.key_starts_S,
+        segments.most_queries,
+        segments.most_keys,
+        scale=scale,
+        window_size=(-1, 0),
+        enable_gqa=True,
+    )
+    return out_NHD
 
 
 def _attend(

@@ -28,6 +28,36 @@ class Branches:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """The pack as a variable-length kernel reads it: runs of queries, end to end, each with its run of keys. S runs.
+
+    A run is a whole sequence, a prompt that responses share, or one of those responses, whose keys are the prompt's
+    and then its own. Its last query sees all of its keys, the one before all but the last, and so on.
+
+    Example: prompt (7, 8) with responses (9,) and (6, 4) lies at 0 to 4 and has three runs: `query_starts_S` (0, 2, 3,
+    5), `key_starts_S` (0, 2, 5, 9), `keys_X` (0, 1, 0, 1, 2, 0, 1, 3, 4).
+    """
+
+    query_starts_S: Tensor
+    """Where each run begins, and the end. int32, [S + 1]."""
+    key_starts_S: Tensor
+    """The same within `keys_X`. int32, [S + 1]."""
+    keys_X: Tensor | None
+    """The pack's slots in which the keys lie. None: they are the queries' own."""
+    most_queries: int
+    most_keys: int
+
+    def to(self, device: torch.device) -> "Segments":
+        """The same on a device."""
+        return replace(
+            self,
+            query_starts_S=self.query_starts_S.to(device),
+            key_starts_S=self.key_starts_S.to(device),
+            keys_X=None if self.keys_X is None else self.keys_X.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
     """Sequences laid end to end; a prompt that several responses share lies there once.
 
@@ -45,6 +75,7 @@ class Pack:
     branches: Branches | None
     places_N: Tensor
     """Where each token lies in the flattened [S, L], followed by the flattened [B, Q]: the way back."""
+    segments: Segments
     longest: int
     """Positions of the longest prompt with one response."""
     predictors_R: Tensor
@@ -71,6 +102,7 @@ class Pack:
             slots_SL=self.slots_SL.to(device),
             branches=branches,
             places_N=self.places_N.to(device),
+            segments=self.segments.to(device),
             predictors_R=self.predictors_R.to(device),
             chosen_R=self.chosen_R.to(device),
         )
@@ -205,6 +237,7 @@ class _Layout:
             slots_SL=slots_SL,
             branches=branches,
             places_N=inside[outputs.argsort()],
+            segments=self._segments(),
             longest=max((len(rows[number]) for number in numbers), default=1),
             predictors_R=torch.tensor(self._predictors, dtype=torch.long),
             chosen_R=torch.tensor([token for each in numbers for token in rows[each].response_ids], dtype=torch.long),
@@ -217,6 +250,21 @@ class _Layout:
         self._ids.extend(ids)
         self._positions.extend(range(position, position + len(ids)))
         return range(start, len(self._ids))
+
+    def _segments(self) -> Segments:
+        alone = [(stem, [stem]) for stem in self._stems]
+        branching = [(response, [prompt, response]) for prompt, response in self._branches if response]
+        runs = sorted([*alone, *branching], key=lambda run: run[0].start)
+        queries = [len(query) for query, _ in runs]
+        keys = [sum(map(len, parts)) for _, parts in runs]
+        slots = [slot for _, parts in runs for part in parts for slot in part]
+        return Segments(
+            query_starts_S=torch.tensor([0, *itertools.accumulate(queries)], dtype=torch.int32),
+            key_starts_S=torch.tensor([0, *itertools.accumulate(keys)], dtype=torch.int32),
+            keys_X=torch.tensor(slots) if branching else None,
+            most_queries=max(queries),
+            most_keys=max(keys),
+        )
 
     def _branch_tensors(self) -> tuple[Branches | None, Tensor]:
         branches = [(prompt, response) for prompt, response in self._branches if response]

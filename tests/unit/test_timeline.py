@@ -44,11 +44,16 @@ def test_work_that_spans_two_steps_counts_in_each_with_its_part() -> None:
     assert timeline.seconds() == {"prm": 1.0}
 
 
-def test_the_same_worker_twice_at_once_is_busy_once_and_work_that_fails_has_ended() -> None:
+def test_one_that_works_on_two_things_is_busy_once_and_work_that_fails_has_ended() -> None:
     clock = Clock()
     timeline = Timeline(clock)
-    with pytest.raises(KeyError), timeline.working("verifier"), timeline.working("verifier"):
-        clock.seconds = 2.0
-        raise KeyError
+
+    def work_and_fail() -> None:
+        with timeline.working("verifier"), timeline.working("verifier"):
+            clock.seconds = 2.0
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work_and_fail()
     clock.seconds = 7.0
     assert timeline.seconds() == {"verifier": 2.0}
