@@ -91,7 +91,7 @@ def load_whole(module: Any, weights: dict[str, Tensor], world: World) -> None:
 def _shard(
     packed: nn.Module, layers: Sequence[nn.Module], compute: Compute, world: World, device: torch.device
 ) -> None:
-    policy: OffloadPolicy = CPUOffloadPolicy() if compute.offload else OffloadPolicy()
+    policy: OffloadPolicy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if compute.offload else OffloadPolicy()
     options: dict[str, Any] = {
         "mesh": world.mesh(device),
         "mp_policy": MixedPrecisionPolicy(param_dtype=getattr(torch, compute.dtype), reduce_dtype=torch.float32),

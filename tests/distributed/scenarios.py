@@ -161,6 +161,8 @@ def run_all(folders: dict[str, Path], output: Path, world: World) -> dict[str, d
         found[f"saved/{name}"] = save_and_go_on(folder, output / f"{name}-{world.size}", world, Compute())
     untied = folders["untied"]
     found["recomputed"] = loss_and_gradients(untied, Compute(recompute=True), world, token_budget=24)
+    found["offloaded"] = loss_and_gradients(untied, Compute(offload=True), world, token_budget=24)
+    found["coarse"] = loss_and_gradients(untied, Compute(dtype="bfloat16"), world, token_budget=24)
     found["lora"] = policy_step(untied, trainer_settings(compute={"lora_rank": 2}), world)
     return found
 

@@ -106,6 +106,23 @@ def test_recomputed_activations_change_nothing(alone: Found, together: Found) ->
         _agree(found["recomputed"], alone["gradients/untied"])
 
 
+def test_offloaded_weights_change_nothing(alone: Found, together: Found) -> None:
+    for found in (alone, together):
+        _agree(found["offloaded"], alone["gradients/untied"])
+
+
+def test_products_in_bfloat16_give_gradients_that_point_the_same_way_summed_in_fp32(
+    alone: Found, together: Found
+) -> None:
+    exact = alone["gradients/untied"]
+    for found in (alone, together):
+        coarse = found["coarse"]
+        assert float(coarse["loss"]) == pytest.approx(float(exact["loss"]), rel=0.02)
+        for name in exact.keys() - {"loss"}:
+            assert coarse[name].dtype == torch.float32
+            assert float(torch.cosine_similarity(coarse[name].flatten(), exact[name].flatten(), dim=0)) > 0.99, name
+
+
 def test_adapters_learn_the_same_on_any_number_of_workers(alone: Found, together: Found) -> None:
     _agree(together["lora"], alone["lora"])
 

@@ -108,7 +108,7 @@ async def _run_and_kill_the_trainer(config: RunConfig) -> None:
 
 @pytest.fixture(scope="module")
 async def uninterrupted(material: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    config = _config(material, tmp_path_factory.mktemp("runs"), "whole")
+    config = _config(material, tmp_path_factory.mktemp("runs"), "whole", record=True)
     await _run(config)
     return config
 
@@ -135,6 +135,40 @@ async def test_the_same_seed_gives_the_same_metrics(uninterrupted: RunConfig, ma
     again = _config(material, tmp_path, "whole")
     await _run(again)
     assert _metrics(again) == _metrics(uninterrupted)
+
+
+async def test_a_replay_on_several_processes_learns_what_the_recorded_run_learnt(
+    uninterrupted: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    """The same batches with policy and PRM each cut over two processes: sharding is no other algorithm."""
+    recorded = str(uninterrupted.run.path / "recorded")
+    config = _config(material, tmp_path, "replay", mode="replay", recorded=recorded, processes=2, steps=4)
+    config = config.model_copy(update={"prm": config.prm.model_copy(update={"processes": 2})})
+    await _run(config)
+    for before, after in zip(_metrics(uninterrupted)[1:5], _metrics(config)[1:], strict=True):
+        names = [name for name in before if name.startswith(("policy/", "prm/", "reward/", "advantage/", "batch/"))]
+        assert len(names) > 15
+        for name in names:
+            assert after[name] == pytest.approx(before[name], abs=1e-4, rel=1e-3), name
+    folder = config.run.path / "checkpoints" / "step_4" / "policy"
+    AutoModelForCausalLM.from_pretrained(folder)
+
+
+async def test_without_learning_sampler_and_trainer_stay_together(material: Path, tmp_path: Path) -> None:
+    """Twenty pushes and twenty batches later their log-probs differ as little as at the start."""
+    still = {"lr": 0.0, "threads": 1}
+    config = _config(material, tmp_path, "still", steps=20, max_lag=1, filter={"low": 0, "high": 1}, optimiser=still)
+    await _run(config)
+    gaps = [row["policy/sampler_gap"] for row in _metrics(config)[1:]]
+    assert len(gaps) == 20
+    assert max(gaps) < 1e-5
+    assert all(row["push/probe_gap"] < 1e-5 for row in _metrics(config)[1:])
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder)
+        for folder in (material / "sft", config.run.path / "checkpoints" / "step_20" / "policy")
+    )
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    assert all(mine.equal(theirs) for mine, theirs in pairs)
 
 
 async def test_a_killed_run_resumes_to_the_same_result(
