@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm bench-rollout bench-weights bench-loop clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm bench-rollout bench-training bench-weights bench-loop clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm`
 
 bench-rollout: vllm ## the rollout service beside raw vLLM; about six minutes
 	$(VLLM_BIN)/python -m benchmarks.rollout
+
+bench-training: setup ## memory and speed of a training step by model size; a GPU is used where there is one; about five minutes
+	$(BIN)/python -m benchmarks.training
 
 bench-weights: setup ## the weight push beside a bare gRPC stream; about two minutes
 	$(BIN)/python -m benchmarks.weights
