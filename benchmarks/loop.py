@@ -151,7 +151,7 @@ def _ours(
                 **settings,
             },
             "prm": {"lr": _LR, "token_budget": 8192, "threads": 1},
-            "rollout": {"max_groups": size.prompts, "max_context": 256, "threads": 1},
+            "rollout": {"max_groups": 2 * size.prompts, "max_context": 256, "threads": 1},
             "verifier": {"min_tier": "B"},
         }
     )

@@ -1,122 +1,24 @@
 """A batched decode loop over a `transformers` model: prompts read once each, then one token per row and step.
 
-Every row draws from a random stream of its own, seeded by (request seed, sample number), so what it samples does not
-depend on its neighbours beyond rounding. All rows are equally far, so token t of every row is sampled in step t.
+Requests join a batch between two steps and leave it when they are finished, as in Orca (Yu et al., OSDI 2022): a step
+costs little more with many rows than with few. Every row draws from a random stream of its own, seeded by (request
+seed, sample number), so what it samples does not depend on its neighbours beyond rounding.
 
-Shapes: P prompts, R rows alive, L positions so far, H query heads, G key-value heads, D head size, V vocabulary.
+Shapes: P prompts, R rows alive, T steps, L positions, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
-from prime.lm.attention import refuse_what_is_not_computed
 from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, SamplingParams, VersionSpan
+from services.rollout.kv_cache import KeyValueCache
 
-CACHED = "prime_cached"
-"""The name under which transformers knows `cached_attention`."""
 # Finished rows are dropped from the batch once they are this share of it: each drop copies the cache.
 _DROP_SHARE = 0.25
-_FIRST_SLOTS = 64
-
-
-class KeyValueCache:
-    """Keys and values of every row and layer, written in place; grows by doubling."""
-
-    def __init__(self, mask_RL: Tensor | None) -> None:
-        """`mask_RL`: which prompt positions count, where prompts are padded on the left; None: all do."""
-        self._mask_RL = mask_RL
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self.length = 0
-
-    def append(self, layer: int, key_RGND: Tensor, value_RGND: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in the newest positions of a layer; returns all of them so far. [R, G, L, D] each."""
-        end = self.length + key_RGND.shape[2]
-        if layer not in self._layers or self._layers[layer][0].shape[2] < end:
-            self._grow(layer, key_RGND, end)
-        keys, values = self._layers[layer]
-        keys[:, :, self.length : end] = key_RGND
-        values[:, :, self.length : end] = value_RGND
-        return keys[:, :, :end], values[:, :, :end]
-
-    def advance(self, positions: int) -> None:
-        """All layers have taken in so many positions."""
-        self.length += positions
-        if self._mask_RL is not None:
-            new = self.length - self._mask_RL.shape[1]  # the prompts' own positions are there from the start
-            self._mask_RL = nn.functional.pad(self._mask_RL, (0, new), value=True)
-
-    def visible(self, positions: int) -> Tensor | None:
-        """Which keys the newest positions may see, as a mask [R, 1, N, L]; None: all up to themselves."""
-        if self._mask_RL is None:
-            return None
-        if positions == 1:
-            return nn.functional.pad(self._mask_RL, (0, 1), value=True)[:, None, None, :]
-        causal_LL = torch.ones(positions, positions, dtype=torch.bool, device=self._mask_RL.device).tril()
-        # Padding sees itself: without any key its states would be no numbers, and spoil those that weigh them with 0.
-        itself_LL = torch.eye(positions, dtype=torch.bool, device=self._mask_RL.device)
-        return ((self._mask_RL[:, None, :] & causal_LL) | itself_LL)[:, None]
-
-    def pick(self, rows_R: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken more than once."""
-        self._layers = {
-            layer: (keys.index_select(0, rows_R), values.index_select(0, rows_R))
-            for layer, (keys, values) in self._layers.items()
-        }
-        if self._mask_RL is not None:
-            self._mask_RL = self._mask_RL.index_select(0, rows_R)
-
-    def _grow(self, layer: int, like_RGND: Tensor, end: int) -> None:
-        rows, heads, _, size = like_RGND.shape
-        room = max(_FIRST_SLOTS, 1 << (end - 1).bit_length())
-        grown = tuple(like_RGND.new_empty(rows, heads, room, size) for _ in range(2))
-        for new, old in zip(grown, self._layers.get(layer, ()), strict=False):
-            new[:, :, : self.length] = old[:, :, : self.length]
-        self._layers[layer] = (grown[0], grown[1])
-
-
-def cached_attention(
-    module: nn.Module,
-    query_RHND: Tensor,
-    key_RGND: Tensor,
-    value_RGND: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    cache: KeyValueCache,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Attention of the N newest positions to all so far, in the form transformers calls it. Returns [R, N, H, D].
-
-    Raises:
-        EngineError: the model wants what this does not compute.
-    """
-    positions = query_RHND.shape[2]
-    refuse_what_is_not_computed(options, longest=cache.length + positions)
-    keys, values = cache.append(int(module.layer_idx), key_RGND, value_RGND)  # type: ignore[arg-type]
-    share = query_RHND.shape[1] // keys.shape[1]
-    mask = cache.visible(positions)
-    if positions == 1:
-        # Heads that share keys stand in for positions, so that no key is copied.
-        query_RGSD = query_RHND.view(query_RHND.shape[0], keys.shape[1], share, query_RHND.shape[3])
-        out = nn.functional.scaled_dot_product_attention(query_RGSD, keys, values, attn_mask=mask, scale=scaling)
-        return out.reshape(query_RHND.shape[0], 1, query_RHND.shape[1], query_RHND.shape[3]), None
-    if share != 1:
-        keys, values = (tensor.repeat_interleave(share, dim=1) for tensor in (keys, values))
-    out = nn.functional.scaled_dot_product_attention(
-        query_RHND, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
-    )
-    return out.transpose(1, 2), None
-
-
-def register_cached_attention() -> None:
-    """Make CACHED known to transformers. Harmless when repeated."""
-    AttentionInterface.register(CACHED, cached_attention)
 
 
 @torch.no_grad()
@@ -128,27 +30,102 @@ def prompt_logprobs(module: Any, ids: Sequence[int]) -> tuple[float, ...]:
     return tuple(chosen_L.tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One sample on its way: which request it is of, and where its tokens are written."""
-
-    request: int
-    place: int
-
-
 class Batch:
-    """Requests sampled together, to the end of the longest."""
+    """All requests in flight over one cache: `join`, then `step` while it `is_alive`."""
 
-    def __init__(self, requests: Sequence[RolloutRequest], module: Any, stop_ids: Sequence[int]) -> None:
-        """Nothing is computed yet."""
-        self._requests = requests
+    def __init__(self, module: Any, stop_ids: Sequence[int]) -> None:
         self._module = module
-        device = module.device
-        rows = [number for number, request in enumerate(requests) for _ in range(request.num_samples)]
-        self._rows = [_Row(request=number, place=place) for place, number in enumerate(rows)]
-        self._open = {number: request.num_samples for number, request in enumerate(requests)}
-        self._stop_V = torch.zeros(module.config.vocab_size, dtype=torch.bool, device=device)
+        self._stop_V = torch.zeros(module.config.vocab_size, dtype=torch.bool, device=module.device)
         self._stop_V[list(stop_ids)] = True
+        self._cohorts: list[Cohort] = []
+        self._joining: list[Cohort] = []
+        self._cache: KeyValueCache | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether any row goes on."""
+        return bool(self._cohorts or self._joining)
+
+    def join(self, requests: Sequence[RolloutRequest]) -> "Cohort":
+        """Take requests in; nothing is computed yet."""
+        cohort = Cohort(requests, self._stop_V)
+        self._joining.append(cohort)
+        return cohort
+
+    def leave(self, cohort: "Cohort") -> None:
+        """Nobody waits for these requests any more."""
+        self._joining = [each for each in self._joining if each is not cohort]
+        if cohort in self._cohorts:
+            cohort.abandon()
+            self._drop_finished_rows()
+
+    @torch.no_grad()
+    def step(self, version: int) -> bool:
+        """Sample one token per row; whether that finished any group, which then lies in `Cohort.finished`."""
+        logits = self._read_last_tokens() if self._cohorts else []
+        for cohort in self._joining:
+            logits.append(self._read_prompts(cohort))
+        self._cohorts, self._joining = self._cohorts + self._joining, []
+        finished = [
+            cohort.take(logits_RV.float(), version) for cohort, logits_RV in zip(self._cohorts, logits, strict=True)
+        ]
+        self._drop_finished_rows()
+        return any(finished)
+
+    def _read_prompts(self, cohort: "Cohort") -> Tensor:
+        ids_PL, offsets_PL = cohort.prompts()
+        is_padded = bool((offsets_PL < 0).any())
+        cache = KeyValueCache(offsets_PL >= 0 if is_padded else None)
+        logits_PV = self._module(
+            input_ids=ids_PL, position_ids=offsets_PL.clamp(min=0), use_cache=False, logits_to_keep=1, cache=cache
+        ).logits[:, -1]
+        cache.advance(ids_PL.shape[1])
+        cache.pick(cohort.prompt_R)
+        if self._cache is None:
+            self._cache = cache
+        else:
+            self._cache.join(cache)
+        return torch.as_tensor(logits_PV[cohort.prompt_R])
+
+    def _read_last_tokens(self) -> list[Tensor]:
+        assert self._cache is not None  # it is there as long as rows are
+        logits_RV = self._module(
+            input_ids=torch.cat([cohort.last_tokens_R1 for cohort in self._cohorts]),
+            position_ids=torch.cat([cohort.positions_R1 for cohort in self._cohorts]),
+            use_cache=False,
+            logits_to_keep=1,
+            cache=self._cache,
+        ).logits[:, -1]
+        self._cache.advance(1)
+        return list(torch.split(logits_RV, [cohort.num_rows for cohort in self._cohorts]))
+
+    def _drop_finished_rows(self) -> None:
+        num_done = sum(cohort.num_done for cohort in self._cohorts)
+        num_rows = sum(cohort.num_rows for cohort in self._cohorts)
+        has_ended = any(cohort.num_done == cohort.num_rows for cohort in self._cohorts)
+        if not has_ended and num_done < _DROP_SHARE * num_rows:
+            return
+        alive_R = torch.cat([cohort.drop_finished_rows() for cohort in self._cohorts]).nonzero().flatten()
+        self._cohorts = [cohort for cohort in self._cohorts if cohort.num_rows]
+        if self._cache is not None and self._cohorts:
+            self._cache.pick(alive_R)
+        else:
+            self._cache = None
+
+
+class Cohort:
+    """Requests that joined a batch together: all their rows are equally far."""
+
+    def __init__(self, requests: Sequence[RolloutRequest], stop_V: Tensor) -> None:
+        self.requests = requests
+        self.finished: list[RolloutGroup] = []
+        """Groups that nobody took yet; whoever asked takes them out."""
+        device = stop_V.device
+        rows = [number for number, request in enumerate(requests) for _ in range(request.num_samples)]
+        self.prompt_R = torch.tensor(rows, device=device)
+        """Which prompt each row continues."""
+        self._open = {number: request.num_samples for number, request in enumerate(requests)}
+        self._stop_V = stop_V
         longest = max(request.sampling.max_tokens for request in requests)
         self._limit_R = torch.tensor([requests[number].sampling.max_tokens for number in rows], device=device)
         self._uniforms_RT = torch.from_numpy(_uniforms(requests, longest)).to(device)
@@ -156,24 +133,46 @@ class Batch:
         # What was sampled, by the row's first place, which it keeps when others are dropped.
         self._ids_RT = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
         self._logprobs_RT = torch.zeros(len(rows), longest, device=device)
-        self._is_done_R = torch.zeros(len(rows), dtype=torch.bool, device=device)
         self._places_R = torch.arange(len(rows), device=device)
-        self._cache: KeyValueCache | None = None
-        self._positions_R1 = torch.zeros(0)
+        self._is_done_R = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        lengths_P = torch.tensor([len(request.prompt_ids) for request in requests], device=device)
+        self._lengths_R1 = lengths_P[self.prompt_R][:, None]
         self._steps = 0
         self._versions: list[VersionSpan] = []
         """Which version sampled how many steps, in order."""
 
     @property
-    def is_alive(self) -> bool:
-        """Whether any row goes on."""
-        return bool(self._rows)
+    def num_rows(self) -> int:
+        """Rows that are computed, finished ones that were not dropped yet among them."""
+        return len(self._places_R)
 
-    @torch.no_grad()
-    def step(self, version: int) -> list[RolloutGroup]:
-        """Sample one token per row; returns the groups that this finished."""
-        logits_RV = self._read_prompts() if self._cache is None else self._read_last_tokens(self._cache)
-        chosen_R, logprobs_R = self._choose(logits_RV.float(), self._uniforms_RT[self._places_R, self._steps])
+    @property
+    def num_done(self) -> int:
+        """Of them, the finished ones."""
+        return int(self._is_done_R.sum())
+
+    @property
+    def last_tokens_R1(self) -> Tensor:
+        """What every row sampled last."""
+        return self._ids_RT[self._places_R, self._steps - 1][:, None]
+
+    @property
+    def positions_R1(self) -> Tensor:
+        """Where in its sequence that token stands."""
+        return self._lengths_R1 + (self._steps - 1)
+
+    def prompts(self) -> tuple[Tensor, Tensor]:
+        """Ids, padded on the left, and positions, negative in the padding. [P, L] each."""
+        device = self._places_R.device
+        prompts = [request.prompt_ids for request in self.requests]
+        longest = max(map(len, prompts))
+        ids_PL = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids in prompts], device=device)
+        lengths_P1 = torch.tensor([[len(ids)] for ids in prompts], device=device)
+        return ids_PL, torch.arange(longest, device=device) - (longest - lengths_P1)
+
+    def take(self, logits_RV: Tensor, version: int) -> bool:
+        """Sample every row's next token; whether that finished a group."""
+        chosen_R, logprobs_R = self._choose(logits_RV, self._uniforms_RT[self._places_R, self._steps])
         self._ids_RT[self._places_R, self._steps] = chosen_R
         self._logprobs_RT[self._places_R, self._steps] = logprobs_R
         self._steps += 1
@@ -183,58 +182,31 @@ class Batch:
             self._versions.append(VersionSpan(version=version, length=1))
         ends_R = (self._stop_V[chosen_R] | (self._limit_R == self._steps)) & ~self._is_done_R
         if not bool(ends_R.any()):
-            return []
+            return False
         self._is_done_R |= ends_R
-        finished = self._groups_without(ends_R.nonzero().flatten().tolist())
-        self._drop_finished_rows()
-        return finished
+        ended = self.prompt_R[ends_R].tolist()
+        for number in ended:
+            self._open[number] -= 1
+        complete = sorted({number for number in ended if not self._open[number]})
+        self.finished += [self._group(number) for number in complete]
+        return bool(complete)
 
-    def _read_prompts(self) -> Tensor:
-        prompts = [request.prompt_ids for request in self._requests]
-        longest = max(map(len, prompts))
-        device = self._places_R.device
-        ids_PL = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids in prompts], device=device)
-        lengths_P = torch.tensor([len(ids) for ids in prompts], device=device)
-        offsets_PL = torch.arange(longest, device=device) - (longest - lengths_P[:, None])
-        is_padded = int(lengths_P.min()) < longest
-        self._cache = KeyValueCache(offsets_PL >= 0 if is_padded else None)
-        logits_PV = self._module(
-            input_ids=ids_PL,
-            position_ids=offsets_PL.clamp(min=0),
-            use_cache=False,
-            logits_to_keep=1,
-            cache=self._cache,
-        ).logits[:, -1]
-        self._cache.advance(longest)
-        prompt_R = torch.tensor([row.request for row in self._rows], device=device)
-        self._cache.pick(prompt_R)
-        self._positions_R1 = lengths_P[prompt_R][:, None]
-        return torch.as_tensor(logits_PV[prompt_R])
+    def abandon(self) -> None:
+        """All rows are finished."""
+        self._is_done_R.fill_(True)
 
-    def _read_last_tokens(self, cache: KeyValueCache) -> Tensor:
-        logits_RV = self._module(
-            input_ids=self._ids_RT[self._places_R, self._steps - 1][:, None],
-            position_ids=self._positions_R1,
-            use_cache=False,
-            logits_to_keep=1,
-            cache=cache,
-        ).logits[:, -1]
-        cache.advance(1)
-        self._positions_R1 = self._positions_R1 + 1
-        return torch.as_tensor(logits_RV)
-
-    def _groups_without(self, ended: Sequence[int]) -> list[RolloutGroup]:
-        """Groups none of whose samples goes on, now that the rows with these numbers have ended."""
-        complete = []
-        for row in (self._rows[number] for number in ended):
-            self._open[row.request] -= 1
-            if not self._open[row.request]:
-                complete.append(self._group(row.request))
-        return complete
+    def drop_finished_rows(self) -> Tensor:
+        """Compute them no more; returns which rows were alive. [R]."""
+        alive_R = ~self._is_done_R
+        self._places_R, self._limit_R = self._places_R[alive_R], self._limit_R[alive_R]
+        self.prompt_R, self._lengths_R1 = self.prompt_R[alive_R], self._lengths_R1[alive_R]
+        self._is_done_R = self._is_done_R[alive_R]
+        self._choose.pick(alive_R)
+        return alive_R
 
     def _group(self, number: int) -> RolloutGroup:
-        request = self._requests[number]
-        first = sum(each.num_samples for each in self._requests[:number])
+        request = self.requests[number]
+        first = sum(each.num_samples for each in self.requests[:number])
         return RolloutGroup(
             group_id=request.group_id,
             problem_id=request.problem_id,
@@ -256,20 +228,6 @@ class Batch:
             spans=_first(self._versions, length),
             finish_reason=reason,
         )
-
-    def _drop_finished_rows(self) -> None:
-        num_done = int(self._is_done_R.sum())
-        if num_done < len(self._rows) and num_done < _DROP_SHARE * len(self._rows):
-            return
-        alive_R = (~self._is_done_R).nonzero().flatten()
-        self._rows = [self._rows[number] for number in alive_R.tolist()]
-        if self._cache is None or not self._rows:
-            return
-        self._cache.pick(alive_R)
-        self._positions_R1 = self._positions_R1[alive_R]
-        self._places_R, self._limit_R = self._places_R[alive_R], self._limit_R[alive_R]
-        self._is_done_R = self._is_done_R[alive_R]
-        self._choose.pick(alive_R)
 
 
 class _Chooser:

@@ -31,14 +31,15 @@ class Engine(Protocol):
 
     name: str
     dtype: str
-    continuous: bool
-    """True: takes new requests at any time. False: samples one batch to its end before the next."""
 
     async def start(self) -> None:
         """Load the model. Raises EngineError when it cannot be served, saying why."""
 
     def generate(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[RolloutGroup]:
-        """Groups in the order in which they finish; every sampled token tells the version that sampled it."""
+        """Groups in the order in which they finish; every sampled token tells the version that sampled it.
+
+        May be called again while others sample.
+        """
 
     async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
         """Pause with requests kept, replace the weights, go on; returns the seconds of pause."""
@@ -123,11 +124,10 @@ class RolloutWorker:
         try:
             while True:
                 await self._reap(renewing)
-                room = self._room()
-                if not room or self._version is None:
+                if not self._room or self._version is None:
                     await self._wait_for_change()
                     continue
-                claims = await patiently(partial(self._queue.claim, room, _CLAIM_WAIT_S), seconds=_QUEUE_PATIENCE_S)
+                claims = await self._claim()
                 # A push may have been refused in the meantime: then this replica holds no version any more.
                 version = -1 if self._version is None else self._version
                 early = [claim for claim in claims if claim.item.min_version > version]
@@ -237,10 +237,17 @@ class RolloutWorker:
                 await self._changed.wait()
         self._changed.clear()
 
+    @property
     def _room(self) -> int:
-        if not self._engine.continuous and self._batches:
-            return 0
         return self._max_groups - len(self._in_flight)
+
+    async def _claim(self) -> list[Claim[RolloutRequest]]:
+        """What waits, up to the room that there is when it comes: what was asked together is sampled together."""
+        claims = await patiently(partial(self._queue.claim, self._room, _CLAIM_WAIT_S), seconds=_QUEUE_PATIENCE_S)
+        more = self._room - len(claims)
+        if claims and more > 0:
+            claims += await patiently(partial(self._queue.claim, more, 0.0), seconds=_QUEUE_PATIENCE_S)
+        return claims
 
     async def _sample(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
         by_group = {claim.item.group_id: claim for claim in claims}

@@ -1,13 +1,13 @@
 """The engine for machines without vLLM: a batched decode loop over a `transformers` model, in this process.
 
-Weights change between two decode steps; rows in flight go on with them.
+Requests join and weights change between two decode steps; rows in flight go on with them.
 """
 
 import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,20 @@ from torch import Tensor
 from prime.errors import WeightPushError
 from prime.lm.model import load_module, load_tokenizer, pick_device, stop_token_ids
 from prime.types import RolloutGroup, RolloutRequest, TensorSpec
-from services.rollout.decoding import CACHED, Batch, prompt_logprobs, register_cached_attention
+from services.rollout.decoding import Batch, Cohort, prompt_logprobs
+from services.rollout.kv_cache import CACHED, register_cached_attention
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TransformersEngine:
-    """`Engine` over `transformers`; samples one batch to its end before the next."""
+    """`Engine` over `transformers`.
+
+    Requests join those in flight, unless they want the newest weights alone: these wait until nothing is in flight. So
+    in strict mode which rows are computed together does not depend on when they arrive, and a run repeats to the bit.
+    """
 
     name = "transformers"
-    continuous = False
 
     def __init__(self, *, model: Path, device: str, dtype: str) -> None:
         self._folder = model
@@ -36,7 +40,10 @@ class TransformersEngine:
         self._version = 0
         self._module: Any = None
         self._stop_ids: tuple[int, ...] = ()
-        self._one_batch = asyncio.Lock()
+        self._batch: Batch
+        self._admission = asyncio.Lock()
+        self._left = asyncio.Event()
+        """Requests have left the batch."""
         self._between_steps = asyncio.Lock()
         self._is_wanted = threading.Event()
         """Somebody waits for the model: the decode loop lets go after the step at hand."""
@@ -46,24 +53,52 @@ class TransformersEngine:
         register_cached_attention()
         self._stop_ids = stop_token_ids(self._folder, load_tokenizer(self._folder))
         self._module = load_module(self._folder, dtype=self._dtype, attention=CACHED).to(self._device).eval()
+        self._batch = Batch(self._module, self._stop_ids)
 
-    async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[RolloutGroup]:
+    async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncGenerator[RolloutGroup, None]:
         """Groups in the order in which they finish."""
-        async with self._one_batch:
-            batch = Batch(requests, self._module, self._stop_ids)
-            while batch.is_alive:
+        if not requests:
+            return
+        cohort = await self._admit(requests)
+        try:
+            missing = len(requests)
+            while missing:
                 async with self._between_steps:
-                    finished = await asyncio.to_thread(self._decode, batch)
-                for group in finished:
-                    yield group
+                    # Whoever has the turn decodes for all; these may be finished since.
+                    if not cohort.finished:
+                        await self._decode()
+                missing -= len(cohort.finished)
+                while cohort.finished:
+                    yield cohort.finished.pop(0)
+        finally:
+            async with self._hold():
+                self._batch.leave(cohort)
+            self._left.set()
 
-    def _decode(self, batch: Batch) -> list[RolloutGroup]:
+    async def _admit(self, requests: Sequence[RolloutRequest]) -> Cohort:
+        async with self._admission:
+            wants_newest = any(request.min_version >= self._version for request in requests)
+            while wants_newest and self._batch.is_alive:
+                self._left.clear()
+                await self._left.wait()
+            async with self._hold():
+                return self._batch.join(requests)
+
+    async def _decode(self) -> None:
         """Steps until a group is finished, or somebody else wants the model."""
-        while batch.is_alive:
-            finished = batch.step(self._version)
-            if finished or self._is_wanted.is_set():
-                return finished
-        return []
+        decoding = asyncio.ensure_future(asyncio.to_thread(self._steps))
+        try:
+            await asyncio.shield(decoding)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled, and nobody may touch the model before it has let go.
+            self._is_wanted.set()
+            await decoding
+            raise
+
+    def _steps(self) -> None:
+        while self._batch.is_alive:
+            if self._batch.step(self._version) or self._is_wanted.is_set():
+                return
 
     async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
         """Replace all weights between two decode steps; returns the seconds in which nothing was sampled.

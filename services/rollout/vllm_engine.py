@@ -33,7 +33,6 @@ class VllmEngine:
     """Implements `Engine` (loop.py) on `AsyncLLM`; vLLM runs in processes of its own, started by `start`."""
 
     name = "vllm"
-    continuous = True
 
     def __init__(
         self,

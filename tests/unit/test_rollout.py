@@ -29,7 +29,6 @@ class ScriptedEngine:
 
     name = "scripted"
     dtype = "float32"
-    continuous = True
 
     def __init__(self, *, hold: asyncio.Event | None = None, breaks: bool = False) -> None:
         self.hold = hold
@@ -358,13 +357,61 @@ async def test_a_sample_in_flight_survives_a_push_and_tells_both_versions(folder
     engine = await _engine(folder)
     other = perturb(tiny_model(tmp_path / "other", seed=5), seed=9)
     tensors = _tensors(other)
-    sampling = asyncio.create_task(_all(engine, [request("a", samples=16, max_tokens=200)]))
-    while not engine._one_batch.locked():  # from then on the first step is under way, and the push waits for its end
-        await asyncio.sleep(0)
+    # When the short one is there, the long one is under way.
+    sampling = engine.generate([request("short", max_tokens=1), request("a", samples=16, max_tokens=200)])
+    assert (await anext(sampling)).newest_version == 0
     await engine.load_weights(1, tensors)
-    (each,) = (await sampling).values()
+    (each,) = [group async for group in sampling]
     versions = {span.version for sample in each.samples for span in sample.spans}
     assert versions == {0, 1}
     assert (each.oldest_version, each.newest_version) == (0, 1)
     for sample in each.samples:
         assert sum(span.length for span in sample.spans) == len(sample.response_ids)
+
+
+async def test_requests_join_others_in_flight_and_sample_what_they_would_alone(folder: Path) -> None:
+    """Prompts and responses of other lengths in between; rows that end leave, and with them columns of the cache."""
+    asked = [
+        request("a", samples=3, max_tokens=60, prompt=(9, 9, 9, 9, 9, 9, 9), seed=1),
+        request("b", samples=2, max_tokens=20, prompt=(5,), seed=2),
+        request("c", samples=4, max_tokens=40, prompt=tuple(range(3, 43)), seed=3),
+    ]
+    alone = {each.group_id: (await _all(await _engine(folder), [each]))[each.group_id] for each in asked}
+    engine = await _engine(folder)
+    await engine.load_weights(1, _tensors(folder))  # then none of them needs the newest
+    leader = engine.generate([request("lead", max_tokens=1), asked[0]])
+    await anext(leader)
+    others = [asyncio.create_task(_all(engine, [each])) for each in asked[1:]]
+    together = {each.group_id: each async for each in leader}
+    for other in others:
+        together |= await other
+    for name, each in alone.items():
+        for mine, theirs in zip(together[name].samples, each.samples, strict=True):
+            assert mine.response_ids == theirs.response_ids
+            assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+            assert mine.finish_reason is theirs.finish_reason
+
+
+async def test_requests_for_the_newest_weights_wait_until_nothing_is_in_flight(folder: Path) -> None:
+    engine = await _engine(folder)
+    order: list[str] = []
+
+    async def sample(name: str, tokens: int) -> None:
+        order.extend((await _all(engine, [request(name, max_tokens=tokens)])).keys())
+
+    first = asyncio.create_task(sample("long", 60))
+    await asyncio.sleep(0)
+    await asyncio.gather(first, sample("short", 1))
+    assert order == ["long", "short"]
+
+
+async def test_requests_that_are_given_up_leave_and_those_beside_them_go_on(folder: Path) -> None:
+    engine = await _engine(folder)
+    await engine.load_weights(1, _tensors(folder))
+    leader = engine.generate([request("lead", max_tokens=1), request("endless", samples=8, max_tokens=200)])
+    await anext(leader)
+    other = asyncio.create_task(_all(engine, [request("a", samples=3, max_tokens=30)]))
+    await asyncio.sleep(0)
+    await leader.aclose()
+    assert len((await other)["a"].samples) == 3
+    assert (await _all(engine, [request("a", samples=3, max_tokens=30)]))["a"] == (await other)["a"]
