@@ -174,6 +174,8 @@ def main(folders: dict[str, Path], output: Path) -> None:
     found = run_all(folders, output, world)
     for name, folder in folders.items():
         found[f"resumed/{name}"] = resume(folder, output / f"{name}-1", world, Compute())
+    if world.size == 2:  # once is enough for what takes half a minute to compile
+        found["compiled"] = loss_and_gradients(folders["untied"], Compute(compile=True), world, token_budget=24)
     if world.is_leader:
         torch.save(found, output / f"found-{world.size}.pt")
     world.leave()

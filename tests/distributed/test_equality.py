@@ -142,6 +142,11 @@ def test_a_checkpoint_of_several_workers_goes_on_with_one(
             _agree(scenarios.resume(folders[model], checkpoint, World(), Compute()), alone[f"saved/{model}"])
 
 
+def test_compiled_layers_that_are_cut_over_workers_give_the_same_gradients(alone: Found, together: Found) -> None:
+    if "compiled" in together:
+        _agree(together["compiled"], alone["gradients/untied"])
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler looks at tensors in ways that torch warns of
 def test_compiled_layers_give_the_same_gradients(folders: dict[str, Path], alone: Found) -> None:
     compiled = scenarios.loss_and_gradients(folders["untied"], Compute(compile=True), World(), token_budget=24)
