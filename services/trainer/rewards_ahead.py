@@ -12,6 +12,8 @@ from services.trainer.timeline import Timeline
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
+    view: PrmGroup
+    """What was scored: a prompt that is asked again after its group grew stale has the same id and other responses."""
     rows: tuple[tuple[float, ...], ...]
     prm_version: int
 
@@ -59,9 +61,12 @@ class RewardsAhead:
             await self._worker
         ids = [view.group_id for view in views]
         self._waiting = [graded for graded in self._waiting if graded.group.group_id not in set(ids)]
-        found = {each: self._scored.pop(each) for each in ids if each in self._scored}
+        found = {view.group_id: scored for view in views if (scored := self._take(view)) is not None}
+        # What has become too old since is of no use to any batch, and would take the place of others.
+        oldest = prm_version - self._max_lag
+        self._scored = {each: scored for each, scored in self._scored.items() if scored.prm_version >= oldest}
         versions = {scored.prm_version for scored in found.values()}
-        is_usable = len(versions) == 1 and prm_version - self._max_lag <= min(versions) <= prm_version
+        is_usable = len(versions) == 1 and oldest <= min(versions) <= prm_version
         usable = found if is_usable and (len(found) == len(ids) or versions == {prm_version}) else {}
         missing = [view for view in views if view.group_id not in usable]
         if missing:
@@ -74,6 +79,11 @@ class RewardsAhead:
             beta=self._beta,
             reference_id=self._reference_id,
         )
+
+    def _take(self, view: PrmGroup) -> _Scored | None:
+        """What was scored early of this very group."""
+        scored = self._scored.pop(view.group_id, None)
+        return scored if scored is not None and scored.view == view else None
 
     def forget(self, group_ids: Sequence[str]) -> None:
         """Groups that will not be used after all."""
@@ -94,7 +104,8 @@ class RewardsAhead:
         self._beta, self._reference_id = rewards.beta, rewards.reference_id
         rows = iter(rewards.rows)
         return {
-            view.group_id: _Scored(tuple(next(rows) for _ in view.responses), rewards.prm_version) for view in views
+            view.group_id: _Scored(view, tuple(next(rows) for _ in view.responses), rewards.prm_version)
+            for view in views
         }
 
 

@@ -107,6 +107,27 @@ async def test_a_prm_that_answers_with_another_version_is_a_conflict() -> None:
         await _ahead(prm).of(prm_view(BATCH), prm_version=1)
 
 
+async def test_a_prompt_that_was_asked_again_is_not_given_the_rewards_of_its_stale_group() -> None:
+    """Its id is the same; its responses, of a newer policy, are not."""
+    prm = CountingPrm()
+    rewards = _ahead(prm)
+    await _offer(rewards, BATCH[:1])
+    again = graded((1.0, 0.0), ((8, 8, 8, 8, 1), (7, 1)), BATCH[0].group.group_id)
+    found = await rewards.of(prm_view([again]), prm_version=0)
+    assert prm.asked == ["0", "0"]
+    assert [len(row) for row in found.rows] == [5, 2]
+
+
+async def test_what_was_scored_and_went_unused_takes_nobodys_place() -> None:
+    prm = CountingPrm()
+    rewards = _ahead(prm)
+    await _offer(rewards, BATCH[:2])
+    prm.version = 1
+    await rewards.of(prm_view(BATCH[2:]), prm_version=1)
+    await _offer(rewards, BATCH[:2])
+    assert prm.asked == ["0", "1", "2", "0", "1"]
+
+
 async def test_an_error_while_nobody_waits_shows_when_the_batch_is_due() -> None:
     prm = CountingPrm()
     rewards = _ahead(prm)
