@@ -21,7 +21,7 @@ from services.rollout.kv_cache import KeyValueCache
 _DROP_SHARE = 0.25
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def prompt_logprobs(module: Any, ids: Sequence[int]) -> tuple[float, ...]:
     """Log-prob of each token after the first, at temperature 1."""
     ids_1L = torch.tensor([list(ids)], device=module.device)
@@ -52,6 +52,7 @@ class Batch:
         self._joining.append(cohort)
         return cohort
 
+    @torch.inference_mode()
     def leave(self, cohort: "Cohort") -> None:
         """Nobody waits for these requests any more."""
         self._joining = [each for each in self._joining if each is not cohort]
@@ -59,7 +60,7 @@ class Batch:
             cohort.abandon()
             self._drop_finished_rows()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, version: int) -> bool:
         """Sample one token per row; whether that finished any group, which then lies in `Cohort.finished`."""
         logits = self._read_last_tokens() if self._cohorts else []
