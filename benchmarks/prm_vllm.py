@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import give_vllm_all_cores
 from benchmarks.prm_pair import draw_group
 from prime.adapters.settings import settle_vllm_environment
 from prime.types import PrmGroup
@@ -28,8 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settle_vllm_environment(on_gpu=False)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # noqa: TID251  vLLM reads it from nowhere else
-    # A CPU worker would take one core of two otherwise.
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")  # noqa: TID251
+    give_vllm_all_cores()
     groups = [
         draw_group(candidates=arguments.candidates, prompt=arguments.prompt, response=arguments.response, seed=seed)
         for seed in range(1, arguments.rounds + 1)

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import random
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine
+from benchmarks.machine import give_vllm_all_cores, machine
 from benchmarks.prm_pair import Shape, write_model
 from prime.adapters.grpc_clients import GrpcRollout
 from prime.adapters.redis_queue import RedisQueue
@@ -50,8 +49,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     arguments = parser.parse_args()
     settle_vllm_environment(on_gpu=torch.cuda.is_available())
-    # Both sides on all cores; a CPU worker would leave one for the rest otherwise.
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")  # noqa: TID251
+    give_vllm_all_cores()  # both sides
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "model", _SHAPE, seed=0)
         context = multiprocessing.get_context("spawn")

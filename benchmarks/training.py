@@ -64,9 +64,7 @@ def main() -> None:
 # ---------------------------------------------------------------- what a shape says
 
 
-def peak_gib(
-    shape: Shape, *, tokens: int, gpus: int = 1, dtype: str = "bfloat16", vocabulary_chunk: int = _CHUNK
-) -> float:
+def peak_gib(shape: Shape, *, tokens: int, gpus: int = 1, dtype: str = "bfloat16") -> float:
     """Memory of a step per GPU, with recomputed activations and everything cut over `gpus`.
 
     Weights, gradients and the two moments are fp32, 16 bytes a weight. In bfloat16 a copy of the embedding and the head
@@ -84,7 +82,7 @@ def peak_gib(
     # gate, its activation, the up projection and their product, with a gradient each.
     one_layer = tokens * (16 * shape.hidden + 4 * shape.hidden * width + 2 * 4 * shape.inner * width)
     # Logits, their gradient, the probabilities and the product that the entropy sums.
-    logits = min(tokens, vocabulary_chunk) * shape.vocabulary * 4 * 4
+    logits = min(tokens, _CHUNK) * shape.vocabulary * 4 * 4
     return (state + gathered + kept + max(one_layer, logits)) / _GIB
 
 

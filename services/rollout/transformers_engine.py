@@ -39,7 +39,6 @@ class TransformersEngine:
         self._dtype = DTYPES[dtype]
         self._version = 0
         self._module: Any = None
-        self._stop_ids: tuple[int, ...] = ()
         self._batch: Batch
         self._admission = asyncio.Lock()
         self._left = asyncio.Event()
@@ -51,9 +50,9 @@ class TransformersEngine:
     async def start(self) -> None:
         """Load the model."""
         register_cached_attention()
-        self._stop_ids = stop_token_ids(self._folder, load_tokenizer(self._folder))
+        stop_ids = stop_token_ids(self._folder, load_tokenizer(self._folder))
         self._module = load_module(self._folder, dtype=self._dtype, attention=CACHED).to(self._device).eval()
-        self._batch = Batch(self._module, self._stop_ids)
+        self._batch = Batch(self._module, stop_ids)
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncGenerator[RolloutGroup, None]:
         """Groups in the order in which they finish."""
