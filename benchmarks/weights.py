@@ -1,4 +1,6 @@
-"""The weight push, whole and as what changed, against a bare gRPC stream of the same bytes: `make bench-weights`.
+"""The weight push against a bare gRPC stream of the same bytes: `make bench-weights`.
+
+Whole, as what changed, and past gRPC (through memory on the same machine, and over a gloo link).
 
 A replica process serves a 0.5B-parameter model in bfloat16 with the transformers engine, over loopback; this process is
 the trainer's side. The weights lie ready in bfloat16, as a GPU trainer hands them over; between pushes 2 % of their
@@ -27,18 +29,20 @@ from prime.adapters.grpc_server import MAX_MESSAGE_BYTES, build_server
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.telemetry import Meters
 from prime.lm.model import load_module, tensor_bytes
-from prime.types import TensorAlias
+from prime.types import PushReceipt, TensorAlias
 from services.rollout.loop import RolloutWorker
 from services.rollout.rpc import RolloutServicer, add_rollout_servicer
 from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
+from services.trainer.direct import DirectPush
 from services.trainer.outgoing import OutgoingWeights, Probe
 
 _TOKEN = "benchmark"
 _CHUNK = 1024 * 1024
 _CHANGED_SHARE = 0.02
 # A probe of two tokens: its forward pass on a CPU without bfloat16 units would be most of a push otherwise.
-_PROBE_IDS = (5, 9)
+_PROBE = Probe(ids=(5, 9), logprobs=(-1.0,), max_gap=1e9)
+_TRANSPORTS = ("ipc", "gloo")
 
 
 def main() -> None:
@@ -113,6 +117,7 @@ async def _measure(addresses: tuple[str, str], model: Path, rounds: int) -> dict
     num_bytes = sum(2 * tensor.numel() for _, tensor in tensors)
     replica = GrpcRollout(addresses[0], _TOKEN, deadline_s=600.0)
     bare, full, delta, last = [], [], [], None
+    fetched: dict[str, list[dict[str, float]]] = {}
     for number in range(rounds):
         bare.append(await _bare(addresses[1], tensors))
         last, seconds = await _push(replica, tensors, aliases, 2 * number, base=None)
@@ -122,14 +127,26 @@ async def _measure(addresses: tuple[str, str], model: Path, rounds: int) -> dict
         last, seconds = await _push(replica, tensors, aliases, 2 * number + 1, base=last)
         delta.append({**seconds, "bytes": last.num_delta_bytes})
         print(json.dumps({"bare": bare[-1], "full": full[-1], "delta": delta[-1]}), flush=True)
+    # Apart from the others: a replica that changes its way lets go of a gigabyte and asks for another each time.
+    for transport in _TRANSPORTS:
+        direct = DirectPush(transport, deadline_s=600.0)
+        fetched[transport] = [await _push_past_grpc(direct, replica, tensors, aliases) for _ in range(rounds)]
+        print(json.dumps({transport: fetched[transport][-1]}), flush=True)
     await replica.close()
     # The first round pays for memory that the operating system has not handed out yet.
     bare, full, delta = bare[1:], full[1:], delta[1:]
+    fetched = {transport: pushes[1:] for transport, pushes in fetched.items()}
     middle = statistics.median
     return {
         "full_bytes_per_second_vs_raw_grpc": round(middle(b / f["in_use"] for b, f in zip(bare, full, strict=True)), 3),
         "delta_bytes_share": round(middle(each["bytes"] for each in delta) / num_bytes, 4),
         "delta_time_vs_full": round(middle(d["in_use"] / f["in_use"] for d, f in zip(delta, full, strict=True)), 3),
+        **{
+            f"{transport}_time_vs_full": round(
+                middle(each["in_use"] for each in pushes) / middle(each["in_use"] for each in full), 3
+            )
+            for transport, pushes in fetched.items()
+        },
         "pause_share": round(middle(each["pause"] / each["in_use"] for each in delta), 4),
         "pause_share_full": round(middle(each["pause"] / each["in_use"] for each in full), 4),
         "with_probe": {
@@ -145,6 +162,7 @@ async def _measure(addresses: tuple[str, str], model: Path, rounds: int) -> dict
             "full": round(middle(each["in_use"] for each in full), 3),
             "delta": round(middle(each["in_use"] for each in delta), 3),
             "delta_pause": round(middle(each["pause"] for each in delta), 5),
+            **{transport: round(middle(each["in_use"] for each in pushes), 3) for transport, pushes in fetched.items()},
         },
         "bytes": num_bytes,
         "engine": "transformers, bfloat16",
@@ -179,13 +197,31 @@ async def _push(
 ) -> tuple[OutgoingWeights, dict[str, float]]:
     """Seconds until the new weights are in use (the bars), and until the probe was answered as well."""
     started = time.perf_counter()
-    probe = Probe(ids=_PROBE_IDS, logprobs=(-1.0,), max_gap=1e9)
-    outgoing = OutgoingWeights(version, tensors, aliases, probe=probe, base=base, keep_base=True)
+    outgoing = OutgoingWeights(version, tensors, aliases, probe=_PROBE, base=base, keep_base=True)
     chunks = outgoing.full() if base is None else outgoing.changes()
     receipt = await replica.push(outgoing.manifest(as_delta=base is not None), chunks, outgoing.digest)
     answered = time.perf_counter() - started
-    in_use = answered - receipt.probe_seconds
-    return outgoing, {"in_use": in_use, "answered": answered, "pause": receipt.pause_seconds}
+    return outgoing, _figures(answered, receipt)
+
+
+async def _push_past_grpc(
+    direct: DirectPush, replica: GrpcRollout, tensors: list[tuple[str, Tensor]], aliases: list[TensorAlias]
+) -> dict[str, float]:
+    """As `_push`, but the replica fetches the weights."""
+    started = time.perf_counter()
+    outgoing = OutgoingWeights(0, tensors, aliases, probe=_PROBE, base=None, keep_base=False)
+    receipt = await direct.push(replica.address, replica, outgoing)
+    answered = time.perf_counter() - started
+    direct.release()
+    return _figures(answered, receipt)
+
+
+def _figures(answered: float, receipt: PushReceipt) -> dict[str, float]:
+    return {
+        "in_use": answered - receipt.probe_seconds,
+        "answered": answered,
+        "pause": receipt.pause_seconds,
+    }
 
 
 def _moved(tensor: Tensor, *, seed: int) -> Tensor:

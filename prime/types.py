@@ -358,6 +358,27 @@ class TensorAlias:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PushOffer:
+    """Where a replica fetches the tensors of a push by itself, past gRPC.
+
+    >>> offer = PushOffer(key="5f3c", transport="nccl", place="10.0.0.7:41500/9b1d", checksums=(81, -4), deadline_s=60)
+    >>> offer.transport
+    'nccl'
+    """
+
+    key: str
+    """Of this push to this replica."""
+    transport: str
+    """`nccl` or `gloo`: a link of two processes; `ipc`: memory on the same machine."""
+    place: str
+    """Where to join the link, or where the memory is."""
+    checksums: tuple[int, ...]
+    """Of every tensor in order: see `prime.lm.inbox.checksum`."""
+    deadline_s: float
+    """For the other end to come, and for every tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PushManifest:
     """What a weight push brings: the tensors in the order of their bytes, whole or as what changed since a version.
 
@@ -375,6 +396,8 @@ class PushManifest:
     probe_ids: tuple[int, ...]
     probe_logprobs: tuple[float, ...]
     max_gap: float
+    offer: PushOffer | None = None
+    """The tensors do not follow in chunks: the replica fetches them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,6 +429,8 @@ class RolloutStatus:
     """For how long it has been sampling since it started."""
     dtype: str = "float32"
     """Of its weights, and so of what is pushed."""
+    transports: tuple[str, ...] = ()
+    """How it fetches weights past gRPC, where it is offered them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

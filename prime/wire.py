@@ -15,6 +15,7 @@ from prime.types import (
     PrmInfo,
     PrmMetrics,
     PushManifest,
+    PushOffer,
     PushReceipt,
     ReferenceSource,
     RolloutFailure,
@@ -249,6 +250,7 @@ def encode_manifest(manifest: PushManifest) -> rollout_pb2.PushBegin:
         probe_ids=encode_ids(manifest.probe_ids),
         probe_logprobs=encode_floats(manifest.probe_logprobs),
         max_gap=manifest.max_gap,
+        offer=None if manifest.offer is None else encode_offer(manifest.offer),
     )
 
 
@@ -265,6 +267,29 @@ def decode_manifest(message: rollout_pb2.PushBegin) -> PushManifest:
         probe_ids=decode_ids(message.probe_ids),
         probe_logprobs=decode_floats(message.probe_logprobs),
         max_gap=message.max_gap,
+        offer=decode_offer(message.offer) if message.HasField("offer") else None,
+    )
+
+
+def encode_offer(offer: PushOffer) -> rollout_pb2.PushOffer:
+    """Where a replica fetches a push."""
+    return rollout_pb2.PushOffer(
+        key=offer.key,
+        transport=offer.transport,
+        place=offer.place,
+        checksums=offer.checksums,
+        deadline_seconds=offer.deadline_s,
+    )
+
+
+def decode_offer(message: rollout_pb2.PushOffer) -> PushOffer:
+    """Inverse of `encode_offer`."""
+    return PushOffer(
+        key=message.key,
+        transport=message.transport,
+        place=message.place,
+        checksums=tuple(message.checksums),
+        deadline_s=message.deadline_seconds,
     )
 
 
@@ -332,6 +357,7 @@ def encode_rollout_status(status: RolloutStatus) -> rollout_pb2.RolloutServiceGe
         tokenizer_fingerprint=status.tokenizer_fingerprint,
         busy_seconds=status.busy_seconds,
         dtype=status.dtype,
+        transports=status.transports,
     )
 
 
@@ -347,6 +373,7 @@ def decode_rollout_status(message: rollout_pb2.RolloutServiceGetStatusResponse) 
         tokenizer_fingerprint=message.tokenizer_fingerprint,
         busy_seconds=message.busy_seconds,
         dtype=message.dtype,
+        transports=tuple(message.transports),
     )
 
 

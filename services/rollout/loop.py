@@ -31,6 +31,8 @@ class Engine(Protocol):
 
     name: str
     dtype: str
+    transports: tuple[str, ...]
+    """How it can fetch weights by itself, see `PushOffer`."""
 
     async def start(self) -> None:
         """Load the model. Raises EngineError when it cannot be served, saying why."""
@@ -43,6 +45,15 @@ class Engine(Protocol):
 
     async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
         """Pause with requests kept, replace the weights, go on; returns the seconds of pause."""
+
+    async def begin_fetch(self, manifest: PushManifest) -> None:
+        """Start to fetch what the manifest offers, while sampling goes on."""
+
+    async def finish_fetch(self, manifest: PushManifest) -> None:
+        """Wait until it is there, whole and proven."""
+
+    async def load_fetched(self, manifest: PushManifest) -> float:
+        """As `load_weights`, with what was fetched."""
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first, under the weights in use, at temperature 1."""
@@ -168,13 +179,16 @@ class RolloutWorker:
         return [by_id[request.group_id] for request in requests]
 
     async def begin_push(self, manifest: PushManifest) -> StagedPush:
-        """Get ready for chunks.
+        """Get ready for chunks, or begin to fetch what is offered.
 
         Raises:
             StaleBase: it is a delta on weights that are not held here.
-            WeightPushError: it cannot be a push.
+            WeightPushError: it cannot be a push, or what it offers cannot be reached from here.
         """
-        return await asyncio.to_thread(self._store.begin, manifest)
+        staged = await asyncio.to_thread(self._store.begin, manifest)
+        if manifest.offer is not None:
+            await self._engine.begin_fetch(manifest)
+        return staged
 
     async def push(self, staged: StagedPush, digest: bytes) -> PushReceipt:
         """Put staged weights to use and show, by the probe, that they are.
@@ -183,16 +197,21 @@ class RolloutWorker:
             WeightPushError: the bytes that arrived are not the ones that were announced, or the probe shows that
                 other weights answer; in the latter case this replica claims nothing until a push succeeds.
         """
+        manifest = staged.manifest
         try:
             tensors = await asyncio.to_thread(staged.finish, digest)
         except WeightPushError:
             self._store.forget()
             raise
-        manifest = staged.manifest
         async with self._push_lock:
+            if manifest.offer is not None:
+                await self._engine.finish_fetch(manifest)
             # Until the probe agrees nobody knows which weights answer, whatever fails on the way.
             self._version = None
-            pause_seconds = await self._engine.load_weights(manifest.version, tensors)
+            if manifest.offer is None:
+                pause_seconds = await self._engine.load_weights(manifest.version, tensors)
+            else:
+                pause_seconds = await self._engine.load_fetched(manifest)
             self._store.keep(staged)
             stage_seconds = staged.seconds - pause_seconds
             started = time.perf_counter()
@@ -228,6 +247,7 @@ class RolloutWorker:
             tokenizer_fingerprint=tokenizer_fingerprint,
             busy_seconds=self._busy.seconds,
             dtype=self._engine.dtype,
+            transports=self._engine.transports,
         )
 
     async def _wait_for_change(self) -> None:

@@ -32,7 +32,7 @@ class WeightStore:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="staging")
         self._spare_is_copy: Future[None] | None = None
 
-    def begin(self, manifest: PushManifest) -> "StagedWeights":
+    def begin(self, manifest: PushManifest) -> "StagedWeights | FetchedWeights":
         """Get ready for a push. Blocks while the spare buffer is still being written for another reason.
 
         Raises:
@@ -40,6 +40,8 @@ class WeightStore:
             WeightPushError: a dtype is not known here, or there is no probe to prove the result with.
         """
         _check(manifest)
+        if manifest.offer is not None:
+            return FetchedWeights(manifest)
         size = _layout(manifest)[1]
         if manifest.base_version is not None:
             if manifest.base_version != self._version or manifest.tensors != self._tensors:
@@ -58,9 +60,15 @@ class WeightStore:
             self._spare = _buffer(size)
         return StagedWeights(manifest, self._spare, self._worker)
 
-    def keep(self, staged: "StagedWeights") -> None:
-        """The engine has taken what was staged: the other buffer is free, and deltas may build on this version."""
+    def keep(self, staged: "StagedWeights | FetchedWeights") -> None:
+        """The engine has taken what was staged: the other buffer is free, and deltas may build on this version.
+
+        On weights that the engine fetched by itself no delta can build: they are not here.
+        """
         manifest = staged.manifest
+        if manifest.offer is not None:
+            self.forget()
+            return
         self._live, self._spare = self._spare, self._live
         self._version, self._tensors = manifest.version, manifest.tensors
         if manifest.keep_base:
@@ -186,6 +194,31 @@ class StagedWeights:
         self._digests[number] = tensor_digest(self._views[number])
 
 
+class FetchedWeights:
+    """A push whose tensors the engine fetches by itself: nothing of it comes here."""
+
+    def __init__(self, manifest: PushManifest) -> None:
+        self.manifest = manifest
+        self._started = time.perf_counter()
+
+    def add(self, chunk: bytes | memoryview) -> None:
+        """Refuse.
+
+        Raises:
+            WeightPushError: always.
+        """
+        raise WeightPushError(f"push of version {self.manifest.version}: a chunk came, but its tensors are fetched")
+
+    def finish(self, digest: bytes) -> Sequence[tuple[TensorSpec, memoryview]]:
+        """None; the engine proves what it fetched."""
+        return []
+
+    @property
+    def seconds(self) -> float:
+        """Since the push began."""
+        return time.perf_counter() - self._started
+
+
 def sizes_of(manifest: PushManifest) -> list[int]:
     """Bytes of every tensor."""
     return [ITEM_BYTES[spec.dtype] * math.prod(spec.shape) for spec in manifest.tensors]
@@ -213,6 +246,11 @@ def _check(manifest: PushManifest) -> None:
         raise WeightPushError(
             f"push of version {manifest.version}: a probe is two tokens or more with a log-prob for each after "
             f"the first; got {len(manifest.probe_ids)} and {len(manifest.probe_logprobs)}"
+        )
+    if manifest.offer is not None and len(manifest.offer.checksums) != len(manifest.tensors):
+        raise WeightPushError(
+            f"push of version {manifest.version}: {len(manifest.tensors)} tensors are offered with "
+            f"{len(manifest.offer.checksums)} checksums"
         )
     odd = [alias.name for alias in manifest.aliases if alias.of not in {spec.name for spec in manifest.tensors}]
     if odd:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from prime.errors import WeightPushError
+from prime.lm.inbox import Inbox, transports_of
 from prime.lm.model import load_module, load_tokenizer, pick_device, stop_token_ids
-from prime.types import RolloutGroup, RolloutRequest, TensorSpec
+from prime.types import PushManifest, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.decoding import Batch, Cohort, prompt_logprobs
 from services.rollout.kv_cache import CACHED, register_cached_attention
 
@@ -37,6 +38,9 @@ class TransformersEngine:
         self._device = pick_device(device)
         self.dtype = dtype
         self._dtype = DTYPES[dtype]
+        self.transports = transports_of(self._device.type)
+        self._inbox = Inbox(self._device)
+        self._fetched: list[Tensor] = []
         self._version = 0
         self._module: Any = None
         self._batch: Batch
@@ -107,30 +111,73 @@ class TransformersEngine:
         Raises:
             WeightPushError: names or shapes are not this model's. Nothing was replaced.
         """
+        self._check(version, {spec.name: spec.shape for spec, _ in tensors})
+        return await self._replace(
+            version,
+            [(spec.name, torch.frombuffer(data, dtype=DTYPES[spec.dtype]).view(spec.shape)) for spec, data in tensors],
+        )
+
+    async def begin_fetch(self, manifest: PushManifest) -> None:
+        """Start to fetch what is offered, in a thread.
+
+        Raises:
+            WeightPushError: the tensors are not those of this model, or the offer cannot be reached.
+        """
+        assert manifest.offer is not None
+        shapes = {spec.name: spec.shape for spec in manifest.tensors}
+        self._check(manifest.version, shapes | {alias.name: shapes[alias.of] for alias in manifest.aliases})
+        await asyncio.to_thread(self._inbox.begin, manifest.offer, manifest.tensors)
+
+    async def finish_fetch(self, manifest: PushManifest) -> None:
+        """Wait until all is there and proven.
+
+        Raises:
+            WeightPushError: what came is not what was sent, or another push came between.
+        """
+        assert manifest.offer is not None
+        fetched = await asyncio.to_thread(self._inbox.take, manifest.offer.key)
+        if manifest.offer.transport == "ipc" and self._device.type == "cuda":
+            # There it is the trainer's own memory; on a CPU it is a copy that lives as long as it is used.
+            fetched = [tensor.clone() for tensor in fetched]
+        self._fetched = fetched
+
+    async def load_fetched(self, manifest: PushManifest) -> float:
+        """As `load_weights`, with what was fetched."""
+        fetched, self._fetched = self._fetched, []
+        by_name = {spec.name: tensor for spec, tensor in zip(manifest.tensors, fetched, strict=True)}
+        aliases = {alias.name: by_name[alias.of] for alias in manifest.aliases}
+        return await self._replace(manifest.version, list((by_name | aliases).items()))
+
+    def _check(self, version: int, announced: Mapping[str, Sequence[int]]) -> None:
         # state_dict lists a tied head under its own name too, so the names are the ones that `named_tensors` sends.
         own: dict[str, Tensor] = self._module.state_dict()
-        announced = {spec.name: spec.shape for spec, _ in tensors}
         if announced != {name: tuple(tensor.shape) for name, tensor in own.items()}:
             odd = sorted(set(announced) ^ set(own)) or [
                 name for name in own if tuple(own[name].shape) != announced[name]
             ]
             raise WeightPushError(f"push of version {version} is for another model: it differs in {odd[:5]}")
+
+    async def _replace(self, version: int, tensors: Sequence[tuple[str, Tensor]]) -> float:
         async with self._hold():
             started = time.perf_counter()
             with torch.no_grad():
-                for spec, data in tensors:
-                    self._put(spec.name, torch.frombuffer(data, dtype=DTYPES[spec.dtype]).view(spec.shape))
+                replaced = [self._put(name, tensor) for name, tensor in tensors]
             self._version = version
-            return time.perf_counter() - started
+            seconds = time.perf_counter() - started
+        # Giving a gigabyte back to the operating system takes a while, and nobody has to wait for it.
+        await asyncio.to_thread(replaced.clear)
+        return seconds
 
-    def _put(self, name: str, tensor: Tensor) -> None:
-        """Where it can be used as it lies, it is; otherwise it is copied."""
+    def _put(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Where it can be used as it lies, it is, and what it replaces is returned; otherwise it is copied."""
         owner, _, leaf = name.rpartition(".")
         parameter = self._module.get_submodule(owner)._parameters.get(leaf)
         if parameter is not None and (parameter.dtype, parameter.device) == (tensor.dtype, tensor.device):
+            replaced: Tensor = parameter.data
             parameter.data = tensor
-        else:
-            self._module.get_submodule(owner).state_dict()[leaf].copy_(tensor)
+            return replaced
+        self._module.get_submodule(owner).state_dict()[leaf].copy_(tensor)
+        return None
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first."""
@@ -138,7 +185,8 @@ class TransformersEngine:
             return await asyncio.to_thread(prompt_logprobs, self._module, ids)
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Let the trainer go."""
+        self._inbox.close()
 
     @contextlib.asynccontextmanager
     async def _hold(self) -> AsyncIterator[None]:

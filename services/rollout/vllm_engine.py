@@ -9,7 +9,9 @@ import contextlib
 import itertools
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,20 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prime.errors import EngineError, PrimeError, WeightPushError
+from prime.lm.inbox import transports_of
 from prime.lm.model import load_tokenizer, stop_token_ids
-from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, TensorSpec, VersionSpan
-from services.rollout.vllm_weights import BACKEND, SharedWeights
+from prime.lm.shared_memory import SharedMemory
+from prime.types import (
+    FinishReason,
+    PushManifest,
+    PushOffer,
+    RolloutGroup,
+    RolloutRequest,
+    Sample,
+    TensorSpec,
+    VersionSpan,
+)
+from services.rollout.vllm_weights import BACKEND, fetch_order
 
 _SEQUENCES_PER_GROUP = 8
 _MOST_SEQUENCES = 512
@@ -50,6 +63,7 @@ class VllmEngine:
         """
         self._model = model
         self.dtype = dtype
+        self.transports = transports_of("cpu" if _is_on_cpu() else "cuda")
         self._arguments = engine_arguments(
             model, dtype=dtype, max_context=max_context, max_groups=max_groups, kv_cache_gib=kv_cache_gib, seed=seed
         )
@@ -112,6 +126,44 @@ class VllmEngine:
         self._check_complete(version, [spec for spec, _ in tensors])
         return await asyncio.shield(asyncio.create_task(self._exchange(version, tensors)))
 
+    async def begin_fetch(self, manifest: PushManifest) -> None:
+        """Have vLLM's process start to fetch what is offered; it goes on sampling.
+
+        Raises:
+            WeightPushError: the tensors are not those of this model; nothing was changed.
+            EngineError: the offer cannot be reached, or vLLM broke.
+        """
+        assert manifest.offer is not None
+        self._require_started()
+        shapes = {spec.name: spec for spec in manifest.tensors}
+        aliases = [replace(shapes[alias.of], name=alias.name) for alias in manifest.aliases]
+        self._check_complete(manifest.version, [*manifest.tensors, *aliases])
+        with _engine_errors(f"fetching the weights of version {manifest.version}"):
+            await self._order(fetch_order(manifest.offer, manifest.tensors))
+
+    async def finish_fetch(self, manifest: PushManifest) -> None:
+        """Wait until all is there and proven.
+
+        Raises:
+            EngineError: what came is not what was sent, or another push came between; nothing was changed.
+        """
+        assert manifest.offer is not None
+        with _engine_errors(f"fetching the weights of version {manifest.version}"):
+            await self._order({"key": manifest.offer.key})
+
+    async def load_fetched(self, manifest: PushManifest) -> float:
+        """As `load_weights`, with what was fetched.
+
+        Raises:
+            EngineError: vLLM broke.
+        """
+        places = {spec.name: index for index, spec in enumerate(manifest.tensors)}
+        names = [*places.items(), *((alias.name, places[alias.of]) for alias in manifest.aliases)]
+        async with self._push_lock:
+            self._require_started()
+            with _engine_errors(f"taking the weights of version {manifest.version}"):
+                return await asyncio.shield(asyncio.create_task(self._swap(manifest.version, names)))
+
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first, under the weights in use, at temperature 1.
 
@@ -172,13 +224,21 @@ class VllmEngine:
         async with self._push_lock:
             self._require_started()  # the push before this one may have failed
             with _engine_errors(f"taking the weights of version {version}"):
-                shared = await asyncio.to_thread(SharedWeights, tensors)
+                shared = await asyncio.to_thread(SharedMemory, [content for _, content in tensors])
                 with contextlib.closing(shared):
-                    seconds = await self._swap(version, shared)
-            self._version = version
-        return seconds
+                    # Proven before they were put together; vLLM's process only has to map them.
+                    key = uuid.uuid4().hex
+                    offer = PushOffer(key=key, transport="ipc", place=shared.place(), checksums=(), deadline_s=0.0)
+                    await self._order(fetch_order(offer, [spec for spec, _ in tensors]))
+                    await self._order({"key": key})
+                return await self._swap(version, [(spec.name, index) for index, (spec, _) in enumerate(tensors)])
 
-    async def _swap(self, version: int, shared: SharedWeights) -> float:
+    async def _order(self, info: dict[str, Any]) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=info))
+
+    async def _swap(self, version: int, names: Sequence[tuple[str, int]]) -> float:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         started = time.perf_counter()
@@ -187,13 +247,14 @@ class VllmEngine:
             # What is in flight keeps its tokens and is read in again.
             await self._llm.pause_generation(mode="keep")
             await self._llm.start_weight_update()
-            await self._llm.update_weights(WeightTransferUpdateRequest(update_info=shared.update_info()))
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"names": list(names)}))
             await self._llm.finish_weight_update(str(version))
         except BaseException:
             self._broken = f"the push of version {version} failed half-way; restart this replica"
             raise
         finally:
             await self._llm.resume_generation()
+        self._version = version
         return time.perf_counter() - started
 
     def _check_complete(self, version: int, specs: Sequence[TensorSpec]) -> None:
@@ -257,9 +318,7 @@ def sampling_arguments(request: RolloutRequest, stop_ids: Sequence[int]) -> dict
 
 def _platform_arguments(kv_cache_gib: float, max_context: int) -> dict[str, Any]:
     """All that differs between CPU and GPU."""
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
+    if not _is_on_cpu():
         return {}
     return {
         # Compiling takes minutes there, and by default the cache takes most of the machine's memory.
@@ -270,6 +329,12 @@ def _platform_arguments(kv_cache_gib: float, max_context: int) -> dict[str, Any]
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(max_context, _TOKENS_PER_STEP),
     }
+
+
+def _is_on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _pushed_shapes(model: Path) -> dict[str, tuple[int, ...]]:

@@ -1,75 +1,33 @@
 """Carries pushed weights from the rollout service into vLLM's worker processes.
 
-`vllm_engine.py` writes a push into a `SharedWeights`; vLLM finds `register` through the entry point group
-`vllm.general_plugins` in each of its processes, and the worker there maps the same memory and loads it.
+vLLM finds `register` through the entry point group `vllm.general_plugins` in each of its processes. The worker there
+has an `Inbox`, and fetches a push where it is told: from the trainer past gRPC, or from memory in which
+`vllm_engine.py` has put chunks together.
 
 Importable without vLLM: its classes are looked up when vLLM itself calls `register`.
 """
 
 import contextlib
-import mmap
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prime.types import TensorSpec
+from prime.lm.inbox import Inbox
+from prime.types import PushOffer, TensorSpec
 
 BACKEND = "prime"
-_ALIGNMENT = 64  # so that every tensor may be read with wide loads
 
 
-class SharedWeights:
-    """One push in anonymous shared memory.
-
-    There is nothing to delete: the memory belongs to a file descriptor, and the kernel frees it when that is closed,
-    also when this process dies. Unlike `/dev/shm`, which containers often limit to 64 MiB, only the machine's memory
-    bounds it.
-    """
-
-    def __init__(self, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> None:
-        """Copy the tensors.
-
-        Raises:
-            OSError: there is no memory left.
-        """
-        self._fd = os.memfd_create("prime-weights")
-        self._entries: list[tuple[str, str, list[int], int]] = []
-        try:
-            with open(self._fd, "wb", closefd=False) as file:
-                for spec, content in tensors:
-                    start = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
-                    file.seek(start)
-                    file.write(content)
-                    self._entries.append((spec.name, spec.dtype, list(spec.shape), start))
-        except BaseException:
-            self.close()
-            raise
-
-    def update_info(self) -> dict[str, Any]:
-        """What a worker on this machine needs to find the tensors: plain values, small."""
-        return {"path": f"/proc/{os.getpid()}/fd/{self._fd}", "entries": self._entries}
-
-    def close(self) -> None:
-        """Let go of the memory; workers that still map it keep it until they are done."""
-        os.close(self._fd)
-
-
-def read_tensors(path: str, entries: Sequence[Sequence[Any]]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a `SharedWeights`, without copying; each keeps the memory mapped while it lives."""
-    with open(path, "rb") as file:
-        # A private mapping: whatever a loader does to a tensor in place stays with this worker.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    for name, dtype, shape, start in entries:
-        flat = torch.frombuffer(mapped, dtype=getattr(torch, dtype), count=prod(shape), offset=start)
-        yield name, flat.view(tuple(shape))
+def fetch_order(offer: PushOffer, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Tells a worker what to begin to fetch: plain values, as all that travels to vLLM's processes."""
+    return {"key": offer.key, "offer": asdict(offer), "specs": [asdict(spec) for spec in specs]}
 
 
 def register() -> None:
@@ -100,14 +58,17 @@ def _transfer_engine() -> type:
 
     @dataclass
     class InitInfo(WeightTransferInitInfo):  # type: ignore[misc]
-        """Nothing is set up in advance."""
+        """Begin to fetch (see `fetch_order`) or, without an offer, wait until what was begun is there."""
+
+        key: str
+        offer: dict[str, Any] | None = None
+        specs: list[dict[str, Any]] | None = None
 
     @dataclass
     class UpdateInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
-        """See `SharedWeights.update_info`."""
+        """The names under which the model takes what was fetched, and which of the tensors each is."""
 
-        path: str
-        entries: list[Sequence[Any]]
+        names: list[tuple[str, int]]
 
     class PushedWeights(WeightTransferEngine):  # type: ignore[misc]
         """Loads pushes layer by layer, so that every layer is packed for its kernels anew.
@@ -118,8 +79,18 @@ def _transfer_engine() -> type:
         init_info_cls = InitInfo
         update_info_cls = UpdateInfo
 
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._inbox = Inbox(torch.device(self.device))
+            self._fetched: list[Tensor] = []
+
         def init_transfer_engine(self, init_info: InitInfo) -> None:
-            """Nothing to connect to."""
+            """Fetch, beside the sampling; vLLM calls this for every push, before it pauses for it."""
+            if init_info.offer is None or init_info.specs is None:
+                self._fetched = self._inbox.take(init_info.key)
+            else:
+                specs = [TensorSpec(**spec) for spec in init_info.specs]
+                self._inbox.begin(PushOffer(**init_info.offer), specs)
 
         def start_weight_update(self) -> None:
             """Put the layers back into the state in which checkpoints are loaded."""
@@ -133,13 +104,15 @@ def _transfer_engine() -> type:
 
         def receive_weights(self, update_info: UpdateInfo) -> None:
             """Load the tensors; vLLM maps checkpoint names to its own."""
-            self.model.load_weights(read_tensors(update_info.path, update_info.entries))
+            fetched, self._fetched = self._fetched, []
+            self.model.load_weights((name, fetched[index]) for name, index in update_info.names)
 
         def finish_weight_update(self) -> None:
             """Pack what was loaded."""
             finalize_layerwise_reload(self.model, self.model_config)
 
         def shutdown(self) -> None:
-            """Nothing is held between pushes."""
+            """Let the trainer go."""
+            self._inbox.close()
 
     return PushedWeights

@@ -18,6 +18,7 @@ from prime.ports import Rollout
 from prime.types import Problem, SamplingParams
 from prime.v1 import trainer_pb2_grpc
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence
+from services.trainer.direct import DirectPush
 from services.trainer.evaluate import Evaluator
 from services.trainer.loop import TrainingLoop
 from services.trainer.policy import Policy
@@ -81,6 +82,7 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             max_gap=settings.probe_gap,
             patience_s=peers.patience_seconds,
             deltas=settings.push == "delta",
+            direct=_direct_push(settings, policy),
         )
         evaluator = Evaluator(
             held_out_prompts,
@@ -140,6 +142,14 @@ async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> N
             drain=drain,
         )
     )
+
+
+def _direct_push(settings: TrainerSettings, policy: Policy) -> DirectPush | None:
+    if settings.push in ("delta", "full"):
+        return None
+    if settings.push == "nccl" and policy.device.type != "cuda":
+        raise SettingsError("trainer.push = 'nccl' goes from GPU to GPU, and the policy is on a CPU; take 'delta'")
+    return DirectPush(settings.push, deadline_s=settings.peers.call_seconds)
 
 
 def _encode(

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from prime.deltas import Frame, Integers, as_integers, digest_of, encode_delta, pack_frame
+from prime.lm.inbox import checksum
 from prime.lm.model import tensor_bytes
-from prime.types import PushManifest, TensorAlias, TensorSpec
+from prime.types import PushManifest, PushOffer, TensorAlias, TensorSpec
 
 _CHUNK_BYTES = 1024 * 1024
 _ENCODERS = 2
@@ -44,7 +45,7 @@ class OutgoingWeights:
         base: "OutgoingWeights | None",
         keep_base: bool,
     ) -> None:
-        """`tensors` lie on the CPU and are this object's own. Without a fitting `base` there is no delta."""
+        """`tensors` are this object's own, on the CPU where there are deltas: none without a `base` that fits."""
         self.version = version
         self._tensors = list(tensors)
         self._aliases = tuple(aliases)
@@ -59,7 +60,8 @@ class OutgoingWeights:
         self._loop = asyncio.get_running_loop()
         # Hashing and encoding run beside the sending, in threads that torch and xxhash free the interpreter for.
         self._workers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="push")
-        self._hashing = self._loop.run_in_executor(self._workers, self._hash)
+        self._hashing: asyncio.Future[bytes] | None = None
+        self._summing: asyncio.Future[tuple[int, ...]] | None = None
         self._encoding: asyncio.Future[None] | None = None
         self._frames: list[bytes] = []
         self._more = asyncio.Event()
@@ -74,8 +76,13 @@ class OutgoingWeights:
         """Of what was encoded as changed, so far."""
         return sum(map(len, self._frames))
 
-    def manifest(self, *, as_delta: bool) -> PushManifest:
-        """The announcement."""
+    @property
+    def tensors(self) -> list[Tensor]:
+        """In the order of `specs`."""
+        return [tensor for _, tensor in self._tensors]
+
+    def manifest(self, *, as_delta: bool = False, offer: PushOffer | None = None) -> PushManifest:
+        """The announcement: of chunks to come, or of tensors to be fetched."""
         return PushManifest(
             version=self.version,
             base_version=self.base_version if as_delta else None,
@@ -85,14 +92,24 @@ class OutgoingWeights:
             probe_ids=self.probe.ids,
             probe_logprobs=self.probe.logprobs,
             max_gap=self.probe.max_gap,
+            offer=offer,
         )
 
     async def digest(self) -> bytes:
-        """Of the weights, however they are sent."""
-        return await asyncio.shield(self._hashing)
+        """Of the weights, however they are sent in chunks."""
+        return await asyncio.shield(self._start_hashing())
+
+    async def checksums(self) -> tuple[int, ...]:
+        """Of every tensor, computed where it lies; for those who fetch."""
+        if self._summing is None:
+            self._summing = self._loop.run_in_executor(
+                self._workers, lambda: tuple(checksum(tensor) for _, tensor in self._tensors)
+            )
+        return await asyncio.shield(self._summing)
 
     async def full(self) -> AsyncIterator[bytes | memoryview]:
         """All tensors' bytes in pieces of up to 1 MiB; neighbours that are small share one."""
+        self._start_hashing()
         shared = bytearray()
         for _, tensor in self._tensors:
             view = tensor_bytes(tensor)
@@ -109,6 +126,7 @@ class OutgoingWeights:
 
     async def changes(self) -> AsyncIterator[bytes | memoryview]:
         """What changed since the base, per tensor, as soon as it is found."""
+        self._start_hashing()
         if self._encoding is None:
             self._encoding = self._loop.run_in_executor(self._workers, self._encode)
             self._encoding.add_done_callback(lambda _: self._more.set())
@@ -131,7 +149,12 @@ class OutgoingWeights:
         """Everybody has what changed; the base's memory is free."""
         self._base = None
         self._frames.clear()
-        self._workers.shutdown(wait=False)
+
+    def _start_hashing(self) -> "asyncio.Future[bytes]":
+        """Once, beside the first sending; what is fetched needs no digest."""
+        if self._hashing is None:
+            self._hashing = self._loop.run_in_executor(self._workers, self._hash)
+        return self._hashing
 
     def _hash(self) -> bytes:
         return digest_of([tensor_bytes(tensor) for _, tensor in self._tensors])
@@ -163,7 +186,7 @@ def _frame(tensor: int, start: int, new: Integers, old: Integers) -> bytes:
     return pack_frame(Frame(tensor, start, delta)) if len(delta.gaps) else b""
 
 
-def as_pushed(named: Any, dtype: str) -> list[tuple[str, Tensor]]:
-    """Copies on the CPU in the dtype of the replicas: the originals are trained on while these are sent."""
+def as_pushed(named: Any, dtype: str, device: torch.device | str = "cpu") -> list[tuple[str, Tensor]]:
+    """Copies in the dtype of the replicas: the originals are trained on while these are sent."""
     wanted: torch.dtype = getattr(torch, dtype)
-    return [(name, tensor.to(device="cpu", dtype=wanted, copy=True).contiguous()) for name, tensor in named]
+    return [(name, tensor.to(device=device, dtype=wanted, copy=True).contiguous()) for name, tensor in named]

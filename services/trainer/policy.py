@@ -51,6 +51,11 @@ class Policy:
             self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._optimiser = Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is, on this rank."""
+        return self._lm.device
+
     @on_every_rank
     def logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Log-probs of every row's response tokens at the sampling temperature, without gradient."""
@@ -91,10 +96,10 @@ class Policy:
         )
 
     @on_every_rank
-    def weights(self, dtype: str) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
-        """Copies of all weights in the dtype of the replicas, on the CPU, and which of them have two names.
+    def weights(self, dtype: str, *, on_cpu: bool = True) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
+        """Copies of all weights in the dtype of the replicas, and which of them have two names.
 
-        Rank 0 has them; the others only help to put them together.
+        Rank 0 has them, on the CPU or where the policy is; the others only help to put them together.
         """
         aliases = [TensorAlias(name=name, of=of) for name, of in self._lm.tied_names.items()]
         skipped = self._lm.tied_names.keys()
@@ -103,7 +108,7 @@ class Policy:
             for _ in named:
                 pass
             return [], aliases
-        return as_pushed(named, dtype), aliases
+        return as_pushed(named, dtype, "cpu" if on_cpu else self._lm.device), aliases
 
     @on_every_rank
     def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:

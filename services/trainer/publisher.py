@@ -14,6 +14,7 @@ from prime.errors import EngineError, PeerUnavailable, PrimeError, TokenizerMism
 from prime.patience import patiently
 from prime.ports import Rollout
 from prime.types import PushReceipt, TensorAlias
+from services.trainer.direct import DirectPush
 from services.trainer.outgoing import OutgoingWeights, Probe
 
 _log = structlog.get_logger()
@@ -35,6 +36,8 @@ class PushReport:
     """In which a replica sampled nothing."""
     delta_share: float
     """Of the weights' bytes that were sent to a replica that held the version before."""
+    fetched: int
+    """Replicas that fetched the weights past gRPC."""
 
     def figures(self) -> dict[str, float]:
         """For the step's metrics."""
@@ -43,6 +46,7 @@ class PushReport:
             "push/replicas": float(self.replicas),
             "push/refused": float(self.refused),
             "push/delta_share": self.delta_share,
+            "push/fetched": float(self.fetched),
             "time/push_stage_seconds": self.stage_seconds,
             "time/push_pause_seconds": self.pause_seconds,
         }
@@ -53,11 +57,19 @@ class WeightSource(Protocol):
 
     fingerprint: str
 
-    def weights(self, dtype: str) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
-        """Copies of all weights on the CPU, and which of them have two names."""
+    def weights(self, dtype: str, *, on_cpu: bool = True) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
+        """Copies of all weights, on the CPU or where the policy is, and which of them have two names."""
 
     def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
         """Log-prob of each token after the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a replica says about a push, and whether it fetched it past gRPC."""
+
+    receipt: PushReceipt
+    was_fetched: bool
 
 
 class Publisher:
@@ -72,8 +84,10 @@ class Publisher:
         max_gap: float = 0.0,
         patience_s: float = 0.0,
         deltas: bool = True,
+        direct: DirectPush | None = None,
     ) -> None:
-        """`max_gap` 0: as is usual for the dtype; `deltas`: send what changed, where that is less.
+        """`max_gap` 0: as is usual for the dtype; `deltas`: send what changed, where that is less; `direct`: have
+        replicas that can fetch everything past gRPC.
 
         `patience_s`: for how long a push is repeated while no replica answers at all, e.g. the only one restarts.
         """
@@ -83,7 +97,8 @@ class Publisher:
         self._fingerprint = source.fingerprint
         self._probe_ids = probe_ids
         self._max_gap = max_gap
-        self._deltas = deltas
+        self._deltas = deltas and direct is None
+        self._direct = direct
         self._last_dtype = "float32"
         self._current: OutgoingWeights | None = None
         self._held: dict[str, int] = {}
@@ -126,7 +141,8 @@ class Publisher:
 
     async def send(self, outgoing: OutgoingWeights) -> PushReport:
         """Push what was read, to all replicas at once; raises as `push` does."""
-        receipts, num_failures = await patiently(partial(self._push_to_all, outgoing), seconds=self._patience_s)
+        taken, num_failures = await patiently(partial(self._push_to_all, outgoing), seconds=self._patience_s)
+        receipts = [each.receipt for each in taken]
         report = PushReport(
             replicas=len(receipts),
             refused=num_failures,
@@ -134,6 +150,7 @@ class Publisher:
             stage_seconds=max(receipt.stage_seconds for receipt in receipts),
             pause_seconds=max(receipt.pause_seconds for receipt in receipts),
             delta_share=outgoing.num_delta_bytes / outgoing.num_bytes if outgoing.base_version is not None else 1.0,
+            fetched=sum(each.was_fetched for each in taken),
         )
         outgoing.drop_base()
         return report
@@ -145,7 +162,8 @@ class Publisher:
             WeightPushError: replicas hold their weights in different dtypes.
         """
         dtype = await self._dtype()
-        tensors, aliases = await asyncio.to_thread(self._source.weights, dtype)
+        read = partial(self._source.weights, dtype, on_cpu=self._direct is None or self._direct.from_cpu)
+        tensors, aliases = await asyncio.to_thread(read)
         logprobs = await asyncio.to_thread(self._source.probe_logprobs, self._probe_ids)
         # Of weights of two bytes a PRIME step changes few; of four, nearly all.
         keep_base = self._deltas and dtype != "float32"
@@ -169,8 +187,8 @@ class Publisher:
         self._last_dtype = next(iter(found), self._last_dtype)
         return self._last_dtype
 
-    async def _push_to_all(self, outgoing: OutgoingWeights) -> tuple[list[PushReceipt], int]:
-        """Receipts of the replicas that took it, and how many did not."""
+    async def _push_to_all(self, outgoing: OutgoingWeights) -> tuple[list[_Taken], int]:
+        """What the replicas say that took it, and how many did not."""
         async with self._one_push:
             self._current = outgoing
             replicas = await self._find_replicas()
@@ -178,23 +196,43 @@ class Publisher:
                 *(self._push_to_one(address, replica, outgoing) for address, replica in replicas),
                 return_exceptions=True,
             )
-        receipts = []
+            self._release()
+        taken = []
         failures: list[PrimeError] = []
         for (address, _), outcome in zip(replicas, outcomes, strict=True):
-            if isinstance(outcome, PushReceipt):
-                receipts.append(outcome)
+            if isinstance(outcome, _Taken):
+                taken.append(outcome)
             elif isinstance(outcome, PrimeError):
                 failures.append(outcome)
                 _log.error("replica refused", address=address, version=outgoing.version, reason=str(outcome))
             elif isinstance(outcome, BaseException):
                 raise outcome
-        if not receipts:
+        if not taken:
             if all(isinstance(failure, PeerUnavailable) for failure in failures):
                 raise PeerUnavailable(f"no rollout replica answers: {'; '.join(map(str, failures))}")
             raise WeightPushError(f"no replica took version {outgoing.version}: {'; '.join(map(str, failures))}")
-        return receipts, len(failures)
+        return taken, len(failures)
 
-    async def _push_to_one(self, address: str, replica: Rollout, outgoing: OutgoingWeights) -> PushReceipt:
+    def _release(self) -> None:
+        if self._direct is not None:
+            self._direct.release()
+
+    async def _push_to_one(self, address: str, replica: Rollout, outgoing: OutgoingWeights) -> _Taken:
+        """The quickest way that is set up, and where that failed, everything over gRPC."""
+        if self._direct is not None and await self._can_fetch(address, replica, self._direct.transport):
+            try:
+                return _Taken(await self._direct.push(address, replica, outgoing), was_fetched=True)
+            except (WeightPushError, EngineError) as error:
+                _log.warning("weights not fetched; pushing over gRPC", address=address, reason=str(error))
+        return _Taken(await self._push_over_grpc(address, replica, outgoing), was_fetched=False)
+
+    async def _can_fetch(self, address: str, replica: Rollout, transport: str) -> bool:
+        ways = (await replica.status()).transports
+        if transport not in ways:
+            _log.warning("replica cannot fetch; pushing over gRPC", address=address, wanted=transport, can=ways)
+        return transport in ways
+
+    async def _push_over_grpc(self, address: str, replica: Rollout, outgoing: OutgoingWeights) -> PushReceipt:
         """What changed, to a replica that holds the version before; everything to others, and where that failed."""
         held = self._held.pop(address, None)
         if held is not None and held == outgoing.base_version:
@@ -215,6 +253,7 @@ class Publisher:
             try:
                 async with self._one_push:
                     await self._push_to_those_behind()
+                    self._release()
             except PrimeError as error:
                 _log.warning("replicas cannot be found; will try again", reason=str(error))
 

@@ -143,8 +143,9 @@ class TrainerSettings(ServiceSettings):
     probe_gap: float = Field(0.0, ge=0)
     """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe; 0: 0.001 where
     replicas hold float32, 0.1 where they hold bfloat16."""
-    push: Literal["delta", "full"] = "delta"
-    """Send what changed since the version before, where replicas hold bfloat16, or always all weights."""
+    push: Literal["delta", "full", "nccl", "gloo", "ipc"] = "delta"
+    """Over gRPC what changed since the version before, where replicas hold bfloat16, or always all weights; or past
+    gRPC all weights: from GPU to GPU, between CPUs, or through memory that both have on one machine."""
     checkpoint_every: int = Field(16, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
     """How many of the newest stay."""

@@ -57,8 +57,10 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
         "base_version": 7,
         "aliases": 8,
         "keep_base": 9,
+        "offer": 10,
     },
     "PushCommit": {"digest": 1},
+    "PushOffer": {"key": 1, "transport": 2, "place": 3, "checksums": 4, "deadline_seconds": 5},
     "PushWeightsRequest": {"begin": 1, "chunk": 2, "commit": 3},
     "PushWeightsResponse": {
         "version": 1,
@@ -103,6 +105,7 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
         "tokenizer_fingerprint": 7,
         "busy_seconds": 8,
         "dtype": 9,
+        "transports": 10,
     },
     "SampleTrace": {"spans": 1, "finish_reason": 2},
     "SamplingParams": {"temperature": 1, "top_p": 2, "max_tokens": 3},

@@ -137,6 +137,18 @@ async def test_the_same_seed_gives_the_same_metrics(uninterrupted: RunConfig, ma
     assert _metrics(again) == _metrics(uninterrupted)
 
 
+@pytest.mark.parametrize("transport", ["ipc", "gloo"])
+async def test_weights_that_are_fetched_past_grpc_give_the_same_metrics(
+    uninterrupted: RunConfig, material: Path, tmp_path: Path, transport: str
+) -> None:
+    config = _config(material, tmp_path, "whole", push=transport)
+    await _run(config)
+    over_grpc, fetched = _metrics(uninterrupted), _metrics(config)
+    assert {row.pop("push/fetched") for row in over_grpc if "push/fetched" in row} == {0.0}
+    assert {row.pop("push/fetched") for row in fetched if "push/fetched" in row} == {1.0}
+    assert fetched == over_grpc
+
+
 async def test_a_replay_on_several_processes_learns_what_the_recorded_run_learnt(
     uninterrupted: RunConfig, material: Path, tmp_path: Path
 ) -> None:

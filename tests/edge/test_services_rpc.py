@@ -1,7 +1,8 @@
 """Rollout and PRM behind real gRPC on a loopback socket, called through the clients that ship."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -14,7 +15,9 @@ from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.telemetry import Meters
 from prime.errors import InvalidInput, NotReady, StaleBase, WeightPushError
 from prime.lm.packing import TokenRow
-from prime.types import PrmGroup
+from prime.lm.shared_memory import share
+from prime.ports import Rollout
+from prime.types import PrmGroup, PushOffer
 from prime.v1 import prm_pb2_grpc
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
@@ -25,6 +28,7 @@ from services.rollout.rpc import RolloutServicer, add_rollout_servicer
 from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
 from services.trainer.batch import PolicyBatch
+from services.trainer.direct import DirectPush
 from services.trainer.outgoing import OutgoingWeights, Probe
 from services.trainer.policy import Policy
 from services.trainer.publisher import Publisher
@@ -42,8 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def _serving(server: grpc.aio.Server) -> AsyncIterator[str]:
-    port = server.add_insecure_port("127.0.0.1:0")
+async def _serving(server: grpc.aio.Server, *, port: int = 0) -> AsyncIterator[str]:
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -52,7 +56,7 @@ async def _serving(server: grpc.aio.Server) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _replica(folder: Path, *, dtype: str = "float32") -> AsyncIterator[GrpcRollout]:
+async def _replica(folder: Path, *, dtype: str = "float32", port: int = 0) -> AsyncIterator[GrpcRollout]:
     engine = TransformersEngine(model=folder, device="cpu", dtype=dtype)
     await engine.start()
     queue = MemoryQueue(MemoryBroker(), consumer="w")
@@ -61,10 +65,11 @@ async def _replica(folder: Path, *, dtype: str = "float32") -> AsyncIterator[Grp
     )
     server = build_server(TOKEN, Meters())
     add_rollout_servicer(RolloutServicer(worker, "f"), server)
-    async with _serving(server) as address:
+    async with _serving(server, port=port) as address:
         client = GrpcRollout(address, TOKEN, deadline_s=30.0)
         yield client
         await client.close()
+    await engine.close()
 
 
 def _policy(folder: Path) -> Policy:
@@ -123,6 +128,94 @@ async def test_what_changed_is_enough_for_who_holds_the_rest(tmp_path: Path, tie
         receipt = await replica.push(again.manifest(as_delta=True), again.changes(), again.digest)
         assert receipt.version == 4
         assert again.num_delta_bytes == 0
+
+
+def _fetching(transport: str, policy: Policy, replicas: Sequence[GrpcRollout]) -> Publisher:
+    """Has replicas fetch what is pushed."""
+
+    async def find() -> list[tuple[str, Rollout]]:
+        return [(replica.address, replica) for replica in replicas]
+
+    return Publisher(find, source=policy, probe_ids=tuple(range(5, 40)), direct=DirectPush(transport, deadline_s=20.0))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("transport", ["ipc", "gloo"])
+async def test_replicas_fetch_weights_past_grpc(tmp_path: Path, transport: str, tied: bool) -> None:
+    folder = perturb(tiny_model(tmp_path / "model", tied=tied), seed=1)
+    policy = Policy(folder, TrainerSettings.model_validate({"problems": "x", "steps": 1, "optimiser": {"lr": 1e-3}}))
+    other = perturb(tiny_model(tmp_path / "other", seed=3, tied=tied), seed=4)
+    async with _replica(other) as one, _replica(other) as two:
+        publisher = _fetching(transport, policy, [one, two])
+        for version in range(3):
+            policy.update(BATCH, seed=version)
+            report = await publisher.push(version)
+            assert (report.replicas, report.fetched) == (2, 2)
+            assert report.probe_gap < 1e-4
+        (group,) = await one.generate([request("g", samples=3)])
+        assert group.oldest_version == group.newest_version == 2
+        # Deltas do not build on weights that the chunks' buffers never saw.
+        base = _outgoing(policy, 2)
+        delta = _outgoing(policy, 3, base=base)
+        with pytest.raises(StaleBase, match="holds no weights"):
+            await one.push(delta.manifest(as_delta=True), delta.changes(), delta.digest)
+
+
+async def test_a_replica_that_was_started_anew_is_linked_anew(folder: Path, tmp_path: Path) -> None:
+    policy = _policy(perturb(tiny_model(tmp_path / "other", seed=3), seed=4))
+    replicas: list[GrpcRollout] = []
+    publisher = _fetching("gloo", policy, replicas)
+    port = 0
+    for version in (1, 2):
+        async with _replica(folder, port=port) as replica:
+            replicas[:] = [replica]
+            report = await publisher.push(version)
+            assert (report.replicas, report.refused, report.fetched) == (1, 0, 1)
+            assert (await replica.status()).version == version
+            port = int(replica.address.rpartition(":")[2])
+
+
+async def test_a_replica_that_cannot_fetch_gets_all_chunks(folder: Path) -> None:
+    async with _replica(folder) as replica:
+        report = await _fetching("nccl", _policy(folder), [replica]).push(1)
+        assert (report.replicas, report.fetched, report.delta_share) == (1, 0, 1.0)
+        assert (await replica.status()).version == 1
+
+
+async def test_weights_that_are_not_those_that_were_offered_leave_the_old_ones_in_use(folder: Path) -> None:
+    policy = _policy(folder)
+    async with _replica(folder) as replica:
+        await _fetching("ipc", policy, [replica]).push(1)
+        outgoing = OutgoingWeights(
+            2,
+            *policy.weights("float32"),
+            probe=Probe(ids=(5, 6), logprobs=policy.probe_logprobs((5, 6)), max_gap=1e-3),
+            base=None,
+            keep_base=False,
+        )
+        shared = share([tensor + 1 for tensor in outgoing.tensors])
+        offer = PushOffer(
+            key="k", transport="ipc", place=shared.place(), checksums=await outgoing.checksums(), deadline_s=5.0
+        )
+        with pytest.raises(WeightPushError, match="are not the ones that were sent"):
+            await replica.push(outgoing.manifest(offer=offer), _no_chunks(), _no_digest)
+        unproven = outgoing.manifest(offer=replace(offer, checksums=()))
+        with pytest.raises(WeightPushError, match="tensors are offered with 0 checksums"):
+            await replica.push(unproven, _no_chunks(), _no_digest)
+        with pytest.raises(WeightPushError, match="a chunk came, but its tensors are fetched"):
+            await replica.push(outgoing.manifest(offer=offer), outgoing.full(), _no_digest)
+        status = await replica.status()
+        assert (status.ready, status.version) == (True, 1)
+        shared.close()
+
+
+async def _no_chunks() -> AsyncIterator[bytes]:
+    for chunk in list[bytes]():
+        yield chunk
+
+
+async def _no_digest() -> bytes:
+    return b""
 
 
 async def test_a_delta_on_weights_that_are_not_held_is_refused_by_name(folder: Path) -> None:

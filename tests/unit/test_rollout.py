@@ -29,6 +29,7 @@ class ScriptedEngine:
 
     name = "scripted"
     dtype = "float32"
+    transports: tuple[str, ...] = ()
 
     def __init__(self, *, hold: asyncio.Event | None = None, breaks: bool = False) -> None:
         self.hold = hold
@@ -51,6 +52,15 @@ class ScriptedEngine:
     async def load_weights(self, version: int, tensors: Sequence[tuple[TensorSpec, memoryview]]) -> float:
         self.weight = torch.frombuffer(tensors[0][1], dtype=torch.float32).item()
         return 0.0
+
+    async def begin_fetch(self, manifest: PushManifest) -> None:
+        raise WeightPushError("a scripted engine fetches nothing")
+
+    async def finish_fetch(self, manifest: PushManifest) -> None:
+        raise WeightPushError("a scripted engine fetches nothing")
+
+    async def load_fetched(self, manifest: PushManifest) -> float:
+        raise WeightPushError("a scripted engine fetches nothing")
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         return tuple(self.weight for _ in ids[1:])

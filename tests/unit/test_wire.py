@@ -19,6 +19,7 @@ from prime.types import (
     PrmInfo,
     PrmMetrics,
     PushManifest,
+    PushOffer,
     PushReceipt,
     ReferenceSource,
     RolloutFailure,
@@ -46,6 +47,7 @@ IDS = st.integers(0, 2**31 - 1)
 UINT32, UINT64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 FLOAT32 = st.floats(width=32, allow_nan=False)
 FLOAT64 = st.floats(allow_nan=False)
+INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
 def _tuples(items: SearchStrategy[Any], *, least: int = 0, most: int = 4) -> SearchStrategy[tuple[Any, ...]]:
@@ -121,6 +123,7 @@ def _verdicts(statuses: Sequence[VerdictStatus], scores: SearchStrategy[float | 
 DECIDED = _verdicts([VerdictStatus.PASSED, VerdictStatus.FAILED], st.floats(0, 1))
 UNSCORED = _verdicts([VerdictStatus.UNDECIDED, VerdictStatus.INVALID_REQUEST, VerdictStatus.INFRA_ERROR], st.none())
 
+OFFERS = st.builds(PushOffer, key=TEXT, transport=TEXT, place=TEXT, checksums=_tuples(INT64), deadline_s=FLOAT64)
 RECORDS: dict[str, SearchStrategy[Any]] = {
     "ids": _tuples(st.integers(-(2**31), 2**31 - 1)),
     "floats": _tuples(FLOAT32),
@@ -154,7 +157,9 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         probe_ids=_tuples(IDS),
         probe_logprobs=_tuples(FLOAT32),
         max_gap=FLOAT64,
+        offer=st.none() | OFFERS,
     ),
+    "offer": OFFERS,
     "receipt": st.builds(
         PushReceipt,
         version=UINT64,
@@ -174,6 +179,7 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         tokenizer_fingerprint=TEXT,
         busy_seconds=FLOAT64,
         dtype=TEXT,
+        transports=_tuples(TEXT),
     ),
     "item": st.builds(
         GradeItem,

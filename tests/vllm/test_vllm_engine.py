@@ -17,8 +17,21 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from prime.errors import EngineError, WeightPushError
+from prime.lm.inbox import checksum
+from prime.lm.link import Link
 from prime.lm.model import tensor_bytes
-from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, SamplingParams, TensorSpec, VersionSpan
+from prime.lm.shared_memory import share
+from prime.types import (
+    FinishReason,
+    PushManifest,
+    PushOffer,
+    RolloutGroup,
+    RolloutRequest,
+    Sample,
+    SamplingParams,
+    TensorSpec,
+    VersionSpan,
+)
 from services.rollout.loop import Engine
 
 pytest.importorskip("vllm")
@@ -338,14 +351,100 @@ async def test_a_push_that_lacks_the_head_changes_nothing(served: tuple[VllmEngi
     assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
 
 
+def fetched(weights: Weights, *, version: int, transport: str, place: str) -> PushManifest:
+    """Announces weights that lie there, a tied head under its own name too."""
+    specs = [spec for spec, _ in pushed(weights)]
+    sums = tuple(checksum(weights[spec.name]) for spec in specs)
+    offer = PushOffer(key=str(version), transport=transport, place=place, checksums=sums, deadline_s=60.0)
+    return PushManifest(
+        version=version, tensors=tuple(specs), probe_ids=PROBE, probe_logprobs=(), max_gap=0.0, offer=offer
+    )
+
+
+def in_order(weights: Weights) -> list[Tensor]:
+    return [weights[spec.name].contiguous() for spec, _ in pushed(weights)]
+
+
+async def test_vllm_fetches_weights_over_a_link_while_it_samples(served: tuple[VllmEngine, bool]) -> None:
+    engine, tied = served
+    before = without_end(random_weights(30, tied))
+    await engine.load_weights(30, pushed(before))
+    endless = replace(REQUEST, num_samples=1, sampling=replace(SAMPLING, max_tokens=200))
+    link = Link.listen("gloo", towards="127.0.0.1", deadline_s=60.0)
+
+    sampling = asyncio.create_task(generate(engine, endless))
+    for version in (31, 32):
+        weights = without_end(random_weights(version, tied))
+        manifest = fetched(weights, version=version, transport="gloo", place=link.place)
+        await engine.begin_fetch(manifest)
+        await asyncio.to_thread(link.send, in_order(weights))
+        await engine.finish_fetch(manifest)
+        await engine.load_fetched(manifest)
+        assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
+    (group,) = await sampling
+    link.close()
+
+    assert [span.version for span in group.samples[0].spans] == [30, 31, 32]
+    assert sum(span.length for span in group.samples[0].spans) == 200
+
+
+async def test_vllm_reads_weights_where_the_trainer_has_them(served: tuple[VllmEngine, bool]) -> None:
+    engine, tied = served
+    weights = random_weights(33, tied)
+    shared = share(in_order(weights))
+    manifest = fetched(weights, version=33, transport="ipc", place=shared.place())
+
+    await engine.begin_fetch(manifest)
+    await engine.finish_fetch(manifest)
+    await engine.load_fetched(manifest)
+    shared.close()
+
+    assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
+    (group,) = await generate(engine, REQUEST)
+    assert group.newest_version == 33
+
+
+async def test_weights_that_do_not_arrive_leave_the_old_ones_in_use(served: tuple[VllmEngine, bool]) -> None:
+    engine, tied = served
+    weights, other = random_weights(34, tied), random_weights(35, tied)
+    await engine.load_weights(34, pushed(weights))
+    torn = share(in_order(other | {"lm_head.weight": weights["lm_head.weight"]}))
+    manifest = fetched(other, version=35, transport="ipc", place=torn.place())
+
+    await engine.begin_fetch(manifest)
+    with pytest.raises(EngineError, match="not the ones that were sent"):
+        await engine.finish_fetch(manifest)
+    torn.close()
+    with pytest.raises(EngineError, match="one user on one machine"):
+        await engine.begin_fetch(manifest)
+    link = Link.listen("gloo", towards="127.0.0.1", deadline_s=60.0)
+    manifest = fetched(other, version=36, transport="gloo", place=link.place)
+    await engine.begin_fetch(manifest)
+    await asyncio.to_thread(link.send, in_order(other)[:3])
+    link.close()
+    with pytest.raises(EngineError, match="receiving over gloo failed"):
+        await engine.finish_fetch(manifest)
+
+    assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
+    (group,) = await generate(engine, REQUEST)
+    assert group.newest_version == 34
+
+
 async def test_an_engine_that_a_push_broke_says_so_and_answers_nothing_more(served: tuple[VllmEngine, bool]) -> None:
     """Stays last: the engine is of no use afterwards."""
     engine, tied = served
-    unreadable = [(replace(spec, dtype="float33"), content) for spec, content in pushed(random_weights(23, tied))]
+    weights = random_weights(23, tied)
+    await engine.load_weights(23, pushed(weights))
+    unknown, unloadable = (
+        [(replace(spec, dtype=dtype), content) for spec, content in pushed(weights)] for dtype in ("float33", "bits8")
+    )
 
     with pytest.raises(EngineError, match="float33"):
-        await engine.load_weights(23, unreadable)
+        await engine.load_weights(24, unknown)
+    assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
+    with pytest.raises(EngineError, match="taking the weights of version 25"):
+        await engine.load_weights(25, unloadable)
 
-    for call in (engine.logprobs(PROBE), generate(engine, REQUEST), engine.load_weights(24, [])):
+    for call in (engine.logprobs(PROBE), generate(engine, REQUEST), engine.load_weights(26, [])):
         with pytest.raises(EngineError, match="restart this replica"):
             await call

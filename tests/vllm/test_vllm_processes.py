@@ -1,20 +1,14 @@
-"""What becomes of vLLM's own processes, and of the memory that a push travels in."""
+"""What becomes of vLLM's own processes."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
-
-from prime.lm.model import tensor_bytes
-from prime.types import TensorSpec
 
 pytest.importorskip("vllm")
 
-from services.rollout.vllm_weights import SharedWeights, read_tensors
 from tests.vllm.test_vllm_engine import model_folder
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
@@ -51,29 +45,3 @@ def test_vllm_ends_when_the_service_is_killed(tmp_path: Path) -> None:
         process.kill()
     assert len(pids.read_text().split()) >= 2
     assert alive == []
-
-
-def test_a_push_travels_whole_and_leaves_no_descriptor_behind() -> None:
-    open_before = len(os.listdir("/proc/self/fd"))
-    wanted = {
-        "odd": torch.arange(7, dtype=torch.bfloat16),
-        "matrix": torch.randn(3, 5),
-        "half": torch.randn(2, 2, 2).half(),
-    }
-    shared = SharedWeights(
-        [
-            (
-                TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape)),
-                tensor_bytes(tensor),
-            )
-            for name, tensor in wanted.items()
-        ]
-    )
-
-    arrived = dict(read_tensors(**shared.update_info()))
-    shared.close()
-
-    assert list(arrived) == list(wanted)
-    assert all(torch.equal(arrived[name], tensor) for name, tensor in wanted.items())
-    del arrived
-    assert len(os.listdir("/proc/self/fd")) == open_before
