@@ -13,6 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 # exp() of a larger log-ratio says nothing more about the ratio, and overflows further on.
 _LOG_RATIO_LIMIT = 20.0
+# Of a sum over a response: no two scores that say something are so close.
+_ROUNDING = 1e-5
 
 
 class PolicyLoss(NamedTuple):
@@ -97,7 +99,8 @@ def pairwise_dpo(logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> Tenso
 def pair_accuracy(scores_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> float:
     """Share of pairs within groups that the scores put in the order of the outcomes, weighted by the outcome gap.
 
-    Equal scores count half. A batch without any gap has nothing to say: 0.5.
+    Equal scores count half, and so do those that differ by rounding alone: a PRM that is still its reference has 0.5,
+    also where a machine's kernels round by the shape of a batch. A batch without any gap has nothing to say: 0.5.
     """
     gap_BB = outcomes_B[:, None] - outcomes_B[None, :]
     weight_BB = torch.where((group_B[:, None] == group_B[None, :]) & (gap_BB > 0), gap_BB, 0.0)
@@ -105,5 +108,6 @@ def pair_accuracy(scores_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> floa
     if total == 0:
         return 0.5
     difference_BB = scores_B[:, None] - scores_B[None, :]
-    agree_BB = (difference_BB > 0).to(weight_BB.dtype) + 0.5 * (difference_BB == 0).to(weight_BB.dtype)
+    is_tie_BB = difference_BB.abs() < _ROUNDING
+    agree_BB = torch.where(is_tie_BB, 0.5, (difference_BB > 0).to(weight_BB.dtype))
     return float((weight_BB * agree_BB).sum() / total)

@@ -202,6 +202,8 @@ def test_pair_accuracy_weighs_gaps_and_counts_ties_half() -> None:
     # Pairs: (1, 0.5) right with gap 0.5; (1, 0) right with gap 1; (0.5, 0) tied with gap 0.5.
     assert pair_accuracy(scores_B, outcomes_B, torch.zeros(3)) == pytest.approx((0.5 + 1.0 + 0.25) / 2.0)
     assert pair_accuracy(scores_B, torch.ones(3), torch.zeros(3)) == 0.5
+    assert pair_accuracy(scores_B + torch.tensor([0.0, 0.0, 4e-6]), outcomes_B, torch.zeros(3)) == pytest.approx(0.875)
+    assert pair_accuracy(torch.tensor([4e-6, 0.0, -4e-6]), outcomes_B, torch.zeros(3)) == pytest.approx(0.5)
 
 
 def test_identical_policies_give_the_policy_gradient() -> None:
