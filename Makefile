@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm bench-verifier soak-verifier bench-prm bench-rollout bench-training bench-weights bench-loop clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier soak-verifier bench-prm bench-rollout bench-training bench-weights bench-loop clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -49,6 +49,20 @@ $(VLLM_VENV)/ready: pyproject.toml hatch_build.py $(wildcard proto/prime/v1/*.pr
 
 test-vllm: vllm ## the tests of the vLLM engine
 	$(VLLM_BIN)/pytest tests/vllm
+
+test-compose: setup ## build the images and run the whole stack in containers; needs a Docker engine with compose
+	deploy/with-engine $(BIN)/pytest -m compose tests/compose
+
+.venv-deploy/ready: deploy/requirements.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/pip install $(PIP_FLAGS) -r deploy/requirements.txt
+	@touch $@
+
+validate-deploy: .venv-deploy/ready ## check the Dockerfile, the compose files and the protos, without an engine
+	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy
+	.venv-deploy/bin/hadolint deploy/Dockerfile
+	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
+	.venv-deploy/bin/buf lint proto
 
 demo-vllm: vllm ## the demo with the vLLM engine
 	$(VLLM_BIN)/primectl demo --engine vllm

@@ -44,9 +44,7 @@ def run_demo(*, engine: str, steps: int, folder: Path) -> int:
         f"Task: add {_LENGTH} digits modulo 10 step by step. The SFT data is wrong in {_WRONG_SHARE:.0%} of steps on "
         f"purpose, so the SFT policy knows how but is careless.\nEverything goes to {run_path}."
     )
-    _write_material(material)
-    _fine_tune(display, material, start="fresh", data="sums.jsonl", output="sums", steps=_SUMS_STEPS)
-    _fine_tune(display, material, start="sums", data="chains.jsonl", output="sft", steps=_CHAINS_STEPS)
+    make_material(display, material)
     config = _config(run_path, material, engine=engine, steps=steps)
     display.say("Starting Redis, verifier, PRM, rollout and trainer, each a process of its own ...")
     asyncio.run(until_signal(train_all(config, display, resume=False, num_rollouts=1)))
@@ -54,6 +52,13 @@ def run_demo(*, engine: str, steps: int, folder: Path) -> int:
     _show(display, config, report)
     print(json.dumps(report))
     return 0
+
+
+def make_material(display: Display, material: Path) -> None:
+    """Problems, held-out problems and the SFT checkpoint `sft`, made of nothing."""
+    _write_material(material)
+    _fine_tune(display, material, start="fresh", data="sums.jsonl", output="sums", steps=_SUMS_STEPS)
+    _fine_tune(display, material, start="sums", data="chains.jsonl", output="sft", steps=_CHAINS_STEPS)
 
 
 def _next_free(folder: Path) -> Path:

@@ -83,6 +83,23 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
+    dashboard = _command(commands, "dashboard", _dashboard, "a page in the browser that shows how runs go")
+    dashboard.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
+    dashboard.add_argument("--listen", default="127.0.0.1:9160", metavar="HOST:PORT", help="default 127.0.0.1:9160")
+
+    prepare = _command(commands, "prepare", _prepare, "write secrets and the demo's material, for containers")
+    prepare.add_argument("--token-file", type=Path, metavar="FILE", help="the services' token: PRIME_TOKEN, else new")
+    prepare.add_argument("--redis", type=Path, metavar="FOLDER", help="Redis' password and its list of users")
+    prepare.add_argument(
+        "--demo",
+        type=lambda text: Path(text) if text else None,
+        metavar="FOLDER",
+        help="problems and SFT checkpoint of the toy task; empty: none",
+    )
+
+    health = _command(commands, "health", _health, "is a service alive (/healthz), or ready (/readyz)?")
+    health.add_argument("url", help="e.g. http://127.0.0.1:9152/readyz")
+
     make_model = _command(commands, "tiny-model", _tiny_model, "write a small untrained model, to try things with")
     make_model.add_argument("output", type=Path, help="the folder to write")
     make_model.add_argument("--seed", type=int, default=0)
@@ -93,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         service.set_defaults(service=name)
         if name == "trainer":
             service.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+            service.add_argument(
+                "--resume-if-begun", action="store_true", help="the same where the run has begun; for supervisors"
+            )
     return parser
 
 
@@ -311,6 +331,24 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return examine()
 
 
+def _dashboard(arguments: argparse.Namespace) -> int:
+    from primectl.dashboard import run_dashboard
+
+    return run_dashboard(folder=arguments.folder, listen=arguments.listen)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from primectl.prepare import run_prepare
+
+    return run_prepare(token=arguments.token_file, redis=arguments.redis, demo=arguments.demo)
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    from primectl.health import check_health
+
+    return check_health(arguments.url)
+
+
 def _tiny_model(arguments: argparse.Namespace) -> int:
     from prime.data.tiny import write_tiny_model
 
@@ -343,6 +381,8 @@ def _service(arguments: argparse.Namespace) -> int:
             verifier(config.run, config.verifier, token)
         case "trainer":
             from services.trainer.main import main as trainer
+            from services.trainer.run_folder import RunFolder
 
-            trainer(config.run, config.trainer, token, resume=arguments.resume)
+            resume = arguments.resume or (arguments.resume_if_begun and RunFolder.has_begun(config.run.path))
+            trainer(config.run, config.trainer, token, resume=resume)
     return 0

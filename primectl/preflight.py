@@ -3,6 +3,7 @@
 import importlib.util
 
 from prime.adapters.redis_queue import RedisQueue
+from prime.adapters.settings import redis_password
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError, TokenizerMismatch
@@ -78,5 +79,7 @@ def _check_libraries(config: RunConfig) -> None:
 async def check_redis(config: RunConfig) -> None:
     """Raises PeerUnavailable when a Redis was named and does not answer."""
     if config.run.redis_url:
-        async with RedisQueue(config.run.redis_url, run=config.run.name, consumer="preflight"):
+        async with RedisQueue(
+            config.run.redis_url, password=redis_password(), run=config.run.name, consumer="preflight"
+        ):
             pass

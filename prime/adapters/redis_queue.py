@@ -52,8 +52,16 @@ class RedisQueue:
     """Both sides of the queue: `ports.RolloutQueue` and `ports.RequestQueue`. Use as an async context manager."""
 
     def __init__(
-        self, url: str, *, run: str, consumer: str, lease_seconds: float = 30.0, delivery_limit: int = 5
+        self,
+        url: str,
+        *,
+        run: str,
+        consumer: str,
+        password: str = "",
+        lease_seconds: float = 30.0,
+        delivery_limit: int = 5,
     ) -> None:
+        """`password` counts where the URL names none."""
         self._url = url
         self._requests = f"prime:{run}:requests"
         self._groups = f"prime:{run}:groups"
@@ -64,7 +72,7 @@ class RedisQueue:
         try:
             # No hidden repeats: an XREADGROUP whose answer got lost must not hand out other entries instead.
             self._redis: Any = redis.asyncio.Redis.from_url(
-                url, socket_connect_timeout=5.0, protocol=2, retry=Retry(NoBackoff(), 0)
+                url, password=password or None, socket_connect_timeout=5.0, protocol=2, retry=Retry(NoBackoff(), 0)
             )
         except ValueError as error:
             raise SettingsError(f"run.redis_url: {error}") from None

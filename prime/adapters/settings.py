@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from prime.errors import SettingsError
 
 TOKEN_VARIABLE = "PRIME_TOKEN"
+REDIS_PASSWORD_VARIABLE = "PRIME_REDIS_PASSWORD"
 ENGINE_KEY_VARIABLE = "PRIME_ENGINE_KEY"
 
 
@@ -109,16 +110,37 @@ def load_settings(model: type[SettingsT], path: Path | None, overrides: Sequence
 
 def given_token() -> str:
     """The bearer token in the environment; empty without one."""
-    return os.environ.get(TOKEN_VARIABLE, "").strip()
+    return _secret(TOKEN_VARIABLE)
+
+
+def redis_password() -> str:
+    """For a `run.redis_url` that names none; empty without one."""
+    return _secret(REDIS_PASSWORD_VARIABLE)
 
 
 def engine_key() -> str:
     """The key for an engine that asks for one, e.g. OpenAI's; empty without one."""
-    return os.environ.get(ENGINE_KEY_VARIABLE, "").strip()
+    return _secret(ENGINE_KEY_VARIABLE)
+
+
+def _secret(variable: str) -> str:
+    """From the variable, else from the file that `<variable>_FILE` names.
+
+    Raises:
+        SettingsError: the file is named and cannot be read.
+    """
+    given = os.environ.get(variable, "").strip()
+    file = os.environ.get(f"{variable}_FILE", "").strip()
+    if given or not file:
+        return given
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}_FILE = {file} cannot be read: {error}") from None
 
 
 def read_token(token_file: Path | None) -> str:
-    """The bearer token that services share: `PRIME_TOKEN`, else the token file.
+    """The bearer token that services share: `PRIME_TOKEN` or `PRIME_TOKEN_FILE`, else the token file.
 
     Raises:
         SettingsError: neither is there. No token means no service: nothing listens without one.

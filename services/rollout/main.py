@@ -9,7 +9,7 @@ import torch
 
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
-from prime.adapters.settings import RunSettings, settle_vllm_environment
+from prime.adapters.settings import RunSettings, redis_password, settle_vllm_environment
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
@@ -31,7 +31,11 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
     fingerprint = tokenizer_fingerprint(load_tokenizer(run.model))
     consumer = f"{socket.gethostname()}-{os.getpid()}"
     async with RedisQueue(
-        run.redis_url, run=run.name, consumer=consumer, lease_seconds=settings.lease_seconds
+        run.redis_url,
+        password=redis_password(),
+        run=run.name,
+        consumer=consumer,
+        lease_seconds=settings.lease_seconds,
     ) as queue:
         engine = _build_engine(run, settings)
         await engine.start()

@@ -7,7 +7,7 @@ from functools import partial
 from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout, GrpcVerifier, resolve
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
-from prime.adapters.settings import RunSettings
+from prime.adapters.settings import RunSettings, redis_password
 from prime.adapters.telemetry import Meters, configure_logging
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
@@ -50,7 +50,7 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
     # Whatever can be wrong with the input is found before anything is written.
     problems = load_problems(settings.problems)
     held_out = load_problems(settings.evaluation.problems) if settings.evaluation.problems else []
-    async with RedisQueue(run.redis_url, run=run.name, consumer="trainer") as queue:
+    async with RedisQueue(run.redis_url, password=redis_password(), run=run.name, consumer="trainer") as queue:
         policy = Policy(run.model, settings, world)
         prompts = _encode(policy, settings, problems, settings.problems)
         held_out_prompts = _encode(policy, settings, held_out, settings.evaluation.problems) if held_out else []

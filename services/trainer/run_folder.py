@@ -94,6 +94,11 @@ class RunFolder:
         file = path / "checkpoints" / "latest"
         return int(_read_json(file)) if file.is_file() else 0
 
+    @staticmethod
+    def has_begun(path: Path) -> bool:
+        """Whether the folder holds a run already."""
+        return (path / _IDENTITY_FILE).is_file()
+
     def checkpoint(self, step: int) -> Path:
         """Where a step's checkpoint lies."""
         return self.checkpoints / f"step_{step}"
