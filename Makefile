@@ -58,11 +58,18 @@ test-compose: setup ## build the images and run the whole stack in containers; n
 	.venv-deploy/bin/pip install $(PIP_FLAGS) -r deploy/requirements.txt
 	@touch $@
 
-validate-deploy: .venv-deploy/ready ## check the Dockerfile, the compose files and the protos, without an engine
+# Its own: it wants other versions of what the others want.
+.venv-checkov/ready: deploy/checkov-requirements.txt
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/pip install $(PIP_FLAGS) -r deploy/checkov-requirements.txt
+	@touch $@
+
+validate-deploy: .venv-deploy/ready .venv-checkov/ready ## check images, compose files, manifests and protos, without an engine or a cluster
 	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy
 	.venv-deploy/bin/hadolint deploy/Dockerfile
 	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 	.venv-deploy/bin/buf lint proto
+	deploy/validate-k8s
 
 demo-vllm: vllm ## the demo with the vLLM engine
 	$(VLLM_BIN)/primectl demo --engine vllm

@@ -12,6 +12,7 @@ from prime.errors import PrimeError
 if TYPE_CHECKING:
     from primectl.scorers import ScorerOptions
 
+_UNFINISHED = 75  # EX_TEMPFAIL: try again
 _CONFIG_HELP = "the run's TOML file; section.key=value after it overrides single settings"
 
 
@@ -112,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
             service.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
             service.add_argument(
                 "--resume-if-begun", action="store_true", help="the same where the run has begun; for supervisors"
+            )
+            service.add_argument(
+                "--fail-if-unfinished",
+                action="store_true",
+                help="exit code 75 when it was stopped before the last step; for supervisors that take 0 for the end",
             )
     return parser
 
@@ -385,4 +391,6 @@ def _service(arguments: argparse.Namespace) -> int:
 
             resume = arguments.resume or (arguments.resume_if_begun and RunFolder.has_begun(config.run.path))
             trainer(config.run, config.trainer, token, resume=resume)
+            if arguments.fail_if_unfinished and RunFolder.latest_step(config.run.path) < config.trainer.steps:
+                return _UNFINISHED
     return 0

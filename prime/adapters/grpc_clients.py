@@ -54,13 +54,14 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to one service; connects when first used."""
+    """A channel to one service; connects when first used. Where a name has several addresses, they take turns."""
     return grpc.aio.insecure_channel(
         address,
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.lb_policy_name", "round_robin"),
         ],
     )
 

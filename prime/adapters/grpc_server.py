@@ -109,11 +109,17 @@ class Health:
         await self._servicer.enter_graceful_shutdown()
 
 
-def build_server(token: str, meters: Meters) -> grpc.aio.Server:
-    """A server without servicers and ports. Messages up to 64 MiB."""
+def build_server(token: str, meters: Meters, *, connection_s: float | None = None) -> grpc.aio.Server:
+    """A server without servicers and ports. Messages up to 64 MiB.
+
+    `connection_s`: after how long a client has to connect anew, and so to look its name up again; calls under way end
+    in peace. None: never.
+    """
+    age = [] if connection_s is None else [("grpc.max_connection_age_ms", round(1000 * connection_s))]
     return grpc.aio.server(
         interceptors=(EdgeInterceptor(token, meters),),
         options=[
+            *age,
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             # A taken port is an error, not a second listener that gets every other call.

@@ -40,6 +40,8 @@ class Service:
     drain: Callable[[], Awaitable[None]] | None = None
     """On a stop: lets the jobs come to a good end within the grace, before they are cancelled."""
     close: Callable[[], Awaitable[None]] | None = None
+    connection_s: float | None = None
+    """See `build_server`; for a service that has several replicas behind one name."""
 
 
 async def serve(service: Service) -> None:
@@ -54,7 +56,7 @@ async def serve(service: Service) -> None:
         loop.add_signal_handler(signum, stop.set)
 
     health = Health(service.name)
-    server = build_server(service.token, service.meters)
+    server = build_server(service.token, service.meters, connection_s=service.connection_s)
     service.add_servicers(server)
     health.add_to(server)
     try:

@@ -27,6 +27,9 @@ from services.verifier.zygotes import Tier
 
 _log = structlog.get_logger()
 
+# So that callers find verifiers that have joined.
+_CONNECTION_S = 60.0
+
 
 def main(run: RunSettings, settings: VerifierSettings, token: str) -> None:
     """Run the verifier until it is told to stop.
@@ -122,5 +125,6 @@ async def _serve(settings: VerifierSettings, token: str) -> None:
             add_servicers=add_servicers,
             is_ready=lambda: parts.canaries.healthy,
             jobs=(parts.canaries.watch,),
+            connection_s=_CONNECTION_S,
         )
         await serve(service)

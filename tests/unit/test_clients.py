@@ -302,3 +302,24 @@ async def test_the_http_app_says_alive_ready_and_what_was_counted() -> None:
         assert metrics.headers["content-type"].startswith("text/plain")
         assert 'prime_groups_total{kind="kept"} 3.0' in metrics.text
         assert (await http.get("/docs")).status_code == 404
+
+
+async def test_replicas_behind_one_name_take_turns_and_a_limited_connection_costs_no_call() -> None:
+    """What a headless service resolves to, written out as gRPC's own kind of address."""
+    served: list[tuple[ScriptedPrm, grpc.aio.Server, int]] = []
+    for _ in range(2):
+        prm = ScriptedPrm()  # type: ignore[abstract]
+        server = build_server(TOKEN, Meters(), connection_s=0.5)
+        prm_pb2_grpc.add_PrmServiceServicer_to_server(prm, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        served.append((prm, server, port))
+    addresses = ",".join(f"127.0.0.1:{port}" for _, _, port in served)
+    client = GrpcRewardModel(f"ipv4:{addresses}", TOKEN, deadline_s=5.0)
+    for _ in range(60):
+        assert await client.info() == INFO
+        await asyncio.sleep(0.03)
+    assert min(prm.calls for prm, _, _ in served) > 15
+    await client.close()
+    for _, server, _ in served:
+        await server.stop(None)
