@@ -287,3 +287,20 @@ def test_a_service_without_its_redis_or_its_peers_says_so_and_ends(
         )
         assert alone.returncode == 1
         assert "127.0.0.1:1" in alone.stderr
+
+
+async def test_a_trainer_stopped_before_its_end_tells_a_supervisor_that_it_has_to_go_on(
+    material: Path, tmp_path: Path
+) -> None:
+    config = _config(material, tmp_path, "supervised")
+    command = [sys.executable, "-m", "primectl", "trainer", "--config", str(config.run.path / "settings.json")]
+    flags = ("--resume-if-begun", "--fail-if-unfinished")
+    async with local_stack(config):
+        trainer = await asyncio.create_subprocess_exec(*command, *flags, stdout=subprocess.DEVNULL)
+        while not (config.run.path / "checkpoints" / "latest").is_file():
+            await asyncio.sleep(0.01)
+        trainer.send_signal(signal.SIGTERM)
+        assert await trainer.wait() == 75
+        trainer = await asyncio.create_subprocess_exec(*command, *flags, stdout=subprocess.DEVNULL)
+        assert await trainer.wait() == 0
+    assert [row["step"] for row in _metrics(config)] == list(range(STEPS + 1))

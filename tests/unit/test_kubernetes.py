@@ -3,6 +3,7 @@
 Every overlay, and the laptop's with every component and every pair of them. Skips where there is no kubectl to render.
 """
 
+import copy
 import itertools
 import os
 import re
@@ -16,8 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+from pydantic import ValidationError
 
 import prime
+from benchmarks.training import SHAPES, peak_gib
 from prime.adapters import settings as settings_module
 from primectl.config import load_config
 from primectl.main import _parse
@@ -31,7 +35,8 @@ OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
 OURS = {"verifier", "prm", "rollout", "trainer", "dashboard"}
 SERVICES_BY_PORT = {50050: "TrainerService", 50051: "RolloutService", 50052: "PrmService", 50053: "VerifierService"}
-POD_OWNERS = ("Deployment", "StatefulSet", "Job")
+CARD_GIB = 78.0  # of 80 GB, what is free
+POD_OWNERS = ("Deployment", "StatefulSet", "Job", "JobSet")
 
 Manifest = dict[str, Any]
 
@@ -55,14 +60,25 @@ def owners(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
     return {each["metadata"]["name"]: each for each in manifests if each["kind"] in POD_OWNERS}
 
 
+def template_of(owner: Manifest) -> dict[str, Any]:
+    inner = owner["spec"]["replicatedJobs"][0]["template"] if owner["kind"] == "JobSet" else owner
+    template: dict[str, Any] = inner["spec"]["template"]
+    return template
+
+
 def pod_of(owner: Manifest) -> dict[str, Any]:
-    spec: dict[str, Any] = owner["spec"]["template"]["spec"]
+    spec: dict[str, Any] = template_of(owner)["spec"]
     return spec
 
 
 def labels_of(owner: Manifest) -> dict[str, str]:
-    labels: dict[str, str] = owner["spec"]["template"]["metadata"]["labels"]
+    labels: dict[str, str] = template_of(owner)["metadata"]["labels"]
     return labels
+
+
+def has_probes(owner: Manifest) -> bool:
+    """Of the nodes of a JobSet one alone serves."""
+    return bool(owner["kind"] != "JobSet")
 
 
 def run_settings(name: str) -> Path:
@@ -106,12 +122,11 @@ def test_probes_ports_and_names_are_those_of_the_code(name: str) -> None:
         assert ports == {port_of(section.listen), port_of(section.ops_listen)}, service
         assert section.listen.startswith("0.0.0.0:")
         grpc = port_of(section.listen)
-        assert container["readinessProbe"]["grpc"] == {
-            "port": grpc,
-            "service": f"prime.v1.{SERVICES_BY_PORT[grpc]}",
-        }
-        for probe in ("livenessProbe", "startupProbe"):
-            assert container[probe]["grpc"]["port"] == grpc
+        if has_probes(found[service]):
+            asked = {"port": grpc, "service": f"prime.v1.{SERVICES_BY_PORT[grpc]}"}
+            assert container["readinessProbe"]["grpc"] == asked
+            for probe in ("livenessProbe", "startupProbe"):
+                assert container[probe]["grpc"]["port"] == grpc
         sources = (ROOT / "services" / service / "main.py").read_text()
         assert f'"prime.v1.{SERVICES_BY_PORT[grpc]}"' in sources
         (exposed,) = [
@@ -122,8 +137,9 @@ def test_probes_ports_and_names_are_those_of_the_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_models_are_given_an_hour_to_load(name: str) -> None:
-    for service in ("prm", "rollout", "trainer"):
-        (container,) = pod_of(owners(overlay(name))[service])["containers"]
+    slow = (owners(overlay(name))[service] for service in ("prm", "rollout", "trainer"))
+    for owner in filter(has_probes, slow):
+        (container,) = pod_of(owner)["containers"]
         assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] >= 3600
 
 
@@ -150,7 +166,8 @@ def test_commands_and_variables_are_ones_that_the_code_takes(name: str) -> None:
         for container in pod["containers"] + pod.get("initContainers", []):
             if container["image"].startswith("prime-"):
                 _parse(container["args"])
-                assert {each["name"] for each in container.get("env", [])} <= known
+                # What torchrun is told is read by its command line.
+                assert {each["name"] for each in container.get("env", [])} - {"JOB_COMPLETION_INDEX"} <= known
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -183,10 +200,54 @@ def test_what_runs_foreign_programs_has_no_more_secrets_than_its_token() -> None
 def test_gpus_are_as_many_as_processes(name: str) -> None:
     config = load_config(run_settings(name), [])
     for service, count in (("trainer", config.trainer.processes), ("prm", config.prm.processes)):
-        (container,) = pod_of(owners(overlay(name))[service])["containers"]
-        assert container["resources"]["limits"].get("nvidia.com/gpu", 1) == count
+        owner = owners(overlay(name))[service]
+        (container,) = pod_of(owner)["containers"]
+        nodes = 1
+        if owner["kind"] == "JobSet":
+            nodes = owner["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelism"]
+        assert container["resources"]["limits"].get("nvidia.com/gpu", 1) * nodes == count
         if count > 1:
-            assert f"--nproc-per-node={count}" in container["command"]
+            assert f"--nproc-per-node={count // nodes}" in container["command"]
+        if nodes > 1:
+            assert f"--nnodes={nodes}" in container["command"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_models_fit_the_gpus_that_they_are_given(name: str) -> None:
+    """By the formula of `make bench-training`, for cards of 80 GB."""
+    config = load_config(run_settings(name), [])
+    if "7b" not in str(config.run.model):
+        return
+    shape = SHAPES["7B"]
+    tokens = config.trainer.optimiser.token_budget
+    weights = shape.body_parameters + 2 * shape.hidden * shape.vocabulary
+    reference_gib = 2 * weights / config.prm.processes / 2**30
+    assert config.trainer.compute.recompute and config.prm.compute.recompute  # noqa: PT018
+    assert peak_gib(shape, tokens=tokens, gpus=config.trainer.processes) < CARD_GIB
+    assert peak_gib(shape, tokens=tokens, gpus=config.prm.processes) + reference_gib < CARD_GIB
+
+
+def test_a_jobset_is_one_that_its_controller_takes() -> None:
+    """And the model refuses another. It knows quantities only in a form of its own, so these are left out."""
+    (jobset,) = copy.deepcopy(of_kind("multi-node", "JobSet"))
+    (container,) = pod_of(jobset)["containers"]
+    del container["resources"]
+    for volume in pod_of(jobset)["volumes"]:
+        volume.get("emptyDir", {}).pop("sizeLimit", None)
+    JobsetV1alpha2JobSet.model_validate(jobset)
+    spec = jobset["spec"]
+    with pytest.raises(ValidationError, match="failurePolicy"):
+        JobsetV1alpha2JobSet.model_validate(jobset | {"spec": spec | {"failurePolicy": {"maxRestarts": "many"}}})
+    assert f"--master-addr=trainer-node-0-0.{spec['network']['subdomain']}" in container["command"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_replicas_are_scaled_by_the_stream_of_this_run(name: str) -> None:
+    config = load_config(run_settings(name), [])
+    for scaled in of_kind(name, "ScaledObject"):
+        (trigger,) = scaled["spec"]["triggers"]
+        assert trigger["metadata"]["stream"] == f"prime:{config.run.name}:requests"
+        assert trigger["metadata"]["consumerGroup"] == "rollout"
 
 
 def test_the_laptop_runs_what_compose_runs() -> None:
@@ -198,15 +259,14 @@ def test_the_laptop_runs_what_compose_runs() -> None:
 
 # ---------------------------------------------------------------- who reaches whom
 
-MONITORING = {"kubernetes.io/metadata.name": "monitoring"}
-
 
 def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     for rule in selector.get("matchExpressions", []):
         assert rule["operator"] == "In"
         if labels.get(rule["key"]) not in rule["values"]:
             return False
-    return bool(selector.get("matchLabels", {}).items() <= labels.items())
+    wanted: dict[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= labels.items()
 
 
 class Walls:
@@ -256,7 +316,9 @@ def test_who_reaches_whom(name: str) -> None:
         for port in PORTS
         if walls.reaches(source, target, port)
     }
-    assert reached == {
+    peers = {("trainer", "rollout", port) for port in PORTS} | {("rollout", "trainer", port) for port in PORTS}
+    past_grpc = load_config(run_settings(name), []).trainer.push == "nccl"
+    assert reached == (peers if past_grpc else set()) | {
         ("trainer", "redis", 6379),
         ("trainer", "rollout", 50051),
         ("trainer", "prm", 50052),
@@ -300,6 +362,7 @@ def mix(folder: Path, components: Iterable[str]) -> tuple[Manifest, ...]:
         "resources": [f"{to_root}/base"],
         "components": [f"{to_root}/components/{name}" for name in components],
         "configMapGenerator": [{"name": "run", "files": ["run.toml"]}],
+        "generatorOptions": {"disableNameSuffixHash": True},
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(text))
     return rendered(folder)
@@ -323,7 +386,15 @@ def test_components_go_together(tmp_path: Path, components: tuple[str, ...]) -> 
     if "gpu" in components:
         for name in ("prm", "rollout", "trainer"):
             (container,) = pod_of(pods[name])["containers"]
-            assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+            assert container["resources"]["limits"]["nvidia.com/gpu"] == (8 if pods[name]["kind"] == "JobSet" else 1)
+    assert (pods["trainer"]["kind"] == "JobSet") == ("jobset" in components)
+    if {"peer-traffic", "network-policies"} & set(components) != {"peer-traffic"}:
+        walls = Walls(manifests)
+        assert walls.reaches("trainer", "rollout", 50051)
+        assert walls.reaches("trainer", "prm", 50052)
+        assert walls.reaches("trainer", "rollout", 41234) == (
+            "peer-traffic" in components or "network-policies" not in components
+        )
 
 
 def test_every_folder_of_the_components_is_explained() -> None:
