@@ -67,7 +67,7 @@ test-compose: setup ## build the images and run the whole stack in containers; n
 validate-deploy: .venv-deploy/ready .venv-checkov/ready ## check images, compose files, manifests and protos, without an engine or a cluster
 	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy
 	.venv-deploy/bin/hadolint deploy/Dockerfile
-	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
+	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
 	.venv-deploy/bin/buf lint proto
 	deploy/validate-k8s
 

@@ -261,6 +261,33 @@ def test_a_finished_run_is_not_begun_again(stack: Stack) -> None:
     assert stack.metrics() == before
 
 
+TIER_A = ("-f", "docker-compose.yml", "-f", "docker-compose.tier-a.yml")
+
+
+def test_the_verifier_has_all_layers_with_the_profile_for_it_and_does_not_start_without(stack: Stack) -> None:
+    everything = ("verifier", "--config", "/etc/prime/run.toml", "verifier.min_tier=A")
+    refused = subprocess.run(
+        ["docker", "compose", "-p", stack.project, "run", "--rm", "--no-deps", "verifier", *everything],
+        cwd=ROOT,
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "namespaces: refused" in refused.stdout + refused.stderr
+
+    stack.compose(*TIER_A, "up", "--detach", "--no-deps", "verifier")
+    stack.wait_for(
+        lambda: stack.of("verifier")[0]["State"]["Health"]["Status"] == "healthy", what="the verifier in tier A"
+    )
+    assert '"tier": "A"' in stack.compose("logs", "verifier")
+    doctor = ["docker", "exec", stack.of("verifier")[0]["Id"], "python", "-m", "primectl", "doctor"]
+    # It ends with 1, because there is no torch in this image.
+    assert "sandbox, tier A" in subprocess.run(doctor, capture_output=True, text=True, check=False).stdout
+
+
 def test_everything_stops_within_its_grace_and_well(stack: Stack) -> None:
     started = time.monotonic()
     stack.compose("stop")
