@@ -12,7 +12,7 @@ _READABLE = 0o640  # by the group: Redis runs as a user of its own
 
 
 def run_prepare(*, token: Path | None, redis: Path | None, demo: Path | None) -> int:
-    """Write what is asked for and not there yet; a second call changes nothing.
+    """Write what is asked for and not there yet; a second call changes nothing, unless another secret is given.
 
     `token`: the bearer token, as given in the environment, else a new one. `redis`: a folder for Redis' password and
     access list. `demo`: the demo's problems and SFT checkpoint.
@@ -24,9 +24,9 @@ def run_prepare(*, token: Path | None, redis: Path | None, demo: Path | None) ->
         raise SettingsError("nothing to prepare: give --token-file, --redis or --demo")
     try:
         if token is not None:
-            _write_once(token, given_token() or secrets.token_hex(16))
+            _settle(token, given=given_token())
         if redis is not None:
-            _write_once(redis / "password", redis_password() or secrets.token_hex(16))
+            _settle(redis / "password", given=redis_password())
             _write(redis / "users.acl", _access_list((redis / "password").read_text().strip()))
     except OSError as error:
         raise SettingsError(f"cannot prepare: {error}") from None
@@ -51,11 +51,13 @@ def _access_list(password: str) -> str:
     )
 
 
-def _write_once(path: Path, text: str) -> None:
-    if path.is_file() and path.read_text().strip():
+def _settle(path: Path, *, given: str) -> None:
+    """The secret that is given, else the one that is there, else a new one."""
+    there = path.read_text().strip() if path.is_file() else ""
+    if there and given in ("", there):
         print(f"{path}: kept")
         return
-    _write(path, text)
+    _write(path, given or secrets.token_hex(16))
     print(f"{path}: written")
 
 

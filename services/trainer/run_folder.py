@@ -69,9 +69,12 @@ class RunFolder:
             CheckpointError: it holds another run, or an earlier life of this run and `resume` is off.
         """
         check_run_folder(path, identity=identity, resume=resume)
-        path.mkdir(parents=True, exist_ok=True)
-        # Held until this process ends: two trainers on one folder would overwrite each other.
-        self._lock = (path / "trainer.lock").open("w")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # Held until this process ends: two trainers on one folder would overwrite each other.
+            self._lock = (path / "trainer.lock").open("w")
+        except OSError as error:
+            raise CheckpointError(f"the run folder {path} cannot be written: {error}; check run.folder") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -50,6 +50,12 @@ def test_given_secrets_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PRIME_TOKEN", "mine")
     run_prepare(token=tmp_path / "token", redis=None, demo=None)
     assert (tmp_path / "token").read_text() == "mine\n"
+    monkeypatch.setenv("PRIME_TOKEN", "another")
+    run_prepare(token=tmp_path / "token", redis=None, demo=None)
+    assert (tmp_path / "token").read_text() == "another\n"
+    monkeypatch.delenv("PRIME_TOKEN")
+    run_prepare(token=tmp_path / "token", redis=None, demo=None)
+    assert (tmp_path / "token").read_text() == "another\n"
 
 
 def test_nothing_to_prepare_is_an_error() -> None:

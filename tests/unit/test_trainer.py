@@ -660,6 +660,12 @@ async def test_figures_that_have_ended_runs_badly_are_warned_of(
 # ---------------------------------------------------------------- the run folder
 
 
+def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"runs/mine cannot be written: .*check run\.folder"):
+        RunFolder(tmp_path / "runs" / "mine", identity={}, resume=False)
+
+
 def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path, identity={"model": "a"}, resume=False)
     with pytest.raises(CheckpointError, match="belongs to another run: model was 'a', is 'b'"):
