@@ -152,17 +152,20 @@ class VllmEngine:
             await self._order({"key": manifest.offer.key})
 
     async def load_fetched(self, manifest: PushManifest) -> float:
-        """As `load_weights`, with what was fetched.
+        """As `load_weights`, with what was fetched; it runs to its end as well.
 
         Raises:
             EngineError: vLLM broke.
         """
+        return await asyncio.shield(asyncio.create_task(self._load_fetched(manifest)))
+
+    async def _load_fetched(self, manifest: PushManifest) -> float:
         places = {spec.name: index for index, spec in enumerate(manifest.tensors)}
         names = [*places.items(), *((alias.name, places[alias.of]) for alias in manifest.aliases)]
         async with self._push_lock:
             self._require_started()
             with _engine_errors(f"taking the weights of version {manifest.version}"):
-                return await asyncio.shield(asyncio.create_task(self._swap(manifest.version, names)))
+                return await self._swap(manifest.version, names)
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first, under the weights in use, at temperature 1.
