@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from prime.adapters.grpc_clients import GrpcTrainer, open_channel
 from prime.adapters.settings import ServiceSettings, child_environment, given_token
+from prime.adapters.tls import Tls
 from prime.errors import CheckpointError, PeerUnavailable, PrimeError
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
@@ -37,7 +38,8 @@ class LocalStack:
         self._logs = config.run.path / "logs"
         self._children: dict[str, Child] = {}
         self._deaths: dict[str, list[float]] = {}
-        self._trainer = GrpcTrainer(config.trainer.listen, token, deadline_s=_STATUS_SECONDS)
+        self._tls = Tls.of(config.run.tls_folder)
+        self._trainer = GrpcTrainer(config.trainer.listen, token, deadline_s=_STATUS_SECONDS, tls=self._tls)
 
     async def start_redis(self, binary: Path, *, port: int, password: str) -> None:
         """The run's own Redis."""
@@ -107,7 +109,7 @@ class LocalStack:
 
     async def _wait_until_serving(self, name: str, address: str) -> None:
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
-        async with open_channel(address) as channel:
+        async with open_channel(address, tls=self._tls) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while asyncio.get_running_loop().time() < deadline:
                 if self._children[name].has_ended:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prime.adapters.grpc_clients import GrpcTrainer
 from prime.adapters.settings import read_token
+from prime.adapters.tls import Tls
 from prime.errors import CheckpointError, PeerUnavailable
 from prime.types import TrainerStatus
 from primectl.display import Display, note_of
@@ -25,7 +26,10 @@ def show_status(folder: Path) -> int:
     settings = json.loads(settings_file.read_text())
     display = Display()
     try:
-        status = asyncio.run(_ask(settings["trainer"]["listen"], read_token(folder / "token")))
+        tls = settings["run"].get("tls_folder")
+        status = asyncio.run(
+            _ask(settings["trainer"]["listen"], read_token(folder / "token"), Tls.of(Path(tls) if tls else None))
+        )
         display.say(f"{status.run}: step {status.step}/{status.total_steps}  {note_of(status)}")
     except PeerUnavailable:
         metrics = folder / "metrics.jsonl"
@@ -35,8 +39,8 @@ def show_status(folder: Path) -> int:
     return 0
 
 
-async def _ask(address: str, token: str) -> TrainerStatus:
-    trainer = GrpcTrainer(address, token, deadline_s=_SECONDS)
+async def _ask(address: str, token: str, tls: Tls | None) -> TrainerStatus:
+    trainer = GrpcTrainer(address, token, deadline_s=_SECONDS, tls=tls)
     try:
         return await trainer.status()
     finally:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 import prime.errors
 from prime import wire
 from prime.adapters.grpc_server import AUTHORIZATION_KEY, ERROR_CLASS_KEY, MAX_MESSAGE_BYTES
+from prime.adapters.tls import Tls
 from prime.errors import EngineError, PeerUnavailable, PrimeError, VersionConflict
 from prime.patience import patiently
 from prime.types import (
@@ -53,17 +54,22 @@ AnswerT = TypeVar("AnswerT")
 MessageT = TypeVar("MessageT", bound=Message)
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to one service; connects when first used. Where a name has several addresses, they take turns."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-            ("grpc.lb_policy_name", "round_robin"),
-        ],
-    )
+def open_channel(address: str, *, tls: Tls | None = None, name: str = "") -> grpc.aio.Channel:
+    """A channel to one service; connects when first used. Where a name has several addresses, they take turns.
+
+    `name`: what the service's certificate has to say, where it is not the address' host.
+    """
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.lb_policy_name", "round_robin"),
+    ]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
+    return grpc.aio.secure_channel(address, tls.for_client(), options=options)
 
 
 def resolve(address: str) -> list[str]:
@@ -110,13 +116,30 @@ def _in_parts(messages: Sequence[MessageT]) -> Iterator[list[MessageT]]:
 class _Peer:
     """One service at one address: the token and a deadline on every call, retries with back-off."""
 
-    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
-        """`patience_s`: for how long a call is repeated while the service does not answer, e.g. is restarted."""
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        *,
+        deadline_s: float,
+        patience_s: float = 0.0,
+        tls: Tls | None = None,
+        name: str = "",
+    ) -> None:
+        """`patience_s`: for how long a call is repeated while the service does not answer, e.g. is restarted.
+
+        `tls`, `name`: see `open_channel`.
+        """
         self.address = address
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, tls=tls, name=name)
         self._metadata = ((AUTHORIZATION_KEY, f"Bearer {token}"),)
         self._deadline_s = deadline_s
         self._patience_s = patience_s
+        self._connect()
+
+    def _connect(self) -> None:
+        """Make the stub of the service over `self._channel`."""
+        raise NotImplementedError
 
     async def _call(self, method: Callable[..., Awaitable[AnswerT]], request: Any) -> AnswerT:
         return await self._repeat(method, request, deadline_s=self._deadline_s, patience_s=self._patience_s)
@@ -151,8 +174,7 @@ class GrpcVerifier(_Peer):
     A call that is repeated joins the first by its idempotency key.
     """
 
-    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
-        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
+    def _connect(self) -> None:
         self._stub = verifier_pb2_grpc.VerifierServiceStub(self._channel)
 
     async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
@@ -181,8 +203,7 @@ class GrpcVerifier(_Peer):
 class GrpcRewardModel(_Peer):
     """`ports.RewardModel` over gRPC. Learn is repeatable because the service learns each step number once."""
 
-    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
-        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
+    def _connect(self) -> None:
         self._stub = prm_pb2_grpc.PrmServiceStub(self._channel)
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
@@ -224,8 +245,7 @@ class GrpcRewardModel(_Peer):
 class GrpcRollout(_Peer):
     """`ports.Rollout` over gRPC: one replica."""
 
-    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
-        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
+    def _connect(self) -> None:
         self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
         self._push: Any = self._channel.stream_unary(
             "/prime.v1.RolloutService/PushWeights",
@@ -265,8 +285,7 @@ class GrpcRollout(_Peer):
 class GrpcTrainer(_Peer):
     """A running trainer, for `primectl status` and for the supervisor."""
 
-    def __init__(self, address: str, token: str, *, deadline_s: float, patience_s: float = 0.0) -> None:
-        super().__init__(address, token, deadline_s=deadline_s, patience_s=patience_s)
+    def _connect(self) -> None:
         self._stub = trainer_pb2_grpc.TrainerServiceStub(self._channel)
 
     async def status(self) -> TrainerStatus:

@@ -17,6 +17,7 @@ from prime.adapters.grpc_server import Health, build_server
 from prime.adapters.ops_http import OpsServer, ops_app
 from prime.adapters.settings import ServiceSettings
 from prime.adapters.telemetry import Meters
+from prime.adapters.tls import Tls
 from prime.errors import NotReady, SettingsError
 
 _log = structlog.get_logger()
@@ -40,6 +41,8 @@ class Service:
     drain: Callable[[], Awaitable[None]] | None = None
     """On a stop: lets the jobs come to a good end within the grace, before they are cancelled."""
     close: Callable[[], Awaitable[None]] | None = None
+    tls: Tls | None = None
+    """Of the gRPC side; None: plain."""
     connection_s: float | None = None
     """See `build_server`; for a service that has several replicas behind one name."""
 
@@ -60,7 +63,10 @@ async def serve(service: Service) -> None:
     service.add_servicers(server)
     health.add_to(server)
     try:
-        server.add_insecure_port(service.settings.listen)
+        if service.tls is None:
+            server.add_insecure_port(service.settings.listen)
+        else:
+            server.add_secure_port(service.settings.listen, service.tls.for_server())
     except RuntimeError:
         raise SettingsError(
             f"cannot listen on {service.settings.listen} (setting `listen` of {service.name}): taken or not allowed"

@@ -60,6 +60,9 @@ class RunSettings(Settings):
     seed: int = 0
     redis_url: str = ""
     """Empty: `primectl up` starts a Redis of its own."""
+    tls_folder: Path | None = None
+    """Holds `ca.crt`, `tls.crt` and `tls.key`: gRPC between services is then encrypted, and both sides show a
+    certificate. Empty: plain."""
 
     @property
     def path(self) -> Path:

@@ -15,6 +15,7 @@ from prime.adapters.rollout_engine import RolloutEngine
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, engine_key
 from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.tls import Tls
 from prime.data.rendering import generation_prompt
 from prime.errors import SettingsError
 from prime.lm.model import settle_torch
@@ -60,7 +61,8 @@ async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, toke
         meters,
         waiting=lambda: batcher.unanswered,
     )
-    async with _open_best_of_n(settings.best_of_n, scorer, prm, token) as best_of_n:
+    tls = Tls.of(run.tls_folder)
+    async with _open_best_of_n(settings.best_of_n, scorer, prm, token, tls) as best_of_n:
         await serve(
             Service(
                 name="prime.v1.PrmService",
@@ -78,13 +80,14 @@ async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, toke
                     meters=meters,
                     best_of_n=best_of_n,
                 ),
+                tls=tls,
             )
         )
 
 
 @contextlib.asynccontextmanager
 async def _open_best_of_n(
-    settings: BestOfNSettings, scorer: Scorer, prm: ImplicitPrm, token: str
+    settings: BestOfNSettings, scorer: Scorer, prm: ImplicitPrm, token: str, tls: Tls | None
 ) -> AsyncIterator[BestOfN | None]:
     """Best-of-N where an engine is configured, with its connections."""
     kind, _, address = settings.engine.partition("://")
@@ -100,7 +103,7 @@ async def _open_best_of_n(
                 open_ones.push_async_callback(engine.close)
                 generator = engine
             case "grpc":
-                rollout = GrpcRollout(address, token, deadline_s=seconds)
+                rollout = GrpcRollout(address, token, deadline_s=seconds, tls=tls)
                 open_ones.push_async_callback(rollout.close)
                 generator = RolloutEngine(rollout, prm.tokenizer, fingerprint=prm.fingerprint)
             case _:
@@ -109,7 +112,7 @@ async def _open_best_of_n(
                 )
         grouper = None
         if settings.verifier:
-            grouper = GrpcVerifier(settings.verifier, token, deadline_s=seconds)
+            grouper = GrpcVerifier(settings.verifier, token, deadline_s=seconds, tls=tls)
             open_ones.push_async_callback(grouper.close)
         yield BestOfN(generator, scorer, grouper, settings)
 

@@ -11,6 +11,7 @@ from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, redis_password, settle_vllm_environment
 from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.tls import Tls
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
 from services.rollout.loop import Engine, RolloutWorker
@@ -57,6 +58,7 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
                 is_ready=lambda: worker.is_ready,
                 jobs=(worker.run,),
                 close=engine.close,
+                tls=Tls.of(run.tls_folder),
             )
         )
 

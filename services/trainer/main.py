@@ -1,14 +1,16 @@
 """Wires the trainer and runs it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout, GrpcVerifier, resolve
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, redis_password
 from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.tls import Tls
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError
@@ -57,9 +59,14 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
         identity = identity_of(settings, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint)
         folder = RunFolder(run.path, identity=identity, resume=resume)
         peers = settings.peers
-        waits = {"deadline_s": peers.call_seconds, "patience_s": peers.patience_seconds}
-        replicas = _Replicas(peers.rollout, token, **waits)
-        verifier = GrpcVerifier(peers.verifier, token, **waits)
+        tls = Tls.of(run.tls_folder)
+        reach: dict[str, Any] = {
+            "deadline_s": peers.call_seconds,
+            "patience_s": peers.patience_seconds,
+            "tls": tls,
+        }
+        replicas = _Replicas(peers.rollout, token, reach)
+        verifier = GrpcVerifier(peers.verifier, token, **reach)
         state = folder.load_state(folder.latest) if folder.latest else CollectorState()
         collector: GroupCollector | RecordedGroups
         if settings.recorded is not None:
@@ -96,18 +103,18 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             settings=settings,
             seed=run.seed,
             collector=collector,
-            reward_model=GrpcRewardModel(peers.prm, token, **waits),
+            reward_model=GrpcRewardModel(peers.prm, token, **reach),
             policy=policy,
             publisher=publisher if samples else None,
             evaluator=evaluator if samples and held_out else None,
             folder=folder,
             progress=Progress(run=run.name, total_steps=settings.steps),
         )
-        await _serve(settings, token, loop)
+        await _serve(settings, token, loop, tls)
         world.send(None)
 
 
-async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> None:
+async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop, tls: Tls | None) -> None:
     meters = Meters()
     for name, text in (
         ("step", "Finished steps."),
@@ -140,6 +147,7 @@ async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop) -> N
             ),
             jobs=(run_to_the_end,),
             drain=drain,
+            tls=tls,
         )
     )
 
@@ -177,17 +185,22 @@ def _probe(prompts: Sequence[tuple[Problem, tuple[int, ...]]]) -> tuple[int, ...
 class _Replicas:
     """The rollout replicas behind the configured names, with one channel each."""
 
-    def __init__(self, addresses: Sequence[str], token: str, *, deadline_s: float, patience_s: float) -> None:
+    def __init__(self, addresses: Sequence[str], token: str, reach: Mapping[str, Any]) -> None:
         self._addresses = addresses
         self._token = token
-        self._waits = {"deadline_s": deadline_s, "patience_s": patience_s}
+        self._reach = reach
         self._known: dict[str, GrpcRollout] = {}
 
     async def find(self) -> list[tuple[str, Rollout]]:
         """All replicas that the names stand for now. Looking names up blocks, so a thread does it."""
         per_name = await asyncio.gather(*(asyncio.to_thread(resolve, address) for address in self._addresses))
-        found = sorted({replica for replicas in per_name for replica in replicas})
-        for address in found:
-            if address not in self._known:
-                self._known[address] = GrpcRollout(address, self._token, **self._waits)
-        return [(address, self._known[address]) for address in found]
+        # Their certificates say the name, not the address.
+        names = {
+            replica: address.rpartition(":")[0]
+            for address, replicas in zip(self._addresses, per_name, strict=True)
+            for replica in replicas
+        }
+        for replica, name in names.items():
+            if replica not in self._known:
+                self._known[replica] = GrpcRollout(replica, self._token, name=name, **self._reach)
+        return [(replica, self._known[replica]) for replica in sorted(names)]

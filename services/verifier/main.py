@@ -11,6 +11,7 @@ import structlog
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.tls import Tls
 from prime.errors import SandboxError
 from prime.v1 import verifier_pb2_grpc
 from services.verifier.canaries import Canaries
@@ -39,7 +40,7 @@ def main(run: RunSettings, settings: VerifierSettings, token: str) -> None:
     """
     configure_logging("verifier")
     structlog.contextvars.bind_contextvars(run=run.name)
-    asyncio.run(_serve(settings, token))
+    asyncio.run(_serve(settings, token, Tls.of(run.tls_folder)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ async def _start_sandbox(settings: VerifierSettings) -> Sandbox:
     return sandbox
 
 
-async def _serve(settings: VerifierSettings, token: str) -> None:
+async def _serve(settings: VerifierSettings, token: str, tls: Tls | None) -> None:
     meters = Meters()
     async with open_verifier(settings, meters) as parts:
         _log.info("sandbox proven", tier=parts.sandbox.tier.value, layers=parts.sandbox.layers)
@@ -126,5 +127,6 @@ async def _serve(settings: VerifierSettings, token: str) -> None:
             is_ready=lambda: parts.canaries.healthy,
             jobs=(parts.canaries.watch,),
             connection_s=_CONNECTION_S,
+            tls=tls,
         )
         await serve(service)

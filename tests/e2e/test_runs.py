@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs.sft import SftSettings, run_sft
@@ -147,6 +148,22 @@ async def test_weights_that_are_fetched_past_grpc_give_the_same_metrics(
     assert {row.pop("push/fetched") for row in over_grpc if "push/fetched" in row} == {0.0}
     assert {row.pop("push/fetched") for row in fetched if "push/fetched" in row} == {1.0}
     assert fetched == over_grpc
+
+
+async def test_a_run_whose_services_ask_each_other_for_certificates_gives_the_same_metrics(
+    uninterrupted: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1")
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    own.private_key_pem.write_to_path(folder / "tls.key")
+    own.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    config = _config(material, tmp_path, "whole")
+    config = config.model_copy(update={"run": config.run.model_copy(update={"tls_folder": folder})})
+    await _run(config)
+    assert _metrics(config) == _metrics(uninterrupted)
 
 
 async def test_a_replay_on_several_processes_learns_what_the_recorded_run_learnt(

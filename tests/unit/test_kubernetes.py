@@ -401,3 +401,20 @@ def test_every_folder_of_the_components_is_explained() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
     explained = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
     assert set(COMPONENTS) | set(OVERLAYS) <= explained
+
+
+@pytest.mark.parametrize("others", [(), ("jobset",), ("network-policies", "tier-a")], ids="+".join)
+def test_with_mtls_every_service_has_a_certificate_of_its_own_name(tmp_path: Path, others: tuple[str, ...]) -> None:
+    manifests = mix(tmp_path, sorted(("mtls", *others)))
+    certificates = {each["spec"]["secretName"]: each["spec"] for each in manifests if each["kind"] == "Certificate"}
+    for service in ("verifier", "prm", "rollout", "trainer"):
+        pod = pod_of(owners(manifests)[service])
+        (container,) = pod["containers"]
+        (source,) = [each["secret"]["secretName"] for each in pod["volumes"] if each["name"] == "tls"]
+        # What peers call it by, see `peers` in run.toml.
+        assert service in certificates[source]["dnsNames"]
+        assert {"server auth", "client auth"} <= set(certificates[source]["usages"])
+        assert "run.tls_folder=/secrets/tls" in container["args"]
+        assert {"name": "tls", "mountPath": "/secrets/tls", "readOnly": True} in container["volumeMounts"]
+        # A kubelet has no certificate to show.
+        assert not [name for name in container if name.endswith("Probe") and "grpc" in container[name]]

@@ -75,6 +75,7 @@ KEYS = [
     "run.name",
     "run.redis_url",
     "run.seed",
+    "run.tls_folder",
     "trainer.advantage.estimator",
     "trainer.advantage.gamma",
     "trainer.advantage.granularity",
