@@ -91,6 +91,7 @@ class TrainingLoop:
             timeline=self.timeline,
         )
         self._saving: asyncio.Task[None] | None = None
+        self._prm_saving: asyncio.Future[str] | None = None
         self._pushing: asyncio.Task[None] | None = None
         self._pushed: PushReport | None = None
         self._old_logprobs: list[Tensor] | None = None
@@ -256,8 +257,12 @@ class TrainingLoop:
         ]
 
     async def _learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        step = self._version + 1  # the policy may get to it while this waits
+        # The checkpoint is of the version before. Calls may overtake each other on their way, so it is waited for.
+        if self._prm_saving is not None:
+            await asyncio.wait([self._prm_saving])
         with self.timeline.working("prm"):
-            metrics = await self.reward_model.learn(self._version + 1, groups, outcomes)
+            metrics = await self.reward_model.learn(step, groups, outcomes)
         check_prm_version(metrics.prm_version, expected=self._prm_version + 1)
         self._prm_version = metrics.prm_version
         return metrics
@@ -402,11 +407,13 @@ class TrainingLoop:
         await self._finish_saving()
         step, state = self._version, self.collector.state
         pending = await asyncio.to_thread(self.policy.begin_save, self.folder.checkpoint(step))
+        if self._uses_prm:
+            self._prm_saving = asyncio.ensure_future(self.reward_model.save(step))
         self._saving = asyncio.create_task(self._write(step, state, pending))
 
     async def _write(self, step: int, state: CollectorState, pending: PendingCheckpoint) -> None:
         policy = asyncio.to_thread(pending.wait)
-        await (asyncio.gather(self.reward_model.save(step), policy) if self._uses_prm else policy)
+        await (policy if self._prm_saving is None else asyncio.gather(self._prm_saving, policy))
         self.folder.commit_checkpoint(step, state, keep=self.settings.keep_checkpoints, every=self.settings.keep_every)
 
     async def _finish_saving(self) -> None:

@@ -394,6 +394,8 @@ class RecordingPrm:
         self.inner = inner
         self.calls: list[str] = []
         self.learnt: list[str] = []
+        self.way_of_save_s = 0.0
+        """For how long a save is under way before it arrives."""
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
         self.calls.append("score")
@@ -405,6 +407,7 @@ class RecordingPrm:
         return await self.inner.learn(step, groups, outcomes)
 
     async def save(self, step: int) -> str:
+        await asyncio.sleep(self.way_of_save_s)
         return await self.inner.save(step)
 
     async def restore(self, step: int) -> int:
@@ -462,6 +465,14 @@ async def test_every_update_mode_runs_in_its_order(
     assert (second["reward/largest_token"] == 0.0) is (prm_update == "none")
     if "learn" in calls:
         assert first["prm/loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+async def test_a_save_that_is_long_on_its_way_is_not_overtaken_by_the_next_step(start: Path, tmp_path: Path) -> None:
+    loop, reward_model = _loop(start, tmp_path, checkpoint_every=1, steps=3)
+    reward_model.way_of_save_s = 0.3
+    await loop.run()
+    assert reward_model.calls.count("learn") == 3
+    assert (tmp_path / "checkpoints" / "latest").read_text() == "3"
 
 
 async def test_the_policy_as_reference_runs(start: Path, tmp_path: Path) -> None:
