@@ -69,6 +69,7 @@ validate-deploy: .venv-deploy/ready .venv-checkov/ready ## check images, compose
 	.venv-deploy/bin/hadolint deploy/Dockerfile
 	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
 	.venv-deploy/bin/buf lint proto
+	deploy/validate-protos
 	deploy/validate-k8s
 
 demo-vllm: vllm ## the demo with the vLLM engine
