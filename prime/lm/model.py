@@ -6,6 +6,7 @@ PRM that equals its reference gives rewards of exactly 0.
 
 import hashlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -230,10 +231,14 @@ def require_model_folder(folder: Path) -> None:
     """Check that a folder looks like a model, before anything slow starts.
 
     Raises:
-        CheckpointError: it does not exist, or has no `config.json`.
+        CheckpointError: it does not exist, has no `config.json`, or has files that this user may not read.
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json")
+    # safetensors would say that there is no such file.
+    for file in sorted(folder.iterdir()):
+        if not os.access(file, os.R_OK, effective_ids=True):
+            raise CheckpointError(f"{file} cannot be read by user {os.geteuid()}; change its owner or its mode")
 
 
 def load_tokenizer(folder: Path) -> Any:

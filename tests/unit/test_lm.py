@@ -1,5 +1,7 @@
 """The LM core: packing changes nothing, and every model goes through the same code."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from prime.errors import CheckpointError, EngineError, SettingsError
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, write_folder
-from prime.lm.model import CausalLM, load_tokenizer, tokenizer_fingerprint
+from prime.lm.model import CausalLM, load_tokenizer, require_model_folder, tokenizer_fingerprint
 from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
 from prime.lm.training import Optimiser
 from tests.builders import perturb, tiny_model
@@ -169,3 +171,19 @@ def test_fingerprints_tell_tokenizers_apart(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         CausalLM(tmp_path, device=CPU)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_model_that_this_user_may_not_read_is_named() -> None:
+    """As in a container whose user is not the owner; safetensors alone says that there is no such file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").touch(mode=0o600)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read by user 65534"):
+                require_model_folder(folder)
+        finally:
+            os.seteuid(0)
