@@ -22,11 +22,6 @@ DELTA_SHARE = 0.03
 _NET_BYTES = 10e9 / 8
 
 
-def num_weights(shape: Shape) -> int:
-    """Layers, embedding, and a head where it is not the embedding; norms and biases left out."""
-    return shape.body_parameters + (1 if shape.tied else 2) * shape.hidden * shape.vocabulary
-
-
 def cache_bytes(shape: Shape, *, width: int = 2) -> int:
     """Keys and values of one token, in all layers."""
     return 2 * shape.layers * shape.groups * (shape.hidden // shape.heads) * width
@@ -34,7 +29,7 @@ def cache_bytes(shape: Shape, *, width: int = 2) -> int:
 
 def sequences_in_flight(shape: Shape, *, card_gib: float = CARD_GIB) -> int:
     """How many of the paper's length a replica on one GPU samples at once, beside its weights in bfloat16."""
-    free = _VLLM_SHARE * card_gib * _GIB - 2 * num_weights(shape)
+    free = _VLLM_SHARE * card_gib * _GIB - 2 * shape.parameters
     return max(0, int(free // (CONTEXT * cache_bytes(shape))))
 
 
@@ -43,9 +38,9 @@ def queue_bytes(*, prompt: int, response: int, samples: int) -> int:
     return 4 * prompt + 8 * response * samples
 
 
-def prm_gib(shape: Shape, *, gpus: int) -> float:
+def prm_gib(shape: Shape, *, gpus: int, tokens: int = _TOKENS) -> float:
     """Per GPU: as the policy, and the reference in bfloat16 beside it, cut over the same GPUs."""
-    return peak_gib(shape, tokens=_TOKENS, gpus=gpus) + 2 * num_weights(shape) / gpus / _GIB
+    return peak_gib(shape, tokens=tokens, gpus=gpus) + 2 * shape.parameters / gpus / _GIB
 
 
 def smallest(shape: Shape, *, of_prm: bool) -> int:
@@ -61,12 +56,12 @@ def rows() -> Iterator[str]:
     """The table of `docs/deploy.md`, by model size."""
     for name, shape in SHAPES.items():
         policy, prm = smallest(shape, of_prm=False), smallest(shape, of_prm=True)
-        gigabytes = 2 * num_weights(shape) / 1e9
+        gigabytes = 2 * shape.parameters / 1e9
         yield (
             f"| {name} | {policy} | {peak_gib(shape, tokens=_TOKENS, gpus=policy):.0f} | {prm} "
-            f"| {prm_gib(shape, gpus=prm):.0f} | {2 * num_weights(shape) / _GIB:.1f} "
+            f"| {prm_gib(shape, gpus=prm):.0f} | {2 * shape.parameters / _GIB:.1f} "
             f"| {cache_bytes(shape) / 1024:.0f} | {sequences_in_flight(shape)} "
-            f"| {gigabytes:.1f} / {DELTA_SHARE * gigabytes:.2f} | {2 * num_weights(shape) / _NET_BYTES:.1f} |"
+            f"| {gigabytes:.1f} / {DELTA_SHARE * gigabytes:.2f} | {2 * shape.parameters / _NET_BYTES:.1f} |"
         )
 
 

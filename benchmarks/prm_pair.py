@@ -33,6 +33,16 @@ class Shape:
         attention = 2 * self.hidden * self.hidden + 2 * self.hidden * self.groups * head_dim
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
+    @property
+    def embedding_parameters(self) -> int:
+        """Of the embedding, and of a head where it is not the embedding."""
+        return (1 if self.tied else 2) * self.hidden * self.vocabulary
+
+    @property
+    def parameters(self) -> int:
+        """All of them but norms and biases."""
+        return self.body_parameters + self.embedding_parameters
+
 
 def shape_of_half_billion(*, layers: int) -> Shape:
     """Qwen2.5-0.5B, cut to so many of its 24 layers."""

@@ -71,9 +71,8 @@ def peak_gib(shape: Shape, *, tokens: int, gpus: int = 1, dtype: str = "bfloat16
     stays gathered for the step, with its gradient, and one layer's is beside it, twice, for the next one is fetched.
     """
     width = 2 if dtype == "bfloat16" else 4
-    embeddings = (1 if shape.tied else 2) * shape.hidden * shape.vocabulary
-    weights = shape.body_parameters + embeddings
-    state = 16 * weights / gpus
+    embeddings = shape.embedding_parameters
+    state = 16 * shape.parameters / gpus
     gathered = 0.0
     if dtype == "bfloat16" or gpus > 1:
         gathered = (width + width) * embeddings + 2 * (width + width) * shape.body_parameters / shape.layers

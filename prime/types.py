@@ -399,6 +399,12 @@ class PushManifest:
     offer: PushOffer | None = None
     """The tensors do not follow in chunks: the replica fetches them."""
 
+    @property
+    def named(self) -> dict[str, int]:
+        """Every weight's name, with the number of its tensor: in order, and then those that share one."""
+        numbers = {spec.name: number for number, spec in enumerate(self.tensors)}
+        return numbers | {alias.name: numbers[alias.of] for alias in self.aliases}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushReceipt:

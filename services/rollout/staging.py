@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -174,12 +175,10 @@ class StagedWeights:
                 self._hash(number)
         if join_digests([self._digests[number] for number in range(len(self._sizes))]) != digest:
             raise WeightPushError(f"push of version {version}: the weights do not match the announced digest")
-        tensors = list(zip(self.manifest.tensors, self._views, strict=True))
-        by_name = {spec.name: (spec, view) for spec, view in tensors}
-        for alias in self.manifest.aliases:
-            spec, view = by_name[alias.of]
-            tensors.append((TensorSpec(name=alias.name, dtype=spec.dtype, shape=spec.shape), view))
-        return tensors
+        specs = self.manifest.tensors
+        return [
+            (replace(specs[number], name=name), self._views[number]) for name, number in self.manifest.named.items()
+        ]
 
     @property
     def seconds(self) -> float:

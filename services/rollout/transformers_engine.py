@@ -124,8 +124,7 @@ class TransformersEngine:
             WeightPushError: the tensors are not those of this model, or the offer cannot be reached.
         """
         assert manifest.offer is not None
-        shapes = {spec.name: spec.shape for spec in manifest.tensors}
-        self._check(manifest.version, shapes | {alias.name: shapes[alias.of] for alias in manifest.aliases})
+        self._check(manifest.version, {name: manifest.tensors[number].shape for name, number in manifest.named.items()})
         await asyncio.to_thread(self._inbox.begin, manifest.offer, manifest.tensors)
 
     async def finish_fetch(self, manifest: PushManifest) -> None:
@@ -144,9 +143,8 @@ class TransformersEngine:
     async def load_fetched(self, manifest: PushManifest) -> float:
         """As `load_weights`, with what was fetched."""
         fetched, self._fetched = self._fetched, []
-        by_name = {spec.name: tensor for spec, tensor in zip(manifest.tensors, fetched, strict=True)}
-        aliases = {alias.name: by_name[alias.of] for alias in manifest.aliases}
-        return await self._replace(manifest.version, list((by_name | aliases).items()))
+        tensors = [(name, fetched[number]) for name, number in manifest.named.items()]
+        return await self._replace(manifest.version, tensors)
 
     def _check(self, version: int, announced: Mapping[str, Sequence[int]]) -> None:
         # state_dict lists a tied head under its own name too, so the names are the ones that `named_tensors` sends.

@@ -135,9 +135,8 @@ class VllmEngine:
         """
         assert manifest.offer is not None
         self._require_started()
-        shapes = {spec.name: spec for spec in manifest.tensors}
-        aliases = [replace(shapes[alias.of], name=alias.name) for alias in manifest.aliases]
-        self._check_complete(manifest.version, [*manifest.tensors, *aliases])
+        specs = [replace(manifest.tensors[number], name=name) for name, number in manifest.named.items()]
+        self._check_complete(manifest.version, specs)
         with _engine_errors(f"fetching the weights of version {manifest.version}"):
             await self._order(fetch_order(manifest.offer, manifest.tensors))
 
@@ -160,12 +159,10 @@ class VllmEngine:
         return await asyncio.shield(asyncio.create_task(self._load_fetched(manifest)))
 
     async def _load_fetched(self, manifest: PushManifest) -> float:
-        places = {spec.name: index for index, spec in enumerate(manifest.tensors)}
-        names = [*places.items(), *((alias.name, places[alias.of]) for alias in manifest.aliases)]
         async with self._push_lock:
             self._require_started()
             with _engine_errors(f"taking the weights of version {manifest.version}"):
-                return await self._swap(manifest.version, names)
+                return await self._swap(manifest.version, list(manifest.named.items()))
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first, under the weights in use, at temperature 1.

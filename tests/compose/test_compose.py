@@ -8,19 +8,20 @@ import os
 import random
 import secrets
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prime.data.chain import draw_chains, prompt_of, solve
+from primectl.stack import free_ports
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
@@ -101,12 +102,6 @@ def fetch(url: str, *, key: str = "", body: Any = None) -> bytes:
         return bytes(answer.read())
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The demo, with slower learning, so that there is something to learn in all steps."""
@@ -114,7 +109,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     text = (ROOT / "deploy" / "configs" / "demo.toml").read_text()
     assert text.count("lr = 1e-4") == 2
     config.write_text(text.replace("lr = 1e-4", "lr = 2e-5").replace("every = 10", "every = 50"))
-    api, dashboard = free_port(), free_port()
+    api, dashboard = free_ports(2)
     environment = dict(os.environ) | {  # noqa: TID251  what docker needs, and what compose is told
         "PRIME_CONFIG": str(config),
         "PRIME_STEPS": str(STEPS),
@@ -204,7 +199,8 @@ def test_the_verifier_reaches_nothing(stack: Stack) -> None:
         for port in (6379, 9150, 9151, 9152, 9160, 50050, 50051, 50052)
     ]
     names = ["redis:6379", "prm:9152", "rollout:50051", "trainer:50050", "control:50050", "example.org:443"]
-    gateway = network["Gateway"] or network["IPAMConfig"]
+    # The host's own address there, which an internal network does not name.
+    gateway = next(ip_interface(f"{network['IPAddress']}/{network['IPPrefixLen']}").network.hosts())
     outside = ["1.1.1.1:53", "8.8.8.8:53", "169.254.169.254:80", f"{gateway}:22", f"{gateway}:2375"]
 
     def reached(container: Mapping[str, Any], *targets: str) -> list[str]:

@@ -10,7 +10,6 @@ from transformers import DynamicCache
 from benchmarks.capacity import (
     CONTEXT,
     cache_bytes,
-    num_weights,
     queue_bytes,
     rows,
     sequences_in_flight,
@@ -31,7 +30,7 @@ def test_weights_are_what_a_model_has(tmp_path: Path, tied: bool) -> None:
     shape = replace(SMALL, tied=tied)
     module = load_module(write_model(tmp_path, shape, seed=0), dtype=torch.float32, attention="sdpa")
     counted = sum(parameter.numel() for parameter in module.parameters())
-    assert num_weights(shape) == pytest.approx(counted, rel=0.01)
+    assert shape.parameters == pytest.approx(counted, rel=0.01)
 
 
 def test_the_cache_is_what_a_model_keeps(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_a_group_takes_in_the_queue_what_is_said() -> None:
 
 def test_what_is_in_flight_fits_beside_the_weights() -> None:
     shape = SHAPES["7B"]
-    used = 2 * num_weights(shape) + sequences_in_flight(shape) * CONTEXT * cache_bytes(shape)
+    used = 2 * shape.parameters + sequences_in_flight(shape) * CONTEXT * cache_bytes(shape)
     assert 0.89 * 78 < used / 2**30 <= 0.9 * 78
 
 
