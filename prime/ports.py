@@ -37,6 +37,8 @@ class Claim(Generic[ItemT_co]):
     entry_id: str
     item: ItemT_co
     deliveries: int
+    trace: str = ""
+    """Traceparent of whoever put the item there (see `prime.tracing`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ policy at version 4; its tokens are one per character.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
@@ -461,6 +461,8 @@ class GradedGroup:
 
     group: RolloutGroup
     outcomes: tuple[float, ...]
+    trace: str = field(default="", compare=False)
+    """Traceparent of its sampling (see `prime.tracing`)."""
 
 
 def prm_view(groups: Sequence[GradedGroup]) -> list[PrmGroup]:

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 import prime.errors
-from prime import wire
+from prime import tracing, wire
 from prime.adapters.grpc_server import AUTHORIZATION_KEY, ERROR_CLASS_KEY, MAX_MESSAGE_BYTES
 from prime.adapters.tls import Tls
 from prime.errors import EngineError, PeerUnavailable, PrimeError, VersionConflict
@@ -132,7 +132,7 @@ class _Peer:
         """
         self.address = address
         self._channel = open_channel(address, tls=tls, name=name)
-        self._metadata = ((AUTHORIZATION_KEY, f"Bearer {token}"),)
+        self._metadata: tuple[tuple[str, str], ...] = ((AUTHORIZATION_KEY, f"Bearer {token}"),)
         self._deadline_s = deadline_s
         self._patience_s = patience_s
         self._connect()
@@ -157,7 +157,8 @@ class _Peer:
     ) -> AnswerT:
         async def once() -> AnswerT:
             try:
-                return await method(request, timeout=deadline_s, metadata=self._metadata)
+                trace = ((tracing.TRACEPARENT, traceparent),) if (traceparent := tracing.current()) else ()
+                return await method(request, timeout=deadline_s, metadata=self._metadata + trace)
             except grpc.aio.AioRpcError as error:
                 raise to_prime_error(error, self.address) from None
 

@@ -1,4 +1,4 @@
-"""Builds a gRPC server: bearer token, one mapping from the error tree to status codes, health, metrics.
+"""Builds a gRPC server: bearer token, one mapping from the error tree to status codes, health, metrics, traces.
 
 Handlers decode, call and encode; they hold no `try`. The name of the error class travels in the trailing metadata,
 so that the client raises the same class again.
@@ -13,6 +13,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from prime import tracing
 from prime.adapters.telemetry import Meters
 from prime.errors import PrimeError, Unauthenticated
 
@@ -45,13 +46,14 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         # Probes of an orchestrator carry no token, and health tells nobody anything.
         presented = str(metadata.get(AUTHORIZATION_KEY, "")).encode()
         allowed = method.startswith(_HEALTH_PREFIX) or hmac.compare_digest(presented, self._token)
+        trace = str(metadata.get(tracing.TRACEPARENT, ""))
         if handler.unary_unary:
-            wrapped = self._guard(method, handler.unary_unary, allowed)
+            wrapped = self._guard(method, handler.unary_unary, allowed, trace)
             return grpc.unary_unary_rpc_method_handler(
                 wrapped, handler.request_deserializer, handler.response_serializer
             )
         if handler.stream_unary:
-            wrapped = self._guard(method, handler.stream_unary, allowed)
+            wrapped = self._guard(method, handler.stream_unary, allowed, trace)
             return grpc.stream_unary_rpc_method_handler(
                 wrapped, handler.request_deserializer, handler.response_serializer
             )
@@ -59,7 +61,9 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             raise NotImplementedError(f"{method} streams its answers, which this edge cannot guard yet")
         return handler
 
-    def _guard(self, method: str, behaviour: Callable[..., Awaitable[Any]], allowed: bool) -> Callable[..., Any]:
+    def _guard(
+        self, method: str, behaviour: Callable[..., Awaitable[Any]], allowed: bool, trace: str
+    ) -> Callable[..., Any]:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             code = "OK"
@@ -68,7 +72,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                     raise Unauthenticated(
                         "the bearer token is missing or wrong; services share one, see docs/operations.md"
                     )
-                return await behaviour(request, context)
+                if not trace:  # a call of nobody's run, such as a probe, begins no trace
+                    return await behaviour(request, context)
+                with tracing.span(method.lstrip("/"), parent=trace):
+                    return await behaviour(request, context)
             except PrimeError as error:
                 code = error.grpc_status
                 _log.warning("call refused", method=method, error=type(error).__name__, detail=str(error))

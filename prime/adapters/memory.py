@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from prime import tracing
 from prime.ports import Claim, QueueDepths
 from prime.types import RolloutFailure, RolloutGroup, RolloutRequest
 
@@ -13,9 +14,17 @@ from prime.types import RolloutFailure, RolloutGroup, RolloutRequest
 @dataclass
 class _Held:
     request: RolloutRequest
+    trace: str
     holder: str | None = None
     lapses_at: float = 0.0
     deliveries: int = 0
+
+
+@dataclass
+class _Result:
+    item: RolloutGroup | RolloutFailure
+    trace: str
+    taken: bool = False
 
 
 class MemoryBroker:
@@ -24,7 +33,7 @@ class MemoryBroker:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.requests: dict[str, _Held] = {}
-        self.results: dict[str, tuple[RolloutGroup | RolloutFailure, bool]] = {}
+        self.results: dict[str, _Result] = {}
         self.dead: list[tuple[RolloutRequest, str]] = []
         self.numbers = itertools.count(1)
 
@@ -43,20 +52,20 @@ class MemoryQueue:
     async def ask(self, requests: Sequence[RolloutRequest]) -> None:
         """Append all requests."""
         for request in requests:
-            self._broker.requests[f"{next(self._broker.numbers)}-0"] = _Held(request)
+            self._broker.requests[f"{next(self._broker.numbers)}-0"] = _Held(request, tracing.current())
 
     async def take(self, limit: int, timeout_s: float) -> list[Claim[RolloutGroup | RolloutFailure]]:
         """Up to `limit` results nobody took yet."""
 
         def fresh() -> list[str]:
-            return [entry_id for entry_id, (_, taken) in self._broker.results.items() if not taken][:limit]
+            return [entry_id for entry_id, result in self._broker.results.items() if not result.taken][:limit]
 
         await self._wait_for(fresh, timeout_s)
         claims = []
         for entry_id in fresh():
-            result, _ = self._broker.results[entry_id]
-            self._broker.results[entry_id] = (result, True)
-            claims.append(Claim(entry_id=entry_id, item=result, deliveries=1))
+            result = self._broker.results[entry_id]
+            result.taken = True
+            claims.append(Claim(entry_id=entry_id, item=result.item, deliveries=1, trace=result.trace))
         return claims
 
     async def acknowledge(self, claims: Sequence[Claim[RolloutGroup | RolloutFailure]]) -> None:
@@ -93,7 +102,7 @@ class MemoryQueue:
             entry.holder = self._consumer
             entry.lapses_at = self._broker.clock() + self._lease_s
             entry.deliveries += 1
-            claim = Claim(entry_id=entry_id, item=entry.request, deliveries=entry.deliveries)
+            claim = Claim(entry_id=entry_id, item=entry.request, deliveries=entry.deliveries, trace=entry.trace)
             if entry.deliveries > self._delivery_limit:
                 await self.refuse(claim, f"given up after {self._delivery_limit} deliveries without an answer")
                 continue
@@ -110,7 +119,7 @@ class MemoryQueue:
         """Answer a request, unless it was answered."""
         if self._broker.requests.pop(claim.entry_id, None) is None:
             return False
-        self._broker.results[f"{next(self._broker.numbers)}-0"] = (group, False)
+        self._broker.results[f"{next(self._broker.numbers)}-0"] = _Result(group, tracing.current())
         return True
 
     async def refuse(self, claim: Claim[RolloutRequest], reason: str) -> None:
@@ -119,7 +128,7 @@ class MemoryQueue:
             return
         self._broker.dead.append((claim.item, reason))
         failure = RolloutFailure(group_id=claim.item.group_id, problem_id=claim.item.problem_id, reason=reason)
-        self._broker.results[f"{next(self._broker.numbers)}-0"] = (failure, False)
+        self._broker.results[f"{next(self._broker.numbers)}-0"] = _Result(failure, tracing.current())
 
     async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
         """Let the leases lapse now."""

@@ -4,6 +4,8 @@
     prime:{run}:groups     stream   field m: protobuf RolloutResult     group "trainer", one consumer
     prime:{run}:dead       stream   fields m, reason, deliveries        read by people
 
+Entries of the first two have a field traceparent as well (see `prime.tracing`), which may be empty.
+
 A claimed entry stays in its group's pending list until it is acknowledged, and is deleted with the acknowledgement,
 so a stream's length is what is still to be done. A lease is the entry's idle time: renewing sets it to 0, an entry
 idle for longer than the lease may be claimed by anyone. Answering a request is one script: acknowledge, delete and
@@ -11,7 +13,8 @@ append the result, or nothing at all when somebody else was first.
 """
 
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -24,28 +27,29 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from prime import wire
+from prime import tracing, wire
 from prime.errors import EngineError, InvalidInput, PeerUnavailable, SettingsError
 from prime.ports import Claim, QueueDepths
 from prime.types import RolloutFailure, RolloutGroup, RolloutRequest
 from prime.v1 import types_pb2
 
 _log = structlog.get_logger()
-_FIELD = b"m"
+_FIELD, _TRACE = b"m", tracing.TRACEPARENT.encode()
 _ROLLOUT, _TRAINER = "rollout", "trainer"
 
-# KEYS: requests, results, dead. ARGV: entry id, result, and for a dead letter: request, reason, deliveries.
+# KEYS: requests, results, dead. ARGV: entry id, result, traceparent; for a dead letter: request, reason, deliveries.
 _ANSWER = """
 if redis.call('XACK', KEYS[1], 'rollout', ARGV[1]) == 0 then return 0 end
 redis.call('XDEL', KEYS[1], ARGV[1])
-redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])
-if ARGV[3] then
-  redis.call('XADD', KEYS[3], '*', 'm', ARGV[3], 'reason', ARGV[4], 'deliveries', ARGV[5])
+redis.call('XADD', KEYS[2], '*', 'm', ARGV[2], 'traceparent', ARGV[3])
+if ARGV[4] then
+  redis.call('XADD', KEYS[3], '*', 'm', ARGV[4], 'reason', ARGV[5], 'deliveries', ARGV[6])
 end
 return 1
 """
 
 AnswerT = TypeVar("AnswerT")
+ItemT = TypeVar("ItemT")
 
 
 class RedisQueue:
@@ -100,7 +104,8 @@ class RedisQueue:
         """Append all requests in one transaction."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             for request in requests:
-                pipeline.xadd(self._requests, {_FIELD: wire.encode_request(request).SerializeToString()})
+                data = wire.encode_request(request).SerializeToString()
+                pipeline.xadd(self._requests, {_FIELD: data, _TRACE: tracing.current()})
             await self._do(pipeline.execute())
 
     async def take(self, limit: int, timeout_s: float) -> list[Claim[RolloutGroup | RolloutFailure]]:
@@ -109,13 +114,13 @@ class RedisQueue:
         Results are not taken over from another trainer: there is one, and it discards an earlier life's at its start.
         """
         claims: list[Claim[RolloutGroup | RolloutFailure]] = []
-        for entry_id, data, deliveries in await self._results(limit, timeout_s):
+        for entry in await self._results(limit, timeout_s):
             try:
-                result = wire.decode_result(types_pb2.RolloutResult.FromString(data))
+                result = wire.decode_result(types_pb2.RolloutResult.FromString(entry.data))
             except (DecodeError, InvalidInput) as error:
-                await self._bury(self._groups, _TRAINER, entry_id, data, f"unreadable result: {error}", deliveries)
+                await self._bury(self._groups, _TRAINER, entry, f"unreadable result: {error}")
                 continue
-            claims.append(Claim(entry_id=entry_id, item=result, deliveries=deliveries))
+            claims.append(entry.holding(result))
         return claims
 
     async def acknowledge(self, claims: Sequence[Claim[RolloutGroup | RolloutFailure]]) -> None:
@@ -151,14 +156,14 @@ class RedisQueue:
     async def claim(self, limit: int, timeout_s: float) -> list[Claim[RolloutRequest]]:
         """Up to `limit` requests in order, lapsed leases of others first."""
         claims = []
-        for entry_id, data, deliveries in await self._lapsed_or_fresh(self._requests, _ROLLOUT, limit, timeout_s):
+        for entry in await self._lapsed_or_fresh(self._requests, _ROLLOUT, limit, timeout_s):
             try:
-                request = wire.decode_request(types_pb2.RolloutRequest.FromString(data))
+                request = wire.decode_request(types_pb2.RolloutRequest.FromString(entry.data))
             except (DecodeError, InvalidInput) as error:
-                await self._bury(self._requests, _ROLLOUT, entry_id, data, f"unreadable request: {error}", deliveries)
+                await self._bury(self._requests, _ROLLOUT, entry, f"unreadable request: {error}")
                 continue
-            claim = Claim(entry_id=entry_id, item=request, deliveries=deliveries)
-            if deliveries > self._delivery_limit:
+            claim = entry.holding(request)
+            if claim.deliveries > self._delivery_limit:
                 await self.refuse(claim, f"given up after {self._delivery_limit} deliveries without an answer")
                 continue
             claims.append(claim)
@@ -171,14 +176,15 @@ class RedisQueue:
     async def deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> bool:
         """Acknowledge the request and append its group; False when it had been answered."""
         result = wire.encode_result(group).SerializeToString()
-        return bool(await self._do(self._answer(self._keys, [claim.entry_id, result])))
+        return bool(await self._do(self._answer(self._keys, [claim.entry_id, result, tracing.current()])))
 
     async def refuse(self, claim: Claim[RolloutRequest], reason: str) -> None:
         """Move a request to the dead-letter stream and tell the trainer."""
         failure = RolloutFailure(group_id=claim.item.group_id, problem_id=claim.item.problem_id, reason=reason)
         result = wire.encode_result(failure).SerializeToString()
         request = wire.encode_request(claim.item).SerializeToString()
-        await self._do(self._answer(self._keys, [claim.entry_id, result, request, reason, claim.deliveries]))
+        answer: list[str | bytes | int] = [claim.entry_id, result, tracing.current(), request, reason, claim.deliveries]
+        await self._do(self._answer(self._keys, answer))
         _log.warning("request given up", group_id=claim.item.group_id, reason=reason)
 
     async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
@@ -191,22 +197,20 @@ class RedisQueue:
     def _keys(self) -> list[str]:
         return [self._requests, self._groups, self._dead]
 
-    async def _lapsed_or_fresh(
-        self, stream: str, group: str, limit: int, timeout_s: float
-    ) -> list[tuple[str, bytes, int]]:
-        """(entry id, data, deliveries): lapsed leases first; waits only when there are none."""
+    async def _lapsed_or_fresh(self, stream: str, group: str, limit: int, timeout_s: float) -> list["_Entry"]:
+        """Lapsed leases first; waits only when there are none."""
         lapsed = await self._do(
             self._redis.xautoclaim(stream, group, self._consumer, min_idle_time=self._lease_ms, count=limit),
             stream_may_be_new=True,
         )
         entries = [(entry_id, fields) for entry_id, fields in (lapsed[1] if lapsed else []) if fields]
         deliveries = await self._deliveries(stream, group, [entry_id for entry_id, _ in entries])
-        found = [(entry_id.decode(), fields[_FIELD], deliveries.get(entry_id, 1)) for entry_id, fields in entries]
+        found = [_Entry.read(entry_id, fields, deliveries.get(entry_id, 1)) for entry_id, fields in entries]
         if len(found) < limit:
             found += await self._fresh(stream, group, limit - len(found), 0.0 if found else timeout_s)
         return found
 
-    async def _results(self, limit: int, timeout_s: float) -> list[tuple[str, bytes, int]]:
+    async def _results(self, limit: int, timeout_s: float) -> list["_Entry"]:
         """Fresh results; after a failure first those that Redis handed out and we may never have received."""
         if self._results_may_be_lost:
             held = await self._fresh(self._groups, _TRAINER, limit, 0.0, after="0")
@@ -221,7 +225,7 @@ class RedisQueue:
 
     async def _fresh(
         self, stream: str, group: str, limit: int, timeout_s: float, *, after: str = ">"
-    ) -> list[tuple[str, bytes, int]]:
+    ) -> list["_Entry"]:
         """Entries nobody held before, waiting for the first of them; with `after="0"` those that we hold already."""
         read = await self._do(
             self._redis.xreadgroup(
@@ -234,7 +238,7 @@ class RedisQueue:
             stream_may_be_new=True,
         )
         found = [entry for _, entries in read or [] for entry in entries]
-        return [(entry_id.decode(), fields[_FIELD], 1) for entry_id, fields in found if fields]
+        return [_Entry.read(entry_id, fields, 1) for entry_id, fields in found if fields]
 
     async def _deliveries(self, stream: str, group: str, entry_ids: Sequence[bytes]) -> dict[bytes, int]:
         if not entry_ids:
@@ -268,14 +272,14 @@ class RedisQueue:
                 )
             await self._do(pipeline.execute())
 
-    async def _bury(self, stream: str, group: str, entry_id: str, data: bytes, reason: str, deliveries: int) -> None:
+    async def _bury(self, stream: str, group: str, entry: "_Entry", reason: str) -> None:
         """Move an entry that nobody can read out of the way."""
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.xadd(self._dead, {"m": data, "reason": reason, "deliveries": deliveries})
-            pipeline.xack(stream, group, entry_id)
-            pipeline.xdel(stream, entry_id)
+            pipeline.xadd(self._dead, {_FIELD: entry.data, "reason": reason, "deliveries": entry.deliveries})
+            pipeline.xack(stream, group, entry.entry_id)
+            pipeline.xdel(stream, entry.entry_id)
             await self._do(pipeline.execute())
-        _log.error("entry moved to the dead-letter stream", stream=stream, entry_id=entry_id, reason=reason)
+        _log.error("entry moved to the dead-letter stream", stream=stream, entry_id=entry.entry_id, reason=reason)
 
     async def _make_groups(self) -> None:
         """The streams and their groups, where they are not there yet."""
@@ -302,6 +306,23 @@ class RedisQueue:
                 await self._make_groups()
                 raise PeerUnavailable(f"{where} lost its streams; they were made anew") from error
             raise EngineError(f"{where} refused a command: {text}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """As it lies in a stream, and how often it was handed out."""
+
+    entry_id: str
+    data: bytes
+    trace: str
+    deliveries: int
+
+    @classmethod
+    def read(cls, entry_id: bytes, fields: Mapping[bytes, bytes], deliveries: int) -> Self:
+        return cls(entry_id.decode(), fields[_FIELD], fields.get(_TRACE, b"").decode(errors="replace"), deliveries)
+
+    def holding(self, item: ItemT) -> Claim[ItemT]:
+        return Claim(entry_id=self.entry_id, item=item, deliveries=self.deliveries, trace=self.trace)
 
 
 class _GroupExists(Exception):

@@ -18,6 +18,7 @@ from prime.errors import SettingsError
 TOKEN_VARIABLE = "PRIME_TOKEN"
 REDIS_PASSWORD_VARIABLE = "PRIME_REDIS_PASSWORD"
 ENGINE_KEY_VARIABLE = "PRIME_ENGINE_KEY"
+COLLECTOR_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 class Settings(BaseModel):
@@ -124,6 +125,11 @@ def redis_password() -> str:
 def engine_key() -> str:
     """The key for an engine that asks for one, e.g. OpenAI's; empty without one."""
     return _secret(ENGINE_KEY_VARIABLE)
+
+
+def collector_is_named() -> bool:
+    """Whether traces are to be sent to an OpenTelemetry collector."""
+    return bool(os.environ.get(COLLECTOR_VARIABLE, "").strip())
 
 
 def _secret(variable: str) -> str:

@@ -1,14 +1,46 @@
-"""Structured logs (one JSON object per line on stderr) and the metrics every service has."""
+"""Structured logs (one JSON object per line on stderr), where traces go, and the metrics every service has."""
 
 import logging
 import sys
 
+import opentelemetry.trace
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from prime.adapters.settings import COLLECTOR_VARIABLE, collector_is_named
+from prime.errors import SettingsError
+
+# A collector that is away must not hold up a stop.
+_SEND_SECONDS = 2.0
+
+
+def configure_telemetry(service: str) -> None:
+    """Logs, and traces to a collector where the environment names one. Called once, by each service's `main`.
+
+    Raises:
+        SettingsError: a collector is named, and what sends to it is not installed.
+    """
+    configure_logging(service)
+    if not collector_is_named():
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise SettingsError(
+            f"{COLLECTOR_VARIABLE} is set, and what sends traces there is not installed: "
+            f"pip install 'prime-services[otel]', or unset the variable"
+        ) from None
+    # Where to and how is read by the exporter itself, from OpenTelemetry's own variables.
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"prime-{service}"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_SEND_SECONDS)))
+    opentelemetry.trace.set_tracer_provider(provider)
+
 
 def configure_logging(service: str) -> None:
-    """Send structlog and the standard library's warnings through one JSON renderer. Called once, by `main`."""
+    """Send structlog and the standard library's warnings through one JSON renderer."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     structlog.configure(
         processors=[

@@ -14,7 +14,7 @@ from prime.adapters.openai_engine import OpenAIEngine
 from prime.adapters.rollout_engine import RolloutEngine
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, engine_key
-from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.data.rendering import generation_prompt
 from prime.errors import SettingsError
@@ -38,7 +38,7 @@ _log = structlog.get_logger()
 
 def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
     """Serve until stopped."""
-    configure_logging("prm")
+    configure_telemetry("prm")
     settle_torch(device=settings.device, threads=settings.threads)
     world = join_world(settings.device)
     prm = ImplicitPrm(settings, start=run.model, world=world)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from prime import tracing
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, PrimeError, WeightPushError
 from prime.patience import patiently
 from prime.ports import Claim, RequestQueue
@@ -279,14 +280,19 @@ class RolloutWorker:
             except InvalidInput as error:
                 await patiently(partial(self._queue.refuse, claim, str(error)), seconds=_QUEUE_PATIENCE_S)
                 del self._in_flight[claim.entry_id]
+        spans = {
+            claim.item.group_id: tracing.begin("sample", parent=claim.trace, group=claim.item.group_id)
+            for claim in claims
+        }
         # Delivered beside the sampling, which does not wait for the queue.
         async with asyncio.TaskGroup() as deliveries:
             with self._busy.running():
                 async for group in self._engine.generate(sound):
-                    deliveries.create_task(self._deliver(by_group[group.group_id], group))
+                    deliveries.create_task(self._deliver(by_group[group.group_id], group, spans[group.group_id]))
 
-    async def _deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> None:
-        delivered = await patiently(partial(self._queue.deliver, claim, group), seconds=_QUEUE_PATIENCE_S)
+    async def _deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup, span: tracing.Span) -> None:
+        with tracing.within(span):
+            delivered = await patiently(partial(self._queue.deliver, claim, group), seconds=_QUEUE_PATIENCE_S)
         del self._in_flight[claim.entry_id]
         self._changed.set()
         if delivered:

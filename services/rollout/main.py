@@ -10,7 +10,7 @@ import torch
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, redis_password, settle_vllm_environment
-from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
@@ -22,7 +22,7 @@ from services.rollout.staging import WeightStore
 
 def main(run: RunSettings, settings: RolloutSettings, token: str) -> None:
     """Serve until stopped, or until the engine breaks."""
-    configure_logging("rollout")
+    configure_telemetry("rollout")
     asyncio.run(_run(run, settings, token))
 
 

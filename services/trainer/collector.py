@@ -17,10 +17,11 @@ from typing import Any
 
 import structlog
 
+from prime import tracing
 from prime.errors import PeerUnavailable
 from prime.maths.filtering import in_band
 from prime.patience import patiently
-from prime.ports import RolloutQueue, Verifier
+from prime.ports import Claim, RolloutQueue, Verifier
 from prime.types import (
     FinishReason,
     GradedGroup,
@@ -262,7 +263,10 @@ class GroupCollector:
         """Whether anything came."""
         claims = await patiently(partial(self._queue.take, _TAKE_LIMIT, _POLL_S), seconds=self._patience_s)
         if claims:
-            await self._receive([claim.item for claim in claims])
+            # What was sampled for one step may be taken in the next: it is traced where it was asked for.
+            with tracing.span("grade", parent=claims[0].trace):
+                tracing.link(claim.trace for claim in claims)
+                await self._receive(claims)
             # Settled either way; what a crash loses is asked for again from the checkpoint's tickets.
             await patiently(partial(self._queue.acknowledge, claims), seconds=self._patience_s)
         return bool(claims)
@@ -273,9 +277,10 @@ class GroupCollector:
             f"(trainer.peers.stall_seconds); is a rollout replica running and ready?"
         )
 
-    async def _receive(self, results: Sequence[RolloutGroup | RolloutFailure]) -> None:
+    async def _receive(self, claims: Sequence[Claim[RolloutGroup | RolloutFailure]]) -> None:
         groups: list[RolloutGroup] = []
-        for result in results:
+        traces = {claim.item.group_id: claim.trace for claim in claims}
+        for result in (claim.item for claim in claims):
             if result.group_id not in self._open or any(result.group_id == each.group_id for each in groups):
                 self.counts["unexpected"] += 1
             elif isinstance(result, RolloutFailure):
@@ -284,7 +289,7 @@ class GroupCollector:
             else:
                 groups.append(result)
         for group, verdicts in zip(groups, await self._grade(groups), strict=True):
-            self._judge(self._open.pop(group.group_id), group, verdicts)
+            self._judge(self._open.pop(group.group_id), group, verdicts, traces[group.group_id])
 
     async def _grade(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
         items = []
@@ -299,7 +304,7 @@ class GroupCollector:
             verdicts = iter(await self._verifier.grade(items))
         return [[next(verdicts) for _ in group.samples] for group in groups]
 
-    def _judge(self, ticket: Ticket, group: RolloutGroup, verdicts: Sequence[Verdict]) -> None:
+    def _judge(self, ticket: Ticket, group: RolloutGroup, verdicts: Sequence[Verdict], trace: str) -> None:
         """Keep the group, or say why not. What has no score is never a number, and costs its group alone."""
         unscored = [verdict for verdict in verdicts if verdict.score is None]
         ungradable = [verdict for verdict in unscored if verdict.status is VerdictStatus.INVALID_REQUEST]
@@ -332,7 +337,7 @@ class GroupCollector:
         self.counts["graded"] += 1
         if in_band(outcomes, low=self._filter.low, high=self._filter.high):
             self.counts["kept"] += 1
-            self._ready[ticket] = GradedGroup(group=group, outcomes=outcomes)
+            self._ready[ticket] = GradedGroup(group=group, outcomes=outcomes, trace=trace)
             self._on_kept(self._ready[ticket])
         else:
             self.counts["too_easy" if self.scores[-1] > self._filter.high else "too_hard"] += 1

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import structlog
 from torch import Tensor
 
+from prime import tracing
 from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch
 from prime.lm.packing import TokenRow
 from prime.ports import PendingCheckpoint, RewardModel
@@ -113,7 +114,8 @@ class TrainingLoop:
             await self._start()
             with contextlib.suppress(_StopAsked):
                 while self._version < self.settings.steps and not self._stop.is_set():
-                    await self._one_step_with_metrics()
+                    with tracing.span("step", step=self._version + 1):
+                        await self._one_step_with_metrics()
             await self._finish_push()
             await self._finish_saving()
             if self.folder.latest < self._version:
@@ -142,6 +144,7 @@ class TrainingLoop:
         # 1-4  ask for samples, take finished groups, grade them, keep those that carry signal
         self.progress.phase = "collecting"
         groups, waited = await self._collect()
+        tracing.link(each.trace for each in groups)
         if self.settings.record or self.settings.mode == "generate":
             await asyncio.to_thread(record, self.folder.path / "recorded", self._version + 1, groups)
         if self.settings.mode == "generate":

@@ -9,7 +9,7 @@ from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout, GrpcVerifi
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, redis_password
-from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
@@ -36,7 +36,7 @@ _PROBE_TOKENS = 64
 
 def main(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
     """Train until the last step, a stop or an error."""
-    configure_logging("trainer")
+    configure_telemetry("trainer")
     settle_torch(device=settings.optimiser.device, threads=settings.optimiser.threads)
     world = join_world(settings.optimiser.device)
     if world.is_leader:

@@ -5,6 +5,8 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 
+from prime import tracing
+
 Interval = tuple[float, float]
 
 
@@ -29,11 +31,12 @@ class Timeline:
 
     @contextlib.contextmanager
     def working(self, who: str) -> Iterator[None]:
-        """`who` works until the block ends."""
+        """`who` works until the block ends; a span of the run's trace as well."""
         number = next(self._numbers)
         self._open[number] = (who, self._clock())
         try:
-            yield
+            with tracing.span(who):
+                yield
         finally:
             _, started = self._open.pop(number)
             self._done.setdefault(who, []).append((max(started, self._began), self._clock()))

@@ -10,7 +10,7 @@ import structlog
 
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
-from prime.adapters.telemetry import Meters, configure_logging
+from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.errors import SandboxError
 from prime.v1 import verifier_pb2_grpc
@@ -38,7 +38,7 @@ def main(run: RunSettings, settings: VerifierSettings, token: str) -> None:
     Raises:
         SandboxError: programs cannot be isolated on this machine. There is no way to serve without.
     """
-    configure_logging("verifier")
+    configure_telemetry("verifier")
     structlog.contextvars.bind_contextvars(run=run.name)
     asyncio.run(_serve(settings, token, Tls.of(run.tls_folder)))
 

@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -199,14 +200,16 @@ def test_the_verifier_reaches_nothing(stack: Stack) -> None:
         for port in (6379, 9150, 9151, 9152, 9160, 50050, 50051, 50052)
     ]
     names = ["redis:6379", "prm:9152", "rollout:50051", "trainer:50050", "control:50050", "example.org:443"]
-    # The host's own address there, which an internal network does not name.
+    outside = ["1.1.1.1:53", "8.8.8.8:53", "169.254.169.254:80"]
+    # The address that the host would have there, with a listener on all of the host's interfaces behind it.
     gateway = next(ip_interface(f"{network['IPAddress']}/{network['IPPrefixLen']}").network.hosts())
-    outside = ["1.1.1.1:53", "8.8.8.8:53", "169.254.169.254:80", f"{gateway}:22", f"{gateway}:2375"]
 
     def reached(container: Mapping[str, Any], *targets: str) -> list[str]:
         return run("docker", "exec", container["Id"], "python", "-c", REACH, *targets, timeout=300).split()
 
-    assert reached(verifier, *names, *outside, *others) == []
+    with socket.create_server(("", 0)) as listener:
+        host = [f"{gateway}:{listener.getsockname()[1]}", f"{gateway}:22", f"{gateway}:2375"]
+        assert reached(verifier, *names, *outside, *host, *others) == []
     asked = ("redis:6379", "prm:50052", "verifier:50053", "1.1.1.1:53")
     assert reached(replica, *asked) == ["redis:6379", "prm:50052"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from prime import tracing
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.redis_queue import RedisQueue
 from prime.errors import PeerUnavailable, SettingsError
@@ -61,6 +62,20 @@ async def test_nobody_gets_what_another_holds(queues: Queues) -> None:
     await trainer.ask([request("g1")])
     assert len(await one.claim(5, 1.0)) == 1
     assert await other.claim(5, 0.0) == []
+
+
+async def test_a_trace_travels_there_with_the_request_and_back_with_the_group(queues: Queues) -> None:
+    trainer, worker = await queues.open("trainer"), await queues.open("w")
+    asking, sampling = (f"00-{number:032x}-{number:016x}-01" for number in (1, 2))
+    with tracing.span("asks", parent=asking):
+        await trainer.ask([request("g1")])
+    await trainer.ask([request("g2")])
+    traced, other = await worker.claim(2, 1.0)
+    assert (traced.trace, other.trace) == (asking, "")
+    with tracing.span("samples", parent=sampling):
+        await worker.deliver(traced, group("g1"))
+    await worker.refuse(other, "it is too long")
+    assert [claim.trace for claim in await trainer.take(2, 1.0)] == [sampling, ""]
 
 
 async def test_an_answered_request_is_gone_and_its_group_arrives_once(queues: Queues) -> None:

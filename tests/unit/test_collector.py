@@ -17,7 +17,7 @@ from prime.types import (
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
 from services.trainer.settings import TrainerSettings
 from services.trainer.timeline import Timeline
-from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, group, problem, sample
+from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, group, problem, request, sample
 
 PROBLEMS = [(problem(number), (10 + number,)) for number in range(12)]
 
@@ -300,7 +300,9 @@ async def test_nothing_arriving_is_an_error_that_says_what_to_look_at() -> None:
 async def test_groups_nobody_asked_for_are_counted_and_forgotten() -> None:
     broker = MemoryBroker()
     queue = MemoryQueue(broker, consumer="x")
-    broker.results["77-0"] = (group("99.0-p"), False)
+    await queue.ask([request("99.0-p")])
+    (claim,) = await queue.claim(1, 0.0)
+    await queue.deliver(claim, group("99.0-p"))
     collector = _collector(broker, _half)
     await _fill(collector, Fleet(broker))
     assert collector.counts["unexpected"] == 1

@@ -123,7 +123,9 @@ def test_the_walls_as_written_leave_the_verifier_no_way() -> None:
     """Who shares a network with whom, from the file alone; `make test-compose` tries it."""
     networks = {name: set(each.get("networks") or ()) for name, each in SERVICES.items()}
     assert networks["verifier"] == {"grading"}
-    assert COMPOSE["networks"]["grading"] == COMPOSE["networks"]["backend"] == {"internal": True}
+    for name in ("grading", "backend"):
+        assert COMPOSE["networks"][name]["internal"]
+        assert COMPOSE["networks"][name]["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
     beside = {name for name, each in networks.items() if "grading" in each} - {"verifier"}
     assert beside == {"trainer", "prometheus"}
     # Those two listen by a name that only the backend knows.

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 import prime
 from benchmarks.capacity import CARD_GIB, prm_gib
 from benchmarks.training import SHAPES, peak_gib
+from prime.adapters.settings import COLLECTOR_VARIABLE
 from primectl.config import load_config
 from primectl.main import _parse
 from tests.unit.test_deploy import port_of, variables_that_the_code_reads
@@ -371,7 +372,7 @@ def test_components_go_together(tmp_path: Path, components: tuple[str, ...]) -> 
         if each["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
             selector = each["spec"].get("selector") or each["spec"]["podSelector"]
             found = [name for name, owner in pods.items() if matches(selector, labels_of(owner))]
-            assert found or each["metadata"]["name"] == "redis", each["metadata"]["name"]
+            assert found or each["metadata"]["name"] in ("redis", "otel-collector"), each["metadata"]["name"]
         if "scaleTargetRef" in each.get("spec", {}):
             assert each["spec"]["scaleTargetRef"]["name"] in pods
     if "gpu" in components:
@@ -386,6 +387,20 @@ def test_components_go_together(tmp_path: Path, components: tuple[str, ...]) -> 
         assert walls.reaches("trainer", "rollout", 41234) == (
             "peer-traffic" in components or "network-policies" not in components
         )
+    if "otel" in components:
+        given = {
+            (name, each["value"])
+            for name, owner in pods.items()
+            for each in pod_of(owner)["containers"][0].get("env", [])
+            if each["name"] == COLLECTOR_VARIABLE
+        }
+        assert given == {(name, "http://otel-collector:4317") for name in ("trainer", "rollout", "prm")}
+        if "network-policies" in components:
+            walls = Walls(manifests)
+            reaching = {
+                name for name in pods if name != "otel-collector" and walls.reaches(name, "otel-collector", 4317)
+            }
+            assert reaching == {"trainer", "rollout", "prm"}
 
 
 def test_every_folder_of_the_components_is_explained() -> None:
