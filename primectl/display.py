@@ -1,6 +1,6 @@
 """Shows a run while it works: a live bar on a terminal, a line per step elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -32,6 +32,19 @@ class Display:
         )
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
             yield Bar(self, progress, title, total)
+
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str, str], None]]:
+        """Shows one stage after the other: a function of stage and note. Without a terminal, a line per stage."""
+        with self.console.status("") as status:
+
+            def show(stage: str, note: str) -> None:
+                status.update(f"{stage}  {note}")
+                if not self.console.is_terminal and stage != self._last_line:
+                    self._last_line = stage
+                    self.say(f"{stage} ...")
+
+            yield show
 
 
 class Bar:

@@ -64,10 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             up.add_argument("--problems", metavar="FILE", help="sets trainer.problems")
             up.add_argument("--model", metavar="FOLDER", help="sets run.model")
 
-    sft = _command(commands, "sft", _sft, "supervised fine-tuning of a checkpoint on prompts with responses")
-    sft.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
-    sft.add_argument("overrides", nargs="*", metavar="key=value")
-    sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    _add_data_commands(commands)
 
     status = _command(commands, "status", _status, "where a run stands")
     status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
@@ -120,6 +117,19 @@ def _parser() -> argparse.ArgumentParser:
                 help="exit code 75 when it was stopped before the last step; for supervisors that take 0 for the end",
             )
     return parser
+
+
+def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sft = _command(commands, "sft", _sft, "supervised fine-tuning of a checkpoint on prompts with responses")
+    sft.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
+    sft.add_argument("overrides", nargs="*", metavar="key=value")
+    sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+    curate = _command(commands, "curate", _curate, "raw corpora to problems with verified answers; docs/data.md")
+    curate.add_argument("--config", type=Path, required=True, help="TOML file with the settings")
+    curate.add_argument("overrides", nargs="*", metavar="section.key=value")
+    curate.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of verifier_address")
+    curate.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
 
 def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -231,6 +241,19 @@ def _sft(arguments: argparse.Namespace) -> int:
     from primectl.sft import run_sft_command
 
     return run_sft_command(settings)
+
+
+def _curate(arguments: argparse.Namespace) -> int:
+    from jobs.curate.settings import CurateSettings
+    from prime.adapters.settings import load_settings
+
+    settings = load_settings(CurateSettings, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(settings.model_dump_json(indent=2))
+        return 0
+    from primectl.curate import run_curate
+
+    return run_curate(settings, token_file=arguments.token_file)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -1,22 +1,21 @@
 """`primectl verify`: grades a file of answers, here or by a running verifier, and prints a report."""
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from jobs.verify import Report, read_answers, verify
-from prime.adapters.settings import load_settings, read_token
-from prime.ports import Verifier
+from prime.adapters.settings import load_settings
 from primectl.display import Display
+from primectl.verifiers import open_verifier_of
 from primectl.written import refuse_existing, written
+from services.verifier.settings import VerifierSettings
 
 _STATUSES = ("passed", "failed", "undecided", "invalid_request", "infra_error", "malformed")
-_CALL_SECONDS, _PATIENCE_S = 3600.0, 30.0
 
 
 def run_verify(
@@ -36,7 +35,8 @@ def run_verify(
             bar.update(done, f"{passed} passed  {rate:.0f}/s", every=max(1, total // 10))
 
         async def work() -> tuple[Report, str]:
-            async with _verifier(address, token_file, overrides) as verifier:
+            settings = load_settings(VerifierSettings, None, overrides)
+            async with open_verifier_of(address, token_file, settings, "verify") as verifier:
                 info = await verifier.info()
                 return await verify(rows, verifier, lines, on_progress), info.tier
 
@@ -47,27 +47,6 @@ def run_verify(
     else:
         _print(display, report, total, seconds, tier, out)
     return 1 if report.count("invalid_request", "infra_error", "malformed") else 0
-
-
-@contextlib.asynccontextmanager
-async def _verifier(address: str, token_file: Path | None, overrides: Sequence[str]) -> AsyncIterator[Verifier]:
-    if address:
-        from prime.adapters.grpc_clients import GrpcVerifier
-
-        client = GrpcVerifier(address, read_token(token_file), deadline_s=_CALL_SECONDS, patience_s=_PATIENCE_S)
-        try:
-            yield client
-        finally:
-            await client.close()
-        return
-    from prime.adapters.telemetry import Meters, configure_logging
-    from services.verifier.main import open_verifier
-    from services.verifier.settings import VerifierSettings
-
-    configure_logging("verify")
-    settings = load_settings(VerifierSettings, None, overrides)
-    async with open_verifier(settings, Meters()) as parts:
-        yield parts.grader
 
 
 def _summary(report: Report, total: int, seconds: float, tier: str) -> dict[str, object]:

@@ -16,10 +16,12 @@ _LONGEST_QUOTE = 500
 class OpenAIEngine:
     """One engine by its URL, e.g. `http://127.0.0.1:8000/v1`."""
 
-    def __init__(self, url: str, *, key: str = "", model: str = "", timeout_s: float) -> None:
+    def __init__(self, url: str, *, key: str = "", model: str = "", timeout_s: float, setting: str) -> None:
+        """`setting`: the one that the URL comes from, for messages."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url.rstrip("/")
         self._model = model
+        self._setting = setting
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx.AsyncClient(
             headers=headers, limits=limits, timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s))
@@ -98,7 +100,7 @@ class OpenAIEngine:
         except httpx.HTTPError as error:
             raise PeerUnavailable(
                 f"the engine at {self._url} cannot be reached or took too long ({type(error).__name__}); is it up, and "
-                f"is prm.best_of_n.engine right?"
+                f"is {self._setting} right?"
             ) from None
         if response.status_code >= 400:
             raise self._refusal(response)

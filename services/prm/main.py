@@ -99,7 +99,13 @@ async def _open_best_of_n(
                 yield None
                 return
             case "http" | "https":
-                engine = OpenAIEngine(settings.engine, key=engine_key(), model=settings.engine_model, timeout_s=seconds)
+                engine = OpenAIEngine(
+                    settings.engine,
+                    key=engine_key(),
+                    model=settings.engine_model,
+                    timeout_s=seconds,
+                    setting="prm.best_of_n.engine",
+                )
                 open_ones.push_async_callback(engine.close)
                 generator = engine
             case "grpc":

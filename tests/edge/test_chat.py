@@ -96,7 +96,7 @@ async def _proxy(
     scorer: Scorer, engine: Engine, *, votes: bool = False, settings: BestOfNSettings | None = None
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     async with running_app(engine.add_to) as engine_url:
-        generator = OpenAIEngine(f"{engine_url}/v1", timeout_s=20)
+        generator = OpenAIEngine(f"{engine_url}/v1", timeout_s=20, setting="engine")
         best_of_n = BestOfN(generator, scorer, EqualHalves() if votes else None, settings or BestOfNSettings())
         add_routes = partial(
             add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n
@@ -286,7 +286,7 @@ async def test_what_cannot_be_done_is_told_in_openais_form(
 
 
 async def test_an_engine_that_is_away_is_a_503_that_names_it(scorer: Scorer) -> None:
-    generator = OpenAIEngine("http://127.0.0.1:9/v1", timeout_s=2)
+    generator = OpenAIEngine("http://127.0.0.1:9/v1", timeout_s=2, setting="engine")
     best_of_n = BestOfN(generator, scorer, None, BestOfNSettings())
     add_routes = partial(
         add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n

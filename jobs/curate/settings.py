@@ -1,0 +1,182 @@
+"""What can be set for `primectl curate`: one TOML file."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from prime.adapters.settings import Settings
+from services.verifier.settings import VerifierSettings
+
+Kind = Literal["numina", "apps", "codecontests", "taco", "codeforces", "eurus", "rows"]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+# The sets of NuminaMath-CoT that the published data has; orca_math, gsm8k and math are not among them.
+_NUMINA_SETS = ("synthetic_math", "cn_k12", "olympiads", "aops_forum", "amc_aime", "synthetic_amc")
+
+
+class ColumnSettings(Settings):
+    """Which columns of a file of `kind = "rows"` hold what."""
+
+    question: str
+    answer: str
+    solution: str = ""
+    ability: Literal["math", "code"] = "math"
+
+
+class SourceSettings(Settings):
+    """One corpus."""
+
+    kind: Kind
+    """Its schema; `rows`: any, by `columns`."""
+    path: str
+    """A `.jsonl` or `.parquet` file, a folder of them, or a dataset `name` or `name:split`."""
+    name: Name = ""
+    """Becomes `data_source`; empty: the kind."""
+    columns: ColumnSettings | None = None
+    sets: tuple[str, ...] = _NUMINA_SETS
+    """Of NuminaMath-CoT: which of its sets."""
+    limit: int = Field(0, ge=0)
+    """Rows to read at most; 0: all."""
+
+    @model_validator(mode="after")
+    def _columns_go_with_rows(self) -> "SourceSettings":
+        if (self.kind == "rows") != (self.columns is not None):
+            raise ValueError('`columns` is needed for kind = "rows", and for no other')
+        return self
+
+
+class EndpointSettings(Settings):
+    """A model behind OpenAI's API."""
+
+    url: str
+    """E.g. `http://127.0.0.1:8000/v1`."""
+    model: str = Field(min_length=1)
+    temperature: float = Field(0.8, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(16384, ge=1)
+    at_once: int = Field(64, ge=1)
+    """Requests under way."""
+    call_seconds: float = Field(1800.0, gt=0)
+    patience_seconds: float = Field(600.0, ge=0)
+    """For how long a request is repeated while the endpoint is away or at its limit."""
+    price_in: float = Field(0.0, ge=0)
+    """Per million prompt tokens, in whatever currency; for the report alone."""
+    price_out: float = Field(0.0, ge=0)
+    """Per million generated tokens."""
+
+
+class MathSettings(Settings):
+    """The rules for mathematics."""
+
+    published_rules: bool = False
+    """As the published scripts do it: words are found inside other words, and an answer needs a digit."""
+    longest_answer: int = Field(200, ge=1)
+    """Characters."""
+    rewrite: EndpointSettings | None = None
+    """Turns multiple choice into open questions; without it they are dropped."""
+    rewrite_attempts: int = Field(10, ge=1)
+
+
+class CodeSettings(Settings):
+    """The rules for programs."""
+
+    run: bool = True
+    """Whether reference solutions are run in the verifier. Without, nothing is known of them."""
+    solutions_tried: int = Field(5, ge=1)
+    max_tests: int = Field(100, ge=1)
+    """The first so many are kept."""
+    max_test_bytes: int = Field(1_000_000, ge=1)
+    """Of one test; larger ones are left out."""
+    needs_checker: Literal["drop", "keep"] = "drop"
+    """Problems with several right outputs, which comparing with one of them grades wrong."""
+
+
+class DuplicateSettings(Settings):
+    """What counts as the same problem."""
+
+    similarity: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of word n-grams from which on two texts are the same."""
+    ngram: int = Field(3, ge=1)
+    permutations: int = Field(128, ge=16)
+
+
+class ContaminationSettings(Settings):
+    """Problems of evaluation sets are kept out."""
+
+    sets: dict[str, str] = Field(default_factory=dict)
+    """Name to file or dataset; each row has its text in one of the columns `problem`, `question`, `prompt`."""
+    ngram: int = Field(8, ge=1)
+    """Words."""
+    overlap: float = Field(0.5, gt=0, le=1)
+    """Share of an evaluation problem's n-grams from which on a problem counts as taken from it."""
+
+
+class LengthSettings(Settings):
+    """How long a prompt may be."""
+
+    tokenizer: Path | None = None
+    """A model's folder; without one nothing is dropped for its length."""
+    max_prompt_tokens: int = Field(1024, ge=1)
+
+
+class KeepSettings(Settings):
+    """From which shares of a validator's attempts on a problem is kept."""
+
+    solvable: float = Field(0.6, ge=0, le=1)
+    """Attempts that call it solvable."""
+    matching: float = Field(0.6, ge=0, le=1)
+    """Attempts whose answer is the ground truth."""
+    agreeing: float = Field(0.6, ge=0, le=1)
+    """Attempts that give the answer that is given most often."""
+    validators: Literal["all", "any"] = "all"
+    """How many of them have to find so."""
+    same_answer: bool = True
+    """Whether their most frequent answers have to be equal."""
+
+
+class ValidationSettings(Settings):
+    """Models that solve every mathematics problem several times."""
+
+    validators: tuple[EndpointSettings, ...] = ()
+    """Empty: nothing is validated."""
+    attempts: int = Field(5, ge=1)
+    keep: KeepSettings = KeepSettings()
+    probe: int = Field(0, ge=0)
+    """Solvable problems that are made unsolvable, to measure who notices."""
+
+
+class CurateSettings(Settings):
+    """One data set."""
+
+    output: Path
+    """Folder of the result, and of everything that a restart goes on from."""
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    maths: MathSettings = MathSettings()
+    code: CodeSettings = CodeSettings()
+    duplicates: DuplicateSettings = DuplicateSettings()
+    contamination: ContaminationSettings = ContaminationSettings()
+    length: LengthSettings = LengthSettings()
+    validation: ValidationSettings = ValidationSettings()
+    system_prompt: Literal["actions", "none"] = "actions"
+    """What stands before every problem: the seven actions, or nothing."""
+    held_out: int = Field(0, ge=0)
+    """Problems of each ability that go to validation.parquet instead."""
+    seed: int = 42
+    verifier: VerifierSettings = VerifierSettings()
+    """Of the verifier that is started for it."""
+    verifier_address: str = ""
+    """A running verifier to ask instead, e.g. `127.0.0.1:50053`."""
+    part_rows: int = Field(2000, ge=1)
+    """Problems between which a restart begins anew."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "CurateSettings":
+        names = [source.name or source.kind for source in self.sources]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two sources are named {twice!r}; give each a `name`")
+        models = [each.model for each in self.validation.validators]
+        if len(set(models)) != len(models):
+            raise ValueError("two validators are the same model; opinions of one model are one opinion")
+        return self

@@ -1,0 +1,120 @@
+"""A model behind OpenAI's API, asked by a batch job: at most so many at once, patiently, and never twice for the same.
+
+Every answer is kept in an SQLite file under a hash of the request before it is used, so a restart pays nothing again.
+"""
+
+import asyncio
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from prime.chat import ChatSamples
+from prime.errors import EngineError
+from prime.patience import patiently
+
+
+class Engine(Protocol):
+    """What answers; `OpenAIEngine` does."""
+
+    async def sample(self, request: Mapping[str, Any], n: int) -> ChatSamples:
+        """Candidates of one request."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was asked of one endpoint in this run: `Usage(paid=3, kept=12, prompt_tokens=240, completion_tokens=90)`."""
+
+    paid: int = 0
+    """Requests that went to the endpoint."""
+    kept: int = 0
+    """Requests that an earlier answer was kept for."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Of what was paid."""
+
+
+class ResponseCache:
+    """Answers by the hash of their request. One process may write."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path)
+        self._database.execute("pragma journal_mode = wal")
+        self._database.execute("create table if not exists responses (key text primary key, answer text not null)")
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer to this request, where there is one."""
+        row = self._database.execute("select answer from responses where key = ?", (key,)).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    def put(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Keep an answer; on disk when this returns."""
+        with self._database:
+            self._database.execute("insert or replace into responses values (?, ?)", (key, json.dumps(answer)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+class Endpoint:
+    """One model of one endpoint."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: ResponseCache,
+        *,
+        identity: str,
+        defaults: Mapping[str, Any],
+        at_once: int,
+        patience_s: float,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`identity` names the endpoint in the hash of a request; `defaults` are part of every request's body."""
+        self._engine = engine
+        self._cache = cache
+        self._identity = identity
+        self._defaults = dict(defaults)
+        self._places = asyncio.Semaphore(at_once)
+        self._patience_s = patience_s
+        self._on_answer = on_answer
+        self._under_way: dict[str, asyncio.Task[str]] = {}
+        self.usage = Usage()
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], *, attempt: int = 0) -> str:
+        """The text of one answer. Attempts are numbered: each is a request of its own, and its number the seed.
+
+        Raises:
+            PrimeError: the endpoint refuses the request, or did not answer for as long as patience lasts.
+        """
+        body = {**self._defaults, "messages": [dict(each) for each in messages], "seed": attempt}
+        text = json.dumps([self._identity, body], sort_keys=True, ensure_ascii=False)
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        kept = self._cache.get(key)
+        if kept is not None:
+            self.usage.kept += 1
+            self._on_answer()
+            return str(kept["text"])
+        # Two askers of the same share one request.
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.ensure_future(self._pay(key, body))
+            self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(self._under_way[key])
+
+    async def _pay(self, key: str, body: Mapping[str, Any]) -> str:
+        async with self._places:
+            samples = await patiently(lambda: self._engine.sample(body, 1), seconds=self._patience_s)
+        content = samples.candidates[0].message.get("content") if samples.candidates else None
+        if not isinstance(content, str):
+            raise EngineError(f"the endpoint {self._identity} answered without a text")
+        self._cache.put(key, {"text": content, "finish_reason": samples.candidates[0].finish_reason})
+        self.usage.paid += 1
+        self.usage.prompt_tokens += samples.prompt_tokens
+        self.usage.completion_tokens += samples.completion_tokens
+        self._on_answer()
+        return content

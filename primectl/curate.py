@@ -1,0 +1,77 @@
+"""`primectl curate`: raw corpora in, problems with verified answers out. Started again, it goes on where it was."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from rich.table import Table
+
+from jobs.curate.run import Curated, Progress, curate
+from jobs.curate.settings import CurateSettings
+from primectl.display import Display
+from primectl.verifiers import open_verifier_of
+
+
+def run_curate(settings: CurateSettings, *, token_file: Path | None) -> int:
+    """0 when the data set is written; the last line on stdout is one JSON object."""
+    display = Display()
+    started = time.monotonic()
+
+    async def work() -> Curated:
+        async with open_verifier_of(settings.verifier_address, token_file, settings.verifier, "curate") as verifier:
+            with display.stages() as show:
+                return await curate(settings, verifier, lambda progress: show(progress.stage, _note(progress)))
+
+    curated = asyncio.run(work())
+    _print(display, curated, time.monotonic() - started)
+    print(json.dumps(_summary(curated, time.monotonic() - started)))
+    return 0
+
+
+def _note(progress: Progress) -> str:
+    parts = f"{progress.done}/{progress.of} parts" if progress.of else f"{progress.done} parts"
+    asked = "".join(
+        f"  {each['model']}: {each['paid']:,} asked, {each['prompt_tokens'] + each['completion_tokens']:,} tokens"
+        + (f", cost {each['cost']:.2f}" if each["cost"] else "")
+        for each in progress.usage
+        if each["paid"]
+    )
+    return parts + asked
+
+
+def _summary(curated: Curated, seconds: float) -> dict[str, object]:
+    first, last = curated.reports[0], curated.reports[-1]
+    return {
+        "read": sum(first.entered.values()),
+        "kept": sum(last.left.values()),
+        "seconds": round(seconds, 1),
+        "endpoints": list(curated.usage),
+        "output": str(curated.output / "data"),
+    }
+
+
+def _print(display: Display, curated: Curated, seconds: float) -> None:
+    table = Table(title=f"Curated in {seconds:.0f} s")
+    for title in ("stage", "left", "dropped", "mostly because of"):
+        table.add_column(title, justify="right" if title in ("left", "dropped") else "left")
+    for report in curated.reports:
+        reasons: dict[str, int] = {}
+        for counts in report.dropped.values():
+            for reason, count in counts.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        most = sorted(reasons, key=reasons.__getitem__, reverse=True)[:3]
+        mostly = ", ".join(f"{reason} ({reasons[reason]:,})" for reason in most)
+        table.add_row(report.stage, f"{sum(report.left.values()):,}", f"{sum(reasons.values()):,}", mostly)
+    display.console.print(table)
+    for fault in curated.faults:
+        display.say(f"not read: {fault}")
+    for each in curated.probe:
+        precision = "-" if each["precision"] is None else f"{each['precision']:.2f}"
+        display.say(f"unsolvable problems, {each['model']}: precision {precision}, recall {each['recall']:.2f}")
+    for each in curated.usage:
+        display.say(
+            f"{each['model']}: {each['paid']:,} requests paid, {each['kept']:,} kept from before, "
+            f"{each['prompt_tokens']:,} + {each['completion_tokens']:,} tokens, cost {each['cost']}"
+        )
+    display.say(f"data set: {curated.output / 'data'}")
