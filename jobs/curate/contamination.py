@@ -15,6 +15,8 @@ from prime.errors import DataError
 
 NAME = "contamination"
 _TOKEN = re.compile(r"\\[a-z]+|[a-z]+|\d+")
+_BOILERPLATE = 20
+"""An n-gram in more evaluation problems than that tells nothing: "find the remainder when it is divided by"."""
 _COLUMNS = ("problem", "question", "prompt", "question_content", "description")
 
 
@@ -68,17 +70,21 @@ class Contamination:
     def __init__(self, settings: ContaminationSettings, sets: Mapping[str, Sequence[str]]) -> None:
         self.depends_on: Any = [settings.model_dump(), {name: list(texts) for name, texts in sets.items()}]
         self._settings = settings
+        texts_by_name = [
+            (f"{name} {number}", text) for name, found in sets.items() for number, text in enumerate(found, 1)
+        ]
+        grams = [grams_of(text, settings.ngram) for _, text in texts_by_name]
+        counts = Counter(gram for found in grams for gram in found)
         self._problems: list[tuple[str, int]] = []
         self._by_gram: dict[str, list[int]] = {}
         self._short: dict[str, str] = {}
-        for name, texts in sets.items():
-            for number, text in enumerate(texts, start=1):
-                grams = grams_of(text, settings.ngram)
-                for gram in grams:
-                    self._by_gram.setdefault(gram, []).append(len(self._problems))
-                self._problems.append((f"{name} {number}", len(grams)))
-                if not grams:
-                    self._short[" ".join(words_of(text))] = f"{name} {number}"
+        for (name, text), found in zip(texts_by_name, grams, strict=True):
+            telling = {gram for gram in found if counts[gram] <= _BOILERPLATE}
+            for gram in telling:
+                self._by_gram.setdefault(gram, []).append(len(self._problems))
+            self._problems.append((name, len(telling)))
+            if not telling:
+                self._short[" ".join(words_of(text))] = name
 
     async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
         """One draft at a time is enough."""
@@ -97,6 +103,6 @@ class Contamination:
                 return draft.drop("in an evaluation set").note(
                     NAME, {"problem": name, "share": round(count / total, 3)}
                 )
-        # One that is shorter than an n-gram has to be the whole problem: "find x" is part of many.
+        # One that has no n-gram of its own has to be the whole problem: "find x" is part of many.
         same = self._short.get(" ".join(words_of(draft.question)))
         return draft.drop("in an evaluation set").note(NAME, {"problem": same, "share": 1.0}) if same else draft
