@@ -80,7 +80,9 @@ def options_of(question: str) -> tuple[str, dict[str, str]]:
 
 
 def _clean(option: str) -> str:
-    text = re.sub(r"^[}\s\\~:]+|(?:\\(?:qquad|quad|text|textbf|mathrm|mathbf|\\)\s*\{?|[\s,;{(\\])+$", "", option)
+    text = re.sub(
+        r"^(?:[}\s~:]|\\[\s,;!])+|(?:\\(?:qquad|quad|text|textbf|mathrm|mathbf|\\)\s*\{?|[\s,;{(\\])+$", "", option
+    )
     # Of a dollar that opens around all options, one half is left.
     return text.replace("$", "").strip() if text.count("$") % 2 else text.strip()
 
