@@ -105,6 +105,13 @@ class Verifier(Protocol):
         """What it can grade and how it isolates."""
 
 
+class ChatModel(Protocol):
+    """A model that batch jobs ask; `prime.adapters.endpoint` has one."""
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], *, attempt: int = 0) -> str:
+        """The text of one answer. Attempts are numbered: another number may be answered otherwise."""
+
+
 class AnswerGrouper(Protocol):
     """Tells which answers are equal; the verifier, seen by those who vote."""
 

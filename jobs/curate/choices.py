@@ -12,11 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.curate.draft import Draft
-from jobs.curate.endpoints import Model
 from jobs.curate.maths import NAME as RULES
 from jobs.curate.maths import multiple_choice, why_out
 from jobs.curate.settings import MathSettings
-from prime.ports import Verifier
+from prime.ports import ChatModel, Verifier
 from prime.types import GradeItem, VerdictStatus
 from services.verifier.math_extract import extract_answer
 
@@ -99,7 +98,7 @@ class Choices:
 
     name = NAME
 
-    def __init__(self, settings: MathSettings, model: Model | None, verifier: Verifier) -> None:
+    def __init__(self, settings: MathSettings, model: ChatModel | None, verifier: Verifier) -> None:
         rewrite = settings.rewrite
         self.depends_on: Any = [
             rewrite.model_dump(include={"url", "model", "temperature", "top_p", "max_tokens"}) if rewrite else None,

@@ -166,4 +166,5 @@ def _merge(reports: Sequence[StageReport]) -> StageReport:
         entered.update(report.entered)
         for source, reasons in report.dropped.items():
             dropped.setdefault(source, Counter()).update(reasons)
-    return StageReport(stage="read", entered=entered, dropped=dropped)
+    plain = {source: dict(reasons) for source, reasons in dropped.items()}
+    return StageReport(stage="read", entered=dict(entered), dropped=plain)

@@ -13,10 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from jobs.curate.draft import Draft
-from jobs.curate.endpoints import Model
 from jobs.curate.settings import KeepSettings, ValidationSettings
 from jobs.curate.validator_prompts import UNSOLVABLE, validator_messages
-from prime.ports import Verifier
+from prime.ports import ChatModel, Verifier
 from prime.types import GradeItem, VerdictStatus
 from services.verifier.answers import group_answers
 from services.verifier.math_extract import extract_answer
@@ -80,7 +79,7 @@ class Validation:
 
     name = NAME
 
-    def __init__(self, settings: ValidationSettings, models: Mapping[str, Model], verifier: Verifier) -> None:
+    def __init__(self, settings: ValidationSettings, models: Mapping[str, ChatModel], verifier: Verifier) -> None:
         self.depends_on: Any = [
             [each.model_dump(include={"model", "temperature", "top_p", "max_tokens"}) for each in settings.validators],
             settings.attempts,

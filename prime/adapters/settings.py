@@ -91,6 +91,26 @@ class ComputeSettings(Settings):
     """Train adapters of this rank instead of the weights; needs the library peft. 0: all weights."""
 
 
+class EndpointSettings(Settings):
+    """A model behind OpenAI's API."""
+
+    url: str
+    """E.g. `http://127.0.0.1:8000/v1`."""
+    model: str = Field(min_length=1)
+    temperature: float = Field(0.8, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(16384, ge=1)
+    at_once: int = Field(64, ge=1)
+    """Requests under way."""
+    call_seconds: float = Field(1800.0, gt=0)
+    patience_seconds: float = Field(600.0, ge=0)
+    """For how long a request is repeated while the endpoint is away or at its limit."""
+    price_in: float = Field(0.0, ge=0)
+    """Per million prompt tokens, in whatever currency; for the report alone."""
+    price_out: float = Field(0.0, ge=0)
+    """Per million generated tokens."""
+
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 

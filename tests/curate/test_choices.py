@@ -6,7 +6,8 @@ import pytest
 
 from jobs.curate.choices import Choices, letter_of, options_of
 from jobs.curate.draft import Draft
-from jobs.curate.settings import EndpointSettings, MathSettings
+from jobs.curate.settings import MathSettings
+from prime.adapters.settings import EndpointSettings
 from tests.curate.corpora import ScriptedModel, TextVerifier, math_draft
 
 QUESTION = "A box holds 3 red and 5 blue balls. How many balls are there? (A) 3 (B) 5 (C) 8 (D) 15"

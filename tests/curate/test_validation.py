@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.curate.settings import EndpointSettings, KeepSettings, ValidationSettings
+from jobs.curate.settings import KeepSettings, ValidationSettings
 from jobs.curate.unsolvable import (
     CONTRADICTION,
     MISSING,
@@ -17,6 +17,7 @@ from jobs.curate.unsolvable import (
 )
 from jobs.curate.validation import Opinion, Validation, is_unsolvable, why_not
 from jobs.curate.validator_prompts import kind_of, validator_messages
+from prime.adapters.settings import EndpointSettings
 from tests.curate.corpora import ScriptedModel, TextVerifier, code_draft, math_draft
 
 NO = "\\text{no solution}"
