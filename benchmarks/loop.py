@@ -99,7 +99,7 @@ def _write_material(folder: Path, size: Size) -> Path:
             file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
     write_fresh_model(folder / "fresh", seed=0, hidden=size.hidden, heads=size.heads)
     settings = {"model": folder / "fresh", "data": folder / "sft.jsonl", "output": folder / "sft"}
-    run_sft(SftSettings(**settings, steps=120, batch_size=128, lr=2e-3, device="cpu"), lambda step, loss: None)
+    run_sft(SftSettings(**settings, steps=120, batch_size=128, lr=2e-3, device="cpu"), lambda step: None)
     return folder
 
 

@@ -18,7 +18,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator["Bar"]:
@@ -58,9 +58,10 @@ class Bar:
         self._task = progress.add_task(title, total=total, note="")
         self._printed = -1
 
-    def update(self, step: int, note: str, *, every: int = 1) -> None:
-        """Show a step; without a terminal, a line for every `every`-th."""
-        self._progress.update(self._task, completed=step, note=note)
+    def update(self, step: int, note: str, *, every: int = 1, total: int | None = None) -> None:
+        """Show a step; without a terminal, a line for every `every`-th. `total`: once it is known."""
+        self._total = self._total if total is None else total
+        self._progress.update(self._task, completed=step, total=self._total, note=note)
         if self._display.console.is_terminal or step == self._printed or (step % every and step != self._total):
             return
         self._printed = step

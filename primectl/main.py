@@ -123,7 +123,14 @@ def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     sft = _command(commands, "sft", _sft, "supervised fine-tuning of a checkpoint on prompts with responses")
     sft.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
     sft.add_argument("overrides", nargs="*", metavar="key=value")
+    sft.add_argument("--resume", action="store_true", help="go on from the last checkpoint (checkpoint_every)")
     sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+    sft_data = _command(commands, "sft-data", _sft_data, "have a model write responses in the seven actions")
+    sft_data.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
+    sft_data.add_argument("overrides", nargs="*", metavar="key=value")
+    sft_data.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of verifier_address")
+    sft_data.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     curate = _command(commands, "curate", _curate, "raw corpora to problems with verified answers; docs/data.md")
     curate.add_argument("--config", type=Path, required=True, help="TOML file with the settings")
@@ -240,7 +247,20 @@ def _sft(arguments: argparse.Namespace) -> int:
         return 0
     from primectl.sft import run_sft_command
 
-    return run_sft_command(settings)
+    return run_sft_command(settings, resume=arguments.resume)
+
+
+def _sft_data(arguments: argparse.Namespace) -> int:
+    from jobs.action_responses import ResponseSettings
+    from prime.adapters.settings import load_settings
+
+    settings = load_settings(ResponseSettings, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(settings.model_dump_json(indent=2))
+        return 0
+    from primectl.sft import run_sft_data
+
+    return run_sft_data(settings, token_file=arguments.token_file)
 
 
 def _curate(arguments: argparse.Namespace) -> int:

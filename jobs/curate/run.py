@@ -21,7 +21,6 @@ from jobs.curate.choices import Choices
 from jobs.curate.contamination import Contamination, read_evaluation_set
 from jobs.curate.draft import Draft
 from jobs.curate.duplicates import Duplicates
-from jobs.curate.grading import BoundedVerifier
 from jobs.curate.lengths import Lengths
 from jobs.curate.maths import MathRules
 from jobs.curate.pipeline import Pipeline, Stage, StageReport
@@ -30,6 +29,7 @@ from jobs.curate.settings import CurateSettings
 from jobs.curate.sources import MALFORMED, open_source
 from jobs.curate.unsolvable import probe
 from jobs.curate.validation import Validation
+from jobs.grading import BoundedVerifier
 from prime.adapters.endpoint import Endpoints
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
 from prime.ports import Verifier

@@ -9,6 +9,7 @@ import pytest
 from jobs.curate.draft import Draft
 from jobs.curate.programs import Programs, says_several_are_right, stubs_for
 from jobs.curate.settings import CodeSettings
+from jobs.grading import BoundedVerifier
 from prime.adapters.telemetry import Meters
 from prime.errors import PeerUnavailable
 from prime.types import GradeItem, Verdict, VerdictStatus
@@ -96,7 +97,7 @@ def test_a_verifier_that_failed_is_no_program_that_failed() -> None:
             ]
 
     with pytest.raises(PeerUnavailable, match="the verifier failed on taco: rows"):
-        asyncio.run(Programs(CodeSettings(), Broken()).apply([code_draft("Double.", SUITE, [DOUBLE])]))
+        asyncio.run(Programs(CodeSettings(), BoundedVerifier(Broken())).apply([code_draft("Double.", SUITE, [DOUBLE])]))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lr=5e-3,
             device="cpu",
         ),
-        lambda step, loss: None,
+        lambda step: None,
     )
     return folder
 
