@@ -3,25 +3,34 @@
 import asyncio
 import json
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.table import Table
 
 from jobs.curate.run import Curated, Progress, curate
 from jobs.curate.settings import CurateSettings
+from prime.errors import SettingsError
 from primectl.display import Display
 from primectl.verifiers import open_verifier_of
 
 
 def run_curate(settings: CurateSettings, *, token_file: Path | None) -> int:
-    """0 when the data set is written; the last line on stdout is one JSON object."""
+    """0 when the data set is written; the last line on stdout is one JSON object.
+
+    Raises:
+        SettingsError: what curation needs beyond the services is not installed.
+    """
+    missing = next((name for name in ("datasketch", "matplotlib", "httpx") if find_spec(name) is None), None)
+    if missing is not None:
+        raise SettingsError(f"primectl curate needs {missing}: pip install 'prime-services[curate]'")
     display = Display()
     started = time.monotonic()
 
     async def work() -> Curated:
         async with open_verifier_of(settings.verifier_address, token_file, settings.verifier, "curate") as verifier:
             with display.stages() as show:
-                return await curate(settings, verifier, lambda progress: show(progress.stage, _note(progress)))
+                return await curate(settings, verifier, lambda at: show(at.stage, at.done, at.of, _asked(at)))
 
     curated = asyncio.run(work())
     _print(display, curated, time.monotonic() - started)
@@ -29,15 +38,13 @@ def run_curate(settings: CurateSettings, *, token_file: Path | None) -> int:
     return 0
 
 
-def _note(progress: Progress) -> str:
-    parts = f"{progress.done}/{progress.of} parts" if progress.of else f"{progress.done} parts"
-    asked = "".join(
-        f"  {each['model']}: {each['paid']:,} asked, {each['prompt_tokens'] + each['completion_tokens']:,} tokens"
+def _asked(progress: Progress) -> str:
+    return "  ".join(
+        f"{each['model']}: {each['paid']:,} asked, {each['prompt_tokens'] + each['completion_tokens']:,} tokens"
         + (f", cost {each['cost']:.2f}" if each["cost"] else "")
         for each in progress.usage
         if each["paid"]
     )
-    return parts + asked
 
 
 def _summary(curated: Curated, seconds: float) -> dict[str, object]:

@@ -23,6 +23,27 @@ class Display:
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator["Bar"]:
         """A bar for the time of the block."""
+        with self._progress() as progress:
+            yield Bar(self, progress, title, total)
+
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str, int, int, str], None]]:
+        """A bar for one stage after the other: a function of stage, how much is done, of how much (0: unknown), note.
+
+        Without a terminal, a line per stage.
+        """
+        with self._progress() as progress:
+            task = progress.add_task("", total=None, note="")
+
+            def show(stage: str, done: int, of: int, note: str) -> None:
+                progress.update(task, description=f"[bold]{stage}", completed=done, total=of or None, note=note)
+                if not self.console.is_terminal and stage != self._last_line:
+                    self._last_line = stage
+                    self.say(f"{stage} ...")
+
+            yield show
+
+    def _progress(self) -> Progress:
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -30,21 +51,7 @@ class Display:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
-            yield Bar(self, progress, title, total)
-
-    @contextmanager
-    def stages(self) -> Iterator[Callable[[str, str], None]]:
-        """Shows one stage after the other: a function of stage and note. Without a terminal, a line per stage."""
-        with self.console.status("") as status:
-
-            def show(stage: str, note: str) -> None:
-                status.update(f"{stage}  {note}")
-                if not self.console.is_terminal and stage != self._last_line:
-                    self._last_line = stage
-                    self.say(f"{stage} ...")
-
-            yield show
+        return Progress(*columns, console=self.console, disable=not self.console.is_terminal)
 
 
 class Bar:

@@ -97,7 +97,7 @@ async def curate(
             Contamination(settings.contamination, sets),
             *_lengths(settings),
             Choices(settings.maths, rewriter, bounded),
-            Duplicates(settings.duplicates, verifier=bounded, name="duplicates_again"),
+            Duplicates(settings.duplicates, verifier=bounded, name="duplicates-again"),
             Programs(settings.code, bounded),
             validation,
         ]

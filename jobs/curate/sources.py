@@ -27,6 +27,7 @@ from services.verifier.code_tests import parse_code_tests
 MALFORMED = "malformed row"
 _PYTHON_3 = 3  # of CodeContests' languages
 _CPP = 2
+_ENDINGS = (".jsonl", ".parquet")
 _MOST_SOLUTIONS = 20  # kept per problem; CodeContests has thousands for some
 
 
@@ -55,29 +56,30 @@ def _files(path: str) -> list[Path]:
     """Of a dataset's name, none."""
     place = Path(path)
     if place.is_dir():
-        found = sorted(file for ending in ("*.jsonl", "*.parquet") for file in place.glob(ending))
+        found = sorted(file for file in place.rglob("*") if file.suffix in _ENDINGS)
         if not found:
             raise DataError(f"source {path} is a folder without .jsonl or .parquet files")
         return found
-    if place.suffix in (".jsonl", ".parquet"):
-        if not place.is_file():
-            raise DataError(f"source {path} does not exist")
+    if place.is_file() and place.suffix in _ENDINGS:
         return [place]
-    if place.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path):
-        raise DataError(f"source {path} is neither a .jsonl or .parquet file, a folder of them, nor a dataset's name")
+    if place.exists():
+        raise DataError(f"source {path} is neither a .jsonl nor a .parquet file")
+    if place.suffix in _ENDINGS or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path):
+        raise DataError(f"source {path} does not exist, and is no dataset's name either")
     return []
 
 
 def _drafts(settings: SourceSettings, name: str, code: CodeSettings, files: Sequence[Path]) -> Iterator[Draft]:
-    rows = _file_rows(files) if files else dataset_rows(settings.path)
+    rows = _file_rows(files, Path(settings.path)) if files else dataset_rows(settings.path)
     for where, row in itertools.islice(rows, settings.limit or None):
         yield _draft(f"{name}: {where}", row, settings, name, code)
 
 
-def _file_rows(files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+def _file_rows(files: Sequence[Path], under: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     for file in files:
+        where = file.name if file == under else file.relative_to(under)
         for number, row in enumerate(read_rows(file), start=1):
-            yield f"{file.name}, row {number}", row
+            yield f"{where}, row {number}", row
 
 
 def dataset_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any] | str]]:

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from jobs.curate.settings import CurateSettings
+from prime.adapters.settings import load_settings
 from prime.data.problems import load_problems
 from tests.curate.corpora import DOUBLE, apps, code_contests, codeforces, eurus, numina, taco, write_lines
 from tests.curate.model_server import ModelServer
@@ -301,6 +303,33 @@ def test_mistakes_cost_nothing(corpora: Path, tmp_path: Path, change: str, messa
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_the_examples_are_what_the_code_takes() -> None:
+    whole = load_settings(CurateSettings, ROOT / "examples" / "curate-prime.toml", [])
+    assert [source.kind for source in whole.sources] == ["numina", "apps", "codecontests", "taco", "codeforces"]
+    assert [each.model for each in whole.validation.validators] == [
+        "Qwen/QwQ-32B-Preview",
+        "Qwen/Qwen2.5-Math-72B-Instruct",
+    ]
+    asked = [(each.temperature, each.top_p, each.max_tokens) for each in whole.validation.validators]
+    assert asked == [(0.8, 0.95, 16384)] * 2
+    assert whole.validation.attempts == 5
+
+
+def test_the_example_runs_without_any_model(tmp_path: Path) -> None:
+    arguments = ["curate", "--config", "examples/curate.toml", f"output={tmp_path / 'data'}", "verifier.min_tier=B"]
+    done = subprocess.run(
+        [sys.executable, "-m", "primectl", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["read"], summary["kept"], summary["endpoints"]) == (13, 4, [])
 
 
 def test_a_folder_that_holds_something_else_is_not_written_to(corpora: Path, tmp_path: Path) -> None:

@@ -207,9 +207,13 @@ def test_a_row_that_cannot_be_read_is_told_with_file_and_row_and_costs_itself_al
 def test_parquet_and_folders_are_read_as_jsonl_is(tmp_path: Path) -> None:
     folder = tmp_path / "numina"
     write_lines(folder / "a.jsonl", [numina("First", "s")])
-    parquet.write_table(Table.from_pylist([numina("Second", "s")]), folder / "b.parquet")
+    (folder / "default" / "train").mkdir(parents=True)
+    parquet.write_table(Table.from_pylist([numina("Second", "s")]), folder / "default" / "train" / "0.parquet")
     source = open_source(SourceSettings(kind="numina", path=str(folder)), CodeSettings())
-    assert [draft.question for draft in source.read()] == ["First", "Second"]
+    assert [(draft.question, draft.origin) for draft in source.read()] == [
+        ("First", "numina: a.jsonl, row 1"),
+        ("Second", "numina: default/train/0.parquet, row 1"),
+    ]
     assert len(list(open_source(SourceSettings(kind="numina", path=str(folder), limit=1), CodeSettings()).read())) == 1
 
 

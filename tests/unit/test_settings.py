@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from jobs.action_responses import ResponseSettings
+from jobs.curate.settings import CurateSettings
+from jobs.sft import SftSettings
 from prime.adapters.settings import TOKEN_VARIABLE, Settings, child_environment, load_settings, read_token
 from prime.errors import SettingsError
 from primectl.config import RunConfig, load_config
@@ -185,6 +188,24 @@ def test_the_settings_are_exactly_these() -> None:
 def test_the_table_of_settings_names_every_key_once_and_no_other() -> None:
     cells = re.findall(r"^\| *`([a-z_.]+)` *\|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(key for key in cells if key.partition(".")[0] in RunConfig.model_fields) == KEYS
+
+
+@pytest.mark.parametrize(
+    ("model", "heading"),
+    [
+        (SftSettings, "## Supervised fine-tuning"),
+        (ResponseSettings, "## Responses in actions"),
+        (CurateSettings, "## Curation"),
+    ],
+)
+def test_settings_of_jobs_are_explained_as_well(model: type[BaseModel], heading: str) -> None:
+    """Of models within models the name alone, or `name.*`."""
+    page = (ROOT / "docs" / "settings.md").read_text()
+    section = page.partition(heading)[2].partition("\n## ")[0]
+    for key in _dotted_keys(model):
+        name = key.partition(".")[0]
+        shown = {key, name, f"{name}.*", f"{key}.*", f"{key}[].*", f"{key}[].kind"}
+        assert any(f"`{each}`" in section for each in shown) or name in ("device", "compute"), key
 
 
 # ---------------------------------------------------------------- what is right
