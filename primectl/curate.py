@@ -79,6 +79,7 @@ def _print(display: Display, curated: Curated, seconds: float) -> None:
     for each in curated.usage:
         display.say(
             f"{each['model']}: {each['paid']:,} requests paid, {each['kept']:,} kept from before, "
+            f"{each['refused']:,} refused, "
             f"{each['prompt_tokens']:,} + {each['completion_tokens']:,} tokens, cost {each['cost']}"
         )
     display.say(f"data set: {curated.output / 'data'}")

@@ -54,7 +54,7 @@ The question:
 
 
 def options_of(question: str) -> tuple[str, dict[str, str]]:
-    """The question without its options, and the options by their letters. The last A that is followed by B begins them.
+    """The question without its options, and the options by their letters. The last A, B, C in a row begin them.
 
     Example: `"What is 1+1? (A) 1 (B) 2 (C) 3"` is `("What is 1+1?", {"A": "1", "B": "2", "C": "3"})`.
     """
@@ -129,7 +129,8 @@ class Choices:
         right = options.get(letter, "") if letter else draft.answer
         if not right or not options:
             return draft.drop("right option is not known")
-        messages = [{"role": "user", "content": f"{PROMPT}{draft.question}\n\nIts solution:\n\n{draft.solutions[0]}"}]
+        solution = draft.solutions[0] if draft.solutions else f"The answer is {draft.answer}."
+        messages = [{"role": "user", "content": f"{PROMPT}{draft.question}\n\nIts solution:\n\n{solution}"}]
         fault = ""
         for attempt in range(self._settings.rewrite_attempts):
             reply = _REPLY.search(await self._model.ask(messages, attempt=attempt))

@@ -66,7 +66,7 @@ def why_not(opinions: Sequence[Opinion], same_answer: bool, keep: KeepSettings) 
     """
     enough = all if keep.validators == "all" else any
     if not enough(opinion.solvable >= keep.solvable for opinion in opinions):
-        return "validators call it unsolvable"
+        return "too few attempts find an answer"
     if not enough(opinion.agreeing >= keep.agreeing for opinion in opinions):
         return "attempts disagree"
     if not enough(opinion.matching >= keep.matching for opinion in opinions):

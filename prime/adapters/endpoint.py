@@ -4,6 +4,7 @@ Every answer is kept in an SQLite file under a hash of the request before it is 
 """
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import sqlite3
@@ -16,8 +17,11 @@ from typing import Any, Protocol, Self
 from prime.adapters.openai_engine import OpenAIEngine
 from prime.adapters.settings import EndpointSettings, engine_key
 from prime.chat import ChatSamples
-from prime.errors import EngineError
+from prime.errors import EngineError, InvalidInput, SettingsError
 from prime.patience import patiently
+
+# So many refusals, and no answer, are not the requests' fault.
+_REFUSED_AT_FIRST = 10
 
 
 class Engine(Protocol):
@@ -35,16 +39,30 @@ class Usage:
     """Requests that went to the endpoint."""
     kept: int = 0
     """Requests that an earlier answer was kept for."""
+    refused: int = 0
+    """Requests that the endpoint called wrong, e.g. because they are too long for the model."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     """Of what was paid."""
 
 
 class ResponseCache:
-    """Answers by the hash of their request. One process may write."""
+    """Answers by the hash of their request. A job has one, so whoever holds it is alone with the job's files."""
 
     def __init__(self, path: Path) -> None:
+        """Open it, or make it.
+
+        Raises:
+            SettingsError: another process has it.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.with_name(f"{path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another process works with {path}; wait for it, or give this one another output"
+            ) from None
         self._database = sqlite3.connect(path)
         self._database.execute("pragma journal_mode = wal")
         self._database.execute("create table if not exists responses (key text primary key, answer text not null)")
@@ -60,8 +78,9 @@ class ResponseCache:
             self._database.execute("insert or replace into responses values (?, ?)", (key, json.dumps(answer)))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and leave it to others."""
         self._database.close()
+        self._lock.close()
 
 
 class Endpoint:
@@ -92,8 +111,11 @@ class Endpoint:
     async def ask(self, messages: Sequence[Mapping[str, str]], *, attempt: int = 0) -> str:
         """The text of one answer. Attempts are numbered: each is a request of its own, and its number the seed.
 
+        A request that the endpoint refuses has an empty answer: one problem too long must not end a job of days.
+
         Raises:
-            PrimeError: the endpoint refuses the request, or did not answer for as long as patience lasts.
+            EngineError: the endpoint refuses our key, or refused the first requests, all of them.
+            PrimeError: it did not answer for as long as patience lasts.
         """
         body = {**self._defaults, "messages": [dict(each) for each in messages], "seed": attempt}
         text = json.dumps([self._identity, body], sort_keys=True, ensure_ascii=False)
@@ -111,7 +133,10 @@ class Endpoint:
 
     async def _pay(self, key: str, body: Mapping[str, Any]) -> str:
         async with self._places:
-            samples = await patiently(lambda: self._engine.sample(body, 1), seconds=self._patience_s)
+            try:
+                samples = await patiently(lambda: self._engine.sample(body, 1), seconds=self._patience_s)
+            except InvalidInput as refusal:
+                return self._refused(str(refusal))
         content = samples.candidates[0].message.get("content") if samples.candidates else None
         if not isinstance(content, str):
             raise EngineError(f"the endpoint {self._identity} answered without a text")
@@ -121,6 +146,13 @@ class Endpoint:
         self.usage.completion_tokens += samples.completion_tokens
         self._on_answer()
         return content
+
+    def _refused(self, words: str) -> str:
+        self.usage.refused += 1
+        if self.usage.refused >= _REFUSED_AT_FIRST and not self.usage.paid and not self.usage.kept:
+            raise EngineError(f"the endpoint {self._identity} refused the first {self.usage.refused} requests: {words}")
+        self._on_answer()
+        return ""
 
 
 class Endpoints:
@@ -175,6 +207,7 @@ class Endpoints:
                 "model": settings.model,
                 "paid": endpoint.usage.paid,
                 "kept": endpoint.usage.kept,
+                "refused": endpoint.usage.refused,
                 "prompt_tokens": endpoint.usage.prompt_tokens,
                 "completion_tokens": endpoint.usage.completion_tokens,
                 "cost": round(

@@ -129,6 +129,13 @@ def test_what_cannot_be_asked_without_its_options_is_dropped_before_or_by_the_mo
     assert len(model.asked) == 1
 
 
+def test_a_question_without_a_solution_is_asked_with_its_answer() -> None:
+    model = ScriptedModel(GOOD)
+    (draft,) = rewrite(model, math_draft(QUESTION, "C", maths="choice"))
+    assert draft.answer == "8"
+    assert model.asked[0][0].endswith("The answer is C.")
+
+
 def test_without_a_model_multiple_choice_is_dropped_and_open_questions_pass() -> None:
     closed, opened = rewrite(None, choice(), math_draft("Find $1+1$.", "2", maths="open"))
     assert closed.dropped == "multiple choice, and nobody to rewrite it"

@@ -173,7 +173,7 @@ def test_what_is_kept_and_why_the_others_are_not(undisturbed: tuple[Path, dict[s
         ("programs", "own solution fails"): 1,
         ("programs", "solved by a stub"): 1,
         ("programs", "needs a checker"): 1,
-        ("validation", "validators call it unsolvable"): 4,
+        ("validation", "too few attempts find an answer"): 4,
         ("validation", "answer differs from the source"): 3,
         ("validation", "attempts disagree"): 2,
     }

@@ -1,7 +1,7 @@
 """A model asked by a batch job: nothing is paid twice, not too much at once, and patience ends."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from prime.adapters.endpoint import Endpoint, ResponseCache, Usage
 from prime.chat import ChatCandidate, ChatSamples
-from prime.errors import EngineError, InvalidInput, Overloaded, PeerUnavailable
+from prime.errors import EngineError, InvalidInput, Overloaded, PeerUnavailable, SettingsError
 
 ASKED = [{"role": "user", "content": "Find $1+1$."}]
 
@@ -37,73 +37,92 @@ class Engine:
         return ChatSamples(candidates=(candidate,), model="m", prompt_tokens=10, completion_tokens=20)
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[ResponseCache]:
+    opened = ResponseCache(tmp_path / "cache" / "responses.sqlite")
+    yield opened
+    opened.close()
+
+
 def endpoint(
-    engine: Engine, folder: Path, *, identity: str = "m at x", at_once: int = 4, patience_s: float = 5.0
+    engine: Engine, cache: ResponseCache, *, identity: str = "m at x", at_once: int = 4, patience_s: float = 5.0
 ) -> Endpoint:
-    cache = ResponseCache(folder / "cache" / "responses.sqlite")
     defaults = {"model": "m", "temperature": 0.8}
     return Endpoint(engine, cache, identity=identity, defaults=defaults, at_once=at_once, patience_s=patience_s)
 
 
 async def test_what_was_answered_is_never_asked_again_also_by_another_process(tmp_path: Path) -> None:
-    first = Engine()
-    asker = endpoint(first, tmp_path)
+    first, cache = Engine(), ResponseCache(tmp_path / "responses.sqlite")
+    asker = endpoint(first, cache)
     assert [await asker.ask(ASKED), await asker.ask(ASKED)] == ["answer 0", "answer 0"]
     assert asker.usage == Usage(paid=1, kept=1, prompt_tokens=10, completion_tokens=20)
+    with pytest.raises(SettingsError, match=r"another process works with .*responses\.sqlite"):
+        ResponseCache(tmp_path / "responses.sqlite")
+    cache.close()
     second = Engine()
-    restarted = endpoint(second, tmp_path)
+    restarted = endpoint(second, ResponseCache(tmp_path / "responses.sqlite"))
     assert await restarted.ask(ASKED) == "answer 0"
     assert (restarted.usage.paid, restarted.usage.kept, second.bodies) == (0, 1, [])
 
 
-async def test_another_attempt_question_setting_or_endpoint_is_another_request(tmp_path: Path) -> None:
+async def test_another_attempt_question_setting_or_endpoint_is_another_request(cache: ResponseCache) -> None:
     engine = Engine()
-    asker = endpoint(engine, tmp_path)
+    asker = endpoint(engine, cache)
     await asker.ask(ASKED)
     assert await asker.ask(ASKED, attempt=1) == "answer 1"
     await asker.ask([{"role": "user", "content": "Find $1+2$."}])
-    await endpoint(engine, tmp_path, identity="m at y").ask(ASKED)
+    await endpoint(engine, cache, identity="m at y").ask(ASKED)
     assert [body["seed"] for body in engine.bodies] == [0, 1, 0, 0]
     assert engine.bodies[0] == {"model": "m", "temperature": 0.8, "messages": ASKED, "seed": 0}
 
 
-async def test_askers_of_the_same_share_one_request(tmp_path: Path) -> None:
+async def test_askers_of_the_same_share_one_request(cache: ResponseCache) -> None:
     engine = Engine()
-    asker = endpoint(engine, tmp_path)
+    asker = endpoint(engine, cache)
     assert await asyncio.gather(*(asker.ask(ASKED) for _ in range(10))) == ["answer 0"] * 10
     assert len(engine.bodies) == 1
 
 
-async def test_no_more_than_so_many_are_under_way(tmp_path: Path) -> None:
+async def test_no_more_than_so_many_are_under_way(cache: ResponseCache) -> None:
     engine = Engine()
-    asker = endpoint(engine, tmp_path, at_once=3)
+    asker = endpoint(engine, cache, at_once=3)
     await asyncio.gather(*(asker.ask(ASKED, attempt=number) for number in range(20)))
     assert engine.most_under_way == 3
 
 
-async def test_an_endpoint_that_is_away_or_full_is_asked_again(tmp_path: Path) -> None:
+async def test_an_endpoint_that_is_away_or_full_is_asked_again(cache: ResponseCache) -> None:
     engine = Engine(Overloaded("429"), PeerUnavailable("away"))
-    asker = endpoint(engine, tmp_path)
+    asker = endpoint(engine, cache)
     assert await asker.ask(ASKED) == "answer 0"
     assert (len(engine.bodies), asker.usage.paid) == (3, 1)
 
 
-async def test_patience_ends_and_a_refusal_needs_none(tmp_path: Path) -> None:
+async def test_patience_ends(cache: ResponseCache) -> None:
     with pytest.raises(PeerUnavailable):
-        await endpoint(Engine(*[PeerUnavailable("away")] * 9), tmp_path, patience_s=0.1).ask(ASKED)
-    refusing = Engine(InvalidInput("the context is too long"))
-    with pytest.raises(InvalidInput, match="too long"):
-        await endpoint(refusing, tmp_path).ask(ASKED)
-    assert len(refusing.bodies) == 1
+        await endpoint(Engine(*[PeerUnavailable("away")] * 9), cache, patience_s=0.1).ask(ASKED)
     # What failed was not kept.
-    assert await endpoint(Engine(), tmp_path).ask(ASKED) == "answer 0"
+    assert await endpoint(Engine(), cache).ask(ASKED) == "answer 0"
 
 
-async def test_an_answer_without_a_text_is_an_error_and_is_not_kept(tmp_path: Path) -> None:
+async def test_a_refused_request_costs_itself_alone_and_is_not_kept(cache: ResponseCache) -> None:
+    engine = Engine(InvalidInput("the context is too long"))
+    asker = endpoint(engine, cache)
+    assert [await asker.ask(ASKED), await asker.ask(ASKED, attempt=1)] == ["", "answer 1"]
+    assert (asker.usage.refused, asker.usage.paid) == (1, 1)
+    assert await asker.ask(ASKED) == "answer 0"
+
+
+async def test_an_endpoint_that_refuses_everything_ends_the_job(cache: ResponseCache) -> None:
+    asker = endpoint(Engine(*[InvalidInput("404: no model of that name")] * 20), cache)
+    with pytest.raises(EngineError, match="m at x refused the first 10 requests: 404: no model of that name"):
+        await asyncio.gather(*(asker.ask(ASKED, attempt=number) for number in range(20)))
+
+
+async def test_an_answer_without_a_text_is_an_error_and_is_not_kept(cache: ResponseCache) -> None:
     with pytest.raises(EngineError, match="m at x answered without a text"):
-        await endpoint(Engine(content=None), tmp_path).ask(ASKED)
-    assert await endpoint(Engine(), tmp_path).ask(ASKED) == "answer 0"
+        await endpoint(Engine(content=None), cache).ask(ASKED)
+    assert await endpoint(Engine(), cache).ask(ASKED) == "answer 0"
 
 
-async def test_half_a_character_in_a_question_does_not_end_the_job(tmp_path: Path) -> None:
-    assert await endpoint(Engine(), tmp_path).ask([{"role": "user", "content": "\ud835"}]) == "answer 0"
+async def test_half_a_character_in_a_question_does_not_end_the_job(cache: ResponseCache) -> None:
+    assert await endpoint(Engine(), cache).ask([{"role": "user", "content": "\ud835"}]) == "answer 0"
