@@ -10,6 +10,7 @@ from prime import __version__
 from prime.errors import PrimeError
 
 if TYPE_CHECKING:
+    from prime.adapters.settings import SettingsT
     from primectl.scorers import ScorerOptions
 
 _UNFINISHED = 75  # EX_TEMPFAIL: try again
@@ -237,43 +238,40 @@ def _up(arguments: argparse.Namespace) -> int:
     return run_up(config, resume=arguments.resume, num_rollouts=arguments.rollouts)
 
 
-def _sft(arguments: argparse.Namespace) -> int:
-    from jobs.sft import SftSettings
+def _with_settings(model: "type[SettingsT]", arguments: argparse.Namespace, run: "Callable[[SettingsT], int]") -> int:
+    """Run with the settings of the command line, or show them."""
     from prime.adapters.settings import load_settings
 
-    settings = load_settings(SftSettings, arguments.config, arguments.overrides)
+    settings = load_settings(model, arguments.config, arguments.overrides)
     if arguments.dry_run:
         print(settings.model_dump_json(indent=2))
         return 0
+    return run(settings)
+
+
+def _sft(arguments: argparse.Namespace) -> int:
+    from jobs.sft import SftSettings
     from primectl.sft import run_sft_command
 
-    return run_sft_command(settings, resume=arguments.resume)
+    return _with_settings(SftSettings, arguments, lambda settings: run_sft_command(settings, resume=arguments.resume))
 
 
 def _sft_data(arguments: argparse.Namespace) -> int:
     from jobs.action_responses import ResponseSettings
-    from prime.adapters.settings import load_settings
-
-    settings = load_settings(ResponseSettings, arguments.config, arguments.overrides)
-    if arguments.dry_run:
-        print(settings.model_dump_json(indent=2))
-        return 0
     from primectl.sft import run_sft_data
 
-    return run_sft_data(settings, token_file=arguments.token_file)
+    return _with_settings(
+        ResponseSettings, arguments, lambda settings: run_sft_data(settings, token_file=arguments.token_file)
+    )
 
 
 def _curate(arguments: argparse.Namespace) -> int:
     from jobs.curate.settings import CurateSettings
-    from prime.adapters.settings import load_settings
-
-    settings = load_settings(CurateSettings, arguments.config, arguments.overrides)
-    if arguments.dry_run:
-        print(settings.model_dump_json(indent=2))
-        return 0
     from primectl.curate import run_curate
 
-    return run_curate(settings, token_file=arguments.token_file)
+    return _with_settings(
+        CurateSettings, arguments, lambda settings: run_curate(settings, token_file=arguments.token_file)
+    )
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -351,14 +349,9 @@ def _best_of_n(arguments: argparse.Namespace) -> int:
 
 def _train_prm(arguments: argparse.Namespace) -> int:
     from jobs.train_prm import TrainPrmSettings
-    from prime.adapters.settings import load_settings
     from primectl.train_prm import run_train_prm_command
 
-    settings = load_settings(TrainPrmSettings, arguments.config, arguments.overrides)
-    if arguments.dry_run:
-        print(settings.model_dump_json(indent=2))
-        return 0
-    return run_train_prm_command(settings)
+    return _with_settings(TrainPrmSettings, arguments, lambda settings: run_train_prm_command(settings))
 
 
 def _evaluate_prm(arguments: argparse.Namespace) -> int:

@@ -180,7 +180,11 @@ class Endpoints:
     def open(self, settings: EndpointSettings) -> Endpoint:
         """One more endpoint."""
         engine = OpenAIEngine(
-            settings.url, key=engine_key(), model=settings.model, timeout_s=settings.call_seconds, setting="url"
+            settings.url,
+            key=engine_key(),
+            model=settings.model,
+            timeout_s=settings.call_seconds,
+            setting=f"`url` of {settings.model}",
         )
         endpoint = Endpoint(
             engine,

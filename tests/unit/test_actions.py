@@ -145,6 +145,6 @@ def test_mistakes_cost_nothing(tmp_path: Path) -> None:
     impatient = settings.model_copy(
         update={"model": EndpointSettings(url="http://127.0.0.1:9/v1", model="m", patience_seconds=0)}
     )
-    with pytest.raises(PeerUnavailable, match="is url right"):
+    with pytest.raises(PeerUnavailable, match=r"is `url` of m right"):
         asyncio.run(write_responses(impatient, None, lambda responses: None))
     assert not settings.output.exists()
