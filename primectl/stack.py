@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
+import os
 import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from pathlib import Path
 
 import grpc
@@ -16,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prime.adapters.grpc_clients import GrpcTrainer, open_channel
 from prime.adapters.settings import ServiceSettings, child_environment, given_token
 from prime.adapters.tls import Tls
-from prime.errors import CheckpointError, PeerUnavailable, PrimeError
+from prime.errors import CheckpointError, PeerUnavailable, PrimeError, SettingsError
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
 from primectl.processes import Child, start, stop_all
@@ -25,6 +28,9 @@ from primectl.redis_server import find_redis_server, wait_until_up, write_config
 _START_SECONDS = 180.0
 _RESTARTS, _RESTART_WINDOW_S = 3, 600.0
 _STATUS_SECONDS = 2.0
+# Below what Linux gives to outgoing connections (net.ipv4.ip_local_port_range).
+_LOWEST_PORT, _NUM_PORTS = 20000, 12000
+_ports_tried = itertools.count()
 
 
 class LocalStack:
@@ -213,12 +219,20 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different loopback ports that nobody listened on a moment ago."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Different loopback ports that nobody listened on a moment ago.
+
+    Not those that the system would give: it gives them to outgoing connections as well, and one may come before the
+    service that the port is for. Each process begins at another place, and none is given twice.
+    """
+    found: list[int] = []
+    for number in islice(_ports_tried, _NUM_PORTS):
+        port = _LOWEST_PORT + (64 * os.getpid() + number) % _NUM_PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SettingsError(f"no {count} loopback ports are free from {_LOWEST_PORT} on; set `listen` and `ops_listen`")
 
 
 def _write_private(path: Path, text: str) -> None:
