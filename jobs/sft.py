@@ -1,7 +1,8 @@
 """Supervised fine-tuning: the checkpoint that policy, PRM and reference start from. Loss on responses only.
 
 Full-parameter training on the LM core that policy and PRM use: packed, with gradients accumulated over a batch, AdamW
-and a cosine schedule after a warm-up. Behind `primectl sft`.
+and a cosine schedule after a warm-up. Under torchrun every process runs this, and the model is cut over all of them
+(FSDP2). Behind `primectl sft`.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 
 from prime.adapters.settings import ComputeSettings, Settings
@@ -25,6 +27,7 @@ from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch
 from prime.lm.packing import TokenRow
 from prime.lm.training import Optimiser, lr_share
+from prime.lm.world import World
 from prime.types import Message
 
 _METRICS_FILE = "sft_metrics.jsonl"
@@ -86,8 +89,10 @@ class SftStep:
     """After the step, where it was measured."""
 
 
-def run_sft(settings: SftSettings, on_step: Callable[[SftStep], None], *, resume: bool = False) -> Path:
-    """Train and write the folder; `on_step` hears of every step.
+def run_sft(
+    settings: SftSettings, on_step: Callable[[SftStep], None], *, resume: bool = False, world: World | None = None
+) -> Path:
+    """Train and write the folder; `on_step` hears of every step. In a world of several ranks all must call.
 
     Raises:
         SettingsError: something stands at `output` already, or an unfinished run that was not asked for.
@@ -99,8 +104,9 @@ def run_sft(settings: SftSettings, on_step: Callable[[SftStep], None], *, resume
     train = load_rows(settings.data, tokenizer)
     held_out = load_rows(settings.evaluation_data, tokenizer) if settings.evaluation_data is not None else []
     settle_torch(device=settings.device, threads=settings.threads)
-    device = pick_device(settings.device)
-    lm = CausalLM(settings.model, device=device, compute=Compute.on(device, **settings.compute.model_dump()))
+    device, world = pick_device(settings.device), world or World()
+    compute = Compute.on(device, **settings.compute.model_dump())
+    lm = CausalLM(settings.model, device=device, compute=compute, world=world)
     train, held_out = (_fitting(rows, lm.max_positions, settings) for rows in (train, held_out))
     run = _Run(settings, lm, tokenizer, train, held_out)
     if resume:
@@ -108,8 +114,9 @@ def run_sft(settings: SftSettings, on_step: Callable[[SftStep], None], *, resume
     for record in run.steps():
         on_step(record)
     save_model(lm, tokenizer, settings.output)
-    write_file(settings.output / _METRICS_FILE, "".join(f"{json.dumps(each)}\n" for each in run.metrics))
-    shutil.rmtree(settings.checkpoints, ignore_errors=True)
+    if world.is_leader:
+        write_file(settings.output / _METRICS_FILE, "".join(f"{json.dumps(each)}\n" for each in run.metrics))
+        shutil.rmtree(settings.checkpoints, ignore_errors=True)
     return settings.output
 
 
@@ -185,6 +192,8 @@ class _Run:
             facts=facts,
         )
         snapshot.wait()
+        if not self._lm.world.is_leader:
+            return
         write_file(self._settings.checkpoints / "latest", name)
         for older in self._settings.checkpoints.glob("step_*"):
             if older.name != name:
@@ -284,11 +293,11 @@ def _endless_batches(rows: Sequence[TokenRow], batch_size: int, seed: int) -> It
 
 
 def _accumulate(lm: CausalLM, rows: Sequence[TokenRow], token_budget: int) -> float:
-    """Gradients of the mean negative log-likelihood per response token; returns it."""
+    """Gradients of the mean negative log-likelihood per response token; returns it. Each rank does its share."""
     num_tokens = sum(len(row.response_ids) for row in rows)
     total = 0.0
     for pack in lm.packs(rows, token_budget=token_budget):
         loss = -lm.logprobs(pack).logprobs_N.sum() / num_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    return total
+    return float(lm.world.sum(torch.tensor(total, dtype=torch.float64)))

@@ -7,17 +7,20 @@ from pathlib import Path
 
 from jobs.action_responses import Responses, ResponseSettings, write_responses
 from jobs.sft import SftSettings, SftStep, run_sft
+from prime.lm.world import World, join_world
 from primectl.display import Display
 from primectl.verifiers import open_verifier_of
 
 
 def run_sft_command(settings: SftSettings, *, resume: bool) -> int:
-    """Train with a bar; 0 when the folder is written."""
-    fine_tune(settings, Display(), resume=resume)
+    """Train with a bar; 0 when the folder is written. Under torchrun the first process speaks for all."""
+    world = join_world(settings.device)
+    fine_tune(settings, Display(quiet=not world.is_leader), resume=resume, world=world)
+    world.leave()
     return 0
 
 
-def fine_tune(settings: SftSettings, display: Display, *, resume: bool = False) -> None:
+def fine_tune(settings: SftSettings, display: Display, *, resume: bool = False, world: World | None = None) -> None:
     """SFT with a bar: loss and time left."""
     started, begun_at = time.monotonic(), 0
     with display.bar("SFT", settings.steps or 1) as bar:
@@ -33,7 +36,7 @@ def fine_tune(settings: SftSettings, display: Display, *, resume: bool = False) 
             note = f"loss {step.loss:.4f}{measured}  {int(left) // 60}:{int(left) % 60:02d} left"
             bar.update(step.step, note, every=1 if measured else 50, total=step.of)
 
-        folder = run_sft(settings, on_step, resume=resume)
+        folder = run_sft(settings, on_step, resume=resume, world=world)
     display.say(f"SFT checkpoint: {folder}")
 
 

@@ -133,6 +133,13 @@ def _math(blank: Draft, source: str, question: str, *, solution: str = "", answe
 
 
 def _eurus(row: Mapping[str, Any], blank: Draft, settings: SourceSettings, code: CodeSettings) -> Draft:
+    if "instruction" in row:  # its older layout
+        row = {
+            "data_source": row.get("source"),
+            "ability": {"Math": "math", "Coding": "code"}.get(_text(row, "task")),
+            "prompt": [{"role": "user", "content": row["instruction"]}],
+            "reward_model": {"ground_truth": row.get("reference")},
+        }
     prompt = row.get("prompt")
     if not isinstance(prompt, Sequence) or isinstance(prompt, str):
         raise DataError("column 'prompt' must be a list of messages")

@@ -58,6 +58,20 @@ def test_eurus_is_read_as_it_is_without_its_prompt_and_its_request_for_a_form(
     )
 
 
+def test_the_older_layout_of_eurus_is_read_as_well(tmp_path: Path) -> None:
+    old = {"id": 1, "task": "Math", "source": "numina_cn_k12", "instruction": "Find $1+1$.", "reference": "2"}
+    math, code, unknown = read(
+        tmp_path,
+        "eurus",
+        old,
+        {**old, "task": "Coding", "source": "taco", "reference": json.dumps(SUITE)},
+        {**old, "task": "Chess"},
+    )
+    assert (math.question, math.answer, math.source, math.ability) == ("Find $1+1$.", "2", "numina_cn_k12", "math")
+    assert (code.ability, json.loads(code.answer)) == ("code", SUITE)
+    assert "column 'ability' is missing" in unknown.notes["read"]
+
+
 def test_eurus_code_keeps_its_tests_and_a_function_its_name(tmp_path: Path) -> None:
     suite = {"inputs": ["[1, 2]\n3"], "outputs": [[1, 2, 3]], "fn_name": "add"}
     content = (

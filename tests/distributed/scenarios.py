@@ -1,5 +1,7 @@
 """What the equality tests compute, in a world of any size: under torchrun as a module, or in the test process."""
 
+import contextlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.sft import SftSettings, SftStep, run_sft
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, settle_torch
@@ -134,6 +137,49 @@ def resume(folder: Path, checkpoint: Path, world: World, compute: Compute) -> di
     return {"after": train(lm, optimiser, steps=2)}
 
 
+def sft(folder: Path, output: Path, world: World) -> dict[str, Tensor]:
+    """Four steps with an evaluation; cut after the third and resumed, in the same world."""
+    rows = [
+        {"prompt": [{"role": "user", "content": f"Count to {number}."}], "response": "one two " * (1 + number % 5)}
+        for number in range(12)
+    ]
+    data = output / "sft.jsonl"
+    if world.size == 1:  # which comes first
+        data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    settings = SftSettings(
+        model=folder,
+        data=data,
+        evaluation_data=data,
+        output=output / f"sft-{folder.name}-{world.size}",
+        steps=4,
+        batch_size=5,
+        lr=1e-3,
+        token_budget=60,
+        evaluate_every=2,
+        checkpoint_every=2,
+        device="cpu",
+    )
+    steps: list[SftStep] = []
+
+    class Cut(Exception):
+        pass
+
+    def on_step(step: SftStep) -> None:
+        steps.append(step)
+        if step.step == 3:
+            raise Cut
+
+    with contextlib.suppress(Cut):
+        run_sft(settings, on_step, world=world)
+    del steps[-1]
+    run_sft(settings, steps.append, resume=True, world=world)
+    return {
+        "losses": torch.tensor([step.loss for step in steps if step.loss is not None]),
+        "norms": torch.tensor([step.grad_norm for step in steps]),
+        "evaluations": torch.tensor([step.evaluation_loss for step in steps if step.evaluation_loss is not None]),
+    }
+
+
 def trainer_settings(**changes: Any) -> TrainerSettings:
     return TrainerSettings.model_validate(
         {
@@ -158,6 +204,7 @@ def run_all(folders: dict[str, Path], output: Path, world: World) -> dict[str, d
         found[f"policy/{name}"] = policy_step(folder, trainer_settings(), world)
         found[f"prm/{name}"] = prm_step(folder, prm_settings(), world)
         found[f"dpo/{name}"] = prm_step(folder, prm_settings(loss="dpo"), world)
+        found[f"sft/{name}"] = sft(folder, output, world)
         found[f"saved/{name}"] = save_and_go_on(folder, output / f"{name}-{world.size}", world, Compute())
     untied = folders["untied"]
     found["recomputed"] = loss_and_gradients(untied, Compute(recompute=True), world, token_budget=24)

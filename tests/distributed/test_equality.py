@@ -95,7 +95,7 @@ def test_gradients_do_not_depend_on_the_workers(alone: Found, together: Found, m
     _agree(together[f"gradients/{model}"], alone[f"gradients/{model}"])
 
 
-@pytest.mark.parametrize("scenario", ["policy", "prm", "dpo"])
+@pytest.mark.parametrize("scenario", ["policy", "prm", "dpo", "sft"])
 @pytest.mark.parametrize("model", MODELS)
 def test_whole_steps_do_not_depend_on_the_workers(alone: Found, together: Found, scenario: str, model: str) -> None:
     _agree(together[f"{scenario}/{model}"], alone[f"{scenario}/{model}"])
