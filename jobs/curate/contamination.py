@@ -10,7 +10,7 @@ from jobs.curate.draft import Draft
 from jobs.curate.settings import ContaminationSettings
 from jobs.curate.sources import dataset_rows
 from prime.data.actions import strip_format_request
-from prime.data.problems import read_rows
+from prime.data.problems import FILE_ENDINGS, read_rows
 from prime.errors import DataError
 
 NAME = "contamination"
@@ -38,7 +38,7 @@ def read_evaluation_set(name: str, path: str) -> list[str]:
         DataError: it is not there, is empty, or a row has no text; a hole here would let problems through.
     """
     place = Path(path)
-    is_file = place.suffix in (".jsonl", ".parquet")
+    is_file = place.suffix in FILE_ENDINGS
     rows: Iterator[tuple[str, Mapping[str, Any] | str]] = (
         ((f"{path}, row {number}", row) for number, row in enumerate(read_rows(place), start=1))
         if is_file

@@ -30,7 +30,8 @@ class SourceSettings(Settings):
     kind: Kind
     """Its schema; `rows`: any, by `columns`."""
     path: str
-    """A `.jsonl` or `.parquet` file, a folder of them, or a dataset `name` or `name:split`."""
+    """A `.jsonl`, `.parquet` or `.arrow` file, a pattern such as `raw/train-*.parquet`, a folder, or a dataset's name
+    (`name` or `name:split`)."""
     name: Name = ""
     """Becomes `data_source`; empty: the kind."""
     columns: ColumnSettings | None = None

@@ -9,6 +9,7 @@ eurus         PRIME-RL/Eurus-2-RL-Data                    the schema of `prime/d
 rows          anything                                    by `columns`
 """
 
+import glob
 import itertools
 import json
 import re
@@ -20,14 +21,14 @@ from jobs.curate.draft import Draft
 from jobs.curate.pipeline import Source
 from jobs.curate.settings import CodeSettings, SourceSettings
 from prime.data.actions import strip_format_request
-from prime.data.problems import read_rows
+from prime.data.problems import FILE_ENDINGS, read_rows
 from prime.errors import DataError, InvalidInput
 from services.verifier.code_tests import parse_code_tests
 
 MALFORMED = "malformed row"
 _PYTHON_3 = 3  # of CodeContests' languages
 _CPP = 2
-_ENDINGS = (".jsonl", ".parquet")
+_ENDINGS = " or ".join(FILE_ENDINGS)
 _MOST_SOLUTIONS = 20  # kept per problem; CodeContests has thousands for some
 
 
@@ -55,16 +56,21 @@ def open_source(settings: SourceSettings, code: CodeSettings) -> Source:
 def _files(path: str) -> list[Path]:
     """Of a dataset's name, none."""
     place = Path(path)
-    if place.is_dir():
-        found = sorted(file for file in place.rglob("*") if file.suffix in _ENDINGS)
-        if not found:
-            raise DataError(f"source {path} is a folder without .jsonl or .parquet files")
+    if glob.has_magic(path):
+        found = sorted(map(Path, glob.glob(path, recursive=True)))
+        if not found or any(file.suffix not in FILE_ENDINGS for file in found):
+            raise DataError(f"source {path}: no file fits, or one that is no {_ENDINGS} file")
         return found
-    if place.is_file() and place.suffix in _ENDINGS:
+    if place.is_dir():
+        found = sorted(file for file in place.rglob("*") if file.suffix in FILE_ENDINGS)
+        if not found:
+            raise DataError(f"source {path} is a folder without {_ENDINGS} files")
+        return found
+    if place.is_file() and place.suffix in FILE_ENDINGS:
         return [place]
     if place.exists():
-        raise DataError(f"source {path} is neither a .jsonl nor a .parquet file")
-    if place.suffix in _ENDINGS or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path):
+        raise DataError(f"source {path} is no {_ENDINGS} file")
+    if place.suffix in FILE_ENDINGS or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", path):
         raise DataError(f"source {path} does not exist, and is no dataset's name either")
     return []
 
@@ -77,7 +83,7 @@ def _drafts(settings: SourceSettings, name: str, code: CodeSettings, files: Sequ
 
 def _file_rows(files: Sequence[Path], under: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     for file in files:
-        where = file.name if file == under else file.relative_to(under)
+        where = file.relative_to(under) if under in file.parents else file.name
         for number, row in enumerate(read_rows(file), start=1):
             yield f"{where}, row {number}", row
 

@@ -1,4 +1,4 @@
-"""Reads problems in the schema of Eurus-2-RL-Data from JSONL, parquet or a dataset name, and checks every row.
+"""Reads problems in the schema of Eurus-2-RL-Data from files or a dataset name, and checks every row.
 
 data_source    text            names the grader's dialect, e.g. "numina_olympiads", "apps"
 prompt         list of {role, content}
@@ -20,7 +20,7 @@ ABILITIES = ("math", "code")
 
 
 def load_problems(source: str) -> list[Problem]:
-    """All problems of a `.jsonl` or `.parquet` file, or of a dataset `name` or `name:split` through `datasets`.
+    """All problems of a file (`.jsonl`, `.parquet`, `.arrow`), or of a dataset `name` or `name:split`.
 
     Raises:
         DataError: the source does not exist, is empty, or a row breaks the schema; names source, row and column.
@@ -103,13 +103,13 @@ def write_jsonl(problems: list[Problem], path: Path) -> None:
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
-    """The rows of a `.jsonl` or `.parquet` file; in place of a line that is no JSON object, what is wrong with it.
+    """The rows of a file; in place of a line that is no JSON object, what is wrong with it.
 
     Raises:
         DataError: the file does not exist, or is of another kind.
     """
     if path.suffix not in _FILES:
-        raise DataError(f"{path} is neither a .jsonl nor a .parquet file")
+        raise DataError(f"{path} is neither a .jsonl, a .parquet nor an .arrow file")
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     return _FILES[path.suffix](path)
@@ -149,7 +149,21 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
         raise DataError(f"{path} is not a parquet file: {error}") from None
 
 
-_FILES = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+def _arrow_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    """As `datasets` keeps them: a stream of batches."""
+    import pyarrow
+
+    try:
+        with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as batches:
+            for batch in batches:
+                for start in range(0, len(batch), 1024):
+                    yield from batch.slice(start, 1024).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is not a stream of Arrow batches: {error}") from None
+
+
+_FILES = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".arrow": _arrow_rows}
+FILE_ENDINGS = tuple(_FILES)
 
 
 def _dataset_rows(source: str) -> Iterator[Mapping[str, Any]]:

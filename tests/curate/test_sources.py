@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from pyarrow import Table, parquet
 
@@ -228,14 +229,20 @@ def test_parquet_and_folders_are_read_as_jsonl_is(tmp_path: Path) -> None:
         ("First", "numina: a.jsonl, row 1"),
         ("Second", "numina: default/train/0.parquet, row 1"),
     ]
+    with pyarrow.OSFile(str(folder / "test-0.arrow"), "wb") as file:
+        table = Table.from_pylist([numina("Third", "s")])
+        with pyarrow.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    pattern = open_source(SourceSettings(kind="numina", path=str(folder / "test-*.arrow")), CodeSettings())
+    assert [(draft.question, draft.origin) for draft in pattern.read()] == [("Third", "numina: test-0.arrow, row 1")]
     assert len(list(open_source(SourceSettings(kind="numina", path=str(folder), limit=1), CodeSettings()).read())) == 1
 
 
-@pytest.mark.parametrize("path", ["no.jsonl", "empty", "text.txt", "not a name!"])
+@pytest.mark.parametrize("path", ["no.jsonl", "empty", "text.txt", "not a name!", "*.parquet", "text.*"])
 def test_a_source_that_is_not_there_is_named(tmp_path: Path, path: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("x")
-    with pytest.raises(DataError, match=r"source .*(does not exist|without|neither)"):
+    with pytest.raises(DataError, match=r"source .*(does not exist|without|is no|no file fits)"):
         open_source(SourceSettings(kind="numina", path=str(tmp_path / path)), CodeSettings())
 
 
