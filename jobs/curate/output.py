@@ -12,6 +12,7 @@ from jobs.curate.pipeline import StageReport
 from prime.data.actions import prompt_of
 from prime.errors import DataError
 
+_SPLITS = ("train", "validation")
 _BATCH = 1000
 
 
@@ -47,7 +48,7 @@ def write_rows(parts: Iterable[Sequence[Draft]], folder: Path, held_out: frozens
         ]
     )
     counts: Counter[str] = Counter()
-    files = {split: folder / f"{split}.parquet.partial" for split in ("train", "validation")}
+    files = {split: folder / f"{split}.parquet.partial" for split in _SPLITS}
     writers = {split: parquet.ParquetWriter(path, schema, compression="zstd") for split, path in files.items()}
     try:
         for part in parts:
@@ -162,7 +163,9 @@ def write_card(
 ) -> None:
     """`README.md` of the data set."""
     total = sum(reports[-1].left.values())
-    splits = [f"  - split: {path.stem}\n    path: {path.name}" for path in sorted(folder.glob("*n.parquet"))]
+    splits = [
+        f"  - split: {split}\n    path: {split}.parquet" for split in _SPLITS if (folder / f"{split}.parquet").exists()
+    ]
     lines = [
         "---",
         "configs:",

@@ -11,10 +11,9 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from jobs.curate.draft import Draft
-from jobs.curate.validation import Validation
+from jobs.curate.validation import Opinion, Validation
 
 _PLAIN_NUMBER = re.compile(r"(?<![\w\\.^_{$-])\d+(?:\.\d+)?(?![\w.]*[\w^_}$\\])")
 _INTEGER = re.compile(r"-?\d+")
@@ -83,7 +82,7 @@ async def probe(validation: Validation, solvable: Sequence[Draft], *, seed: int)
     return [_alertness([way for way, _ in made], opinions) for opinions in by_model]
 
 
-def _alertness(ways: Sequence[str], opinions: Sequence[Any]) -> Alertness:
+def _alertness(ways: Sequence[str], opinions: Sequence[Opinion]) -> Alertness:
     said = [opinion.says_unsolvable for opinion in opinions]
     noticed, false_alarms = said[: len(ways)], sum(said[len(ways) :])
     hits = sum(noticed)

@@ -131,6 +131,13 @@ class Endpoint:
             self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key, None))
         return await asyncio.shield(self._under_way[key])
 
+    async def close(self) -> None:
+        """Give up what is under way."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _pay(self, key: str, body: Mapping[str, Any]) -> str:
         async with self._places:
             try:
@@ -172,7 +179,9 @@ class Endpoints:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close connections and cache."""
+        """Give up what is under way, and close connections and cache."""
+        for _, endpoint in self._opened:
+            await endpoint.close()
         for engine in self._engines:
             await engine.close()
         self._cache.close()
