@@ -7,13 +7,14 @@ some questions got the rewriting of another; here every question has its own cor
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from jobs.curate.draft import Draft
 from jobs.curate.maths import NAME as RULES
 from jobs.curate.maths import multiple_choice, why_out
+from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import MathSettings
 from prime.ports import ChatModel, Verifier
 from prime.types import GradeItem, VerdictStatus
@@ -93,7 +94,7 @@ def letter_of(answer: str) -> str:
     return match.group(1) if match else ""
 
 
-class Choices:
+class Choices(DraftByDraft):
     """The stage. `model` None: multiple choice is dropped."""
 
     name = NAME
@@ -109,9 +110,6 @@ class Choices:
         self._settings = settings
         self._model = model
         self._verifier = verifier
-
-    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
-        """One draft at a time is enough."""
 
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Rewrite what is multiple choice."""

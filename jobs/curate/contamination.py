@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.curate.draft import Draft
+from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import ContaminationSettings
 from jobs.curate.sources import dataset_rows
 from prime.data.actions import strip_format_request
@@ -62,7 +63,7 @@ def _text_of(row: Mapping[str, Any] | str, where: str) -> str:
     return value
 
 
-class Contamination:
+class Contamination(DraftByDraft):
     """The stage. `sets`: the texts of each evaluation set."""
 
     name = NAME
@@ -85,9 +86,6 @@ class Contamination:
             self._problems.append((name, len(telling)))
             if not telling:
                 self._short[" ".join(words_of(text))] = name
-
-    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
-        """One draft at a time is enough."""
 
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Drop what an evaluation set holds, and name its problem."""

@@ -1,14 +1,15 @@
 """Drops prompts that are longer than training will take."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.curate.draft import Draft
+from jobs.curate.pipeline import DraftByDraft
 from prime.data.actions import prompt_of
 from prime.data.prompts import encode_prompt
 
 
-class Lengths:
+class Lengths(DraftByDraft):
     """The stage: counts the tokens of the prompt as it will be asked."""
 
     name = "lengths"
@@ -18,9 +19,6 @@ class Lengths:
         self._tokenizer = tokenizer
         self._most = max_prompt_tokens
         self._with_actions = with_actions
-
-    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
-        """One draft at a time is enough."""
 
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Drop what is too long."""

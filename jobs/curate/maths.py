@@ -6,11 +6,12 @@ answer. Two things are done otherwise, unless `published_rules` asks for them: a
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from jobs.curate.draft import Draft
+from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import MathSettings
 from services.verifier.math_extract import extract_answer
 
@@ -54,7 +55,7 @@ def final_answer(solution: str, settings: MathSettings) -> str:
     return "" if settings.published_rules and not any(map(str.isdigit, answer)) else answer
 
 
-class MathRules:
+class MathRules(DraftByDraft):
     """The stage: drops, extracts answers, and notes `choice` or `open`."""
 
     name = NAME
@@ -62,9 +63,6 @@ class MathRules:
     def __init__(self, settings: MathSettings) -> None:
         self._settings = settings
         self.depends_on: Any = [settings.published_rules, settings.longest_answer]
-
-    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
-        """One draft at a time is enough."""
 
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """By the rules; code passes."""

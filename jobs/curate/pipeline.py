@@ -34,6 +34,13 @@ class Stage(Protocol):
         """The drafts in their order, changed, noted or dropped."""
 
 
+class DraftByDraft:
+    """Base of stages whose decision about a draft depends on no other."""
+
+    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
+        """There is nothing to look at first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where drafts come from: `Source(name="numina", depends_on=[...], read=...)`."""

@@ -9,10 +9,11 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.curate.draft import Draft
+from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import CodeSettings
 from prime.ports import Verifier
 from prime.types import GradeItem, Verdict, VerdictStatus
@@ -46,7 +47,7 @@ def stubs_for(tests: dict[str, Any]) -> list[str]:
     return [f"```python\n{program}\n```" for program in programs]
 
 
-class Programs:
+class Programs(DraftByDraft):
     """The stage; mathematics passes."""
 
     name = NAME
@@ -55,9 +56,6 @@ class Programs:
         self.depends_on: Any = settings.model_dump()
         self._settings = settings
         self._verifier = verifier
-
-    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
-        """One draft at a time is enough."""
 
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """By what their programs do."""

@@ -7,12 +7,13 @@ answer of its own.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from jobs.curate.draft import Draft
+from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import KeepSettings, ValidationSettings
 from jobs.curate.validator_prompts import UNSOLVABLE, validator_messages
 from prime.ports import ChatModel, Verifier
@@ -74,7 +75,7 @@ def why_not(opinions: Sequence[Opinion], same_answer: bool, keep: KeepSettings) 
     return "validators disagree" if keep.same_answer and not same_answer else ""
 
 
-class Validation:
+class Validation(DraftByDraft):
     """The stage; code passes. `models`: by the validators' names."""
 
     name = NAME
@@ -89,9 +90,6 @@ class Validation:
         self._settings = settings
         self._models = models
         self._verifier = verifier
-
-    async def begin(self, parts: Callable[[], Iterator[list[Draft]]]) -> None:
-        """One draft at a time is enough."""
 
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Ask about all of them; how many requests are under way is the endpoints' matter."""
