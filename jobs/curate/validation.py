@@ -65,14 +65,20 @@ def why_not(opinions: Sequence[Opinion], same_answer: bool, keep: KeepSettings) 
 
     `same_answer`: whether the most frequent answers of all validators are equal.
     """
-    enough = all if keep.validators == "all" else any
-    if not enough(opinion.solvable >= keep.solvable for opinion in opinions):
-        return "too few attempts find an answer"
-    if not enough(opinion.agreeing >= keep.agreeing for opinion in opinions):
-        return "attempts disagree"
-    if not enough(opinion.matching >= keep.matching for opinion in opinions):
-        return "answer differs from the source"
+    faults = [_fault(opinion, keep) for opinion in opinions]
+    needed = len(faults) if keep.validators == "all" else 1
+    if faults.count("") < needed:
+        return next(fault for fault in faults if fault)
     return "validators disagree" if keep.same_answer and not same_answer else ""
+
+
+def _fault(opinion: Opinion, keep: KeepSettings) -> str:
+    """Which part of the rule one validator's attempts do not meet; empty when they meet all."""
+    if opinion.solvable < keep.solvable:
+        return "too few attempts find an answer"
+    if opinion.agreeing < keep.agreeing:
+        return "attempts disagree"
+    return "answer differs from the source" if opinion.matching < keep.matching else ""
 
 
 class Validation(DraftByDraft):

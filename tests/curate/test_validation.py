@@ -87,6 +87,12 @@ def test_one_validator_may_be_enough_where_the_settings_say_so() -> None:
     assert validate(boxes(NO), boxes(NO), validators="any").dropped == "too few attempts find an answer"
 
 
+def test_one_validator_has_to_meet_the_whole_rule_and_not_each_a_part_of_it() -> None:
+    sure_and_wrong, right_and_unsure = boxes("5"), boxes("4", "4", "4", "4", NO)
+    draft = validate(sure_and_wrong, right_and_unsure, validators="any", solvable=0.9, same_answer=False)
+    assert draft.dropped == "answer differs from the source"
+
+
 def test_thresholds_are_shares_of_all_attempts_and_reaching_one_is_enough() -> None:
     opinion = Opinion(model="m", matches=(), answer="4", solvable=0.6, matching=0.6, agreeing=0.6)
     assert why_not([opinion], True, KeepSettings()) == ""
