@@ -50,6 +50,9 @@ _QUESTION_SECONDS, _QUESTION_PATIENCE_S = 5.0, 3.0
 # Of a grading call's deadline: what is graded by then is answered, instead of nothing a little later.
 _BUDGET_SHARE = 0.9
 
+# What grpc.aio says when a call ended while it was writing, whatever the server said.
+_LOST_STATUS = "Internal error from Core"
+
 AnswerT = TypeVar("AnswerT")
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -264,16 +267,27 @@ class GrpcRollout(_Peer):
     ) -> PushReceipt:
         """Stream the weights. Not repeated here: the chunks are spent, and the caller knows whether to try again."""
 
+        begin = rollout_pb2.PushWeightsRequest(begin=wire.encode_manifest(manifest)).SerializeToString()
+
         async def parts() -> AsyncIterator[bytes]:
-            yield rollout_pb2.PushWeightsRequest(begin=wire.encode_manifest(manifest)).SerializeToString()
+            yield begin
             async for chunk in chunks:
                 yield wire.lay_chunk(chunk)
             commit = rollout_pb2.PushCommit(digest=await digest())
             yield rollout_pb2.PushWeightsRequest(commit=commit).SerializeToString()
 
-        answer: rollout_pb2.PushWeightsResponse = await self._repeat(
-            self._push, parts(), deadline_s=self._deadline_s, patience_s=0.0
-        )
+        async def beginning() -> AsyncIterator[bytes]:
+            yield begin
+
+        try:
+            answer: rollout_pb2.PushWeightsResponse = await self._repeat(
+                self._push, parts(), deadline_s=self._deadline_s, patience_s=0.0
+            )
+        except EngineError as error:
+            if _LOST_STATUS in str(error) and manifest.offer is None:
+                # A refusal came while a chunk was being written, and gRPC lost its words: hear them without chunks.
+                await self._repeat(self._push, beginning(), deadline_s=_QUESTION_SECONDS, patience_s=0.0)
+            raise
         return wire.decode_receipt(answer)
 
     async def status(self) -> RolloutStatus:

@@ -227,6 +227,21 @@ async def test_a_delta_on_weights_that_are_not_held_is_refused_by_name(folder: P
             await replica.push(outgoing.manifest(as_delta=True), outgoing.changes(), outgoing.digest)
 
 
+async def test_a_push_is_refused_by_name_also_while_its_chunks_are_on_their_way(folder: Path) -> None:
+    """gRPC loses the words of about every second refusal that comes while it writes."""
+    policy = _policy(folder)
+    outgoing = _outgoing(policy, 5, base=_outgoing(policy, 4))
+
+    async def large_chunks() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(1024 * 1024)
+
+    async with _replica(folder, dtype="bfloat16") as replica:
+        for _ in range(12):
+            with pytest.raises(StaleBase, match="changes version 4; this replica holds no weights"):
+                await replica.push(outgoing.manifest(as_delta=True), large_chunks(), outgoing.digest)
+
+
 async def test_a_request_that_no_engine_can_serve_is_refused_by_name(folder: Path) -> None:
     policy = _policy(folder)
     async with _replica(folder) as replica:
