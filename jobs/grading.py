@@ -13,6 +13,18 @@ _AT_ONCE = 16
 _PATIENCE_S = 60.0
 
 
+def answer_item(answer: str, truth: str, *, item_id: str, source: str = "") -> GradeItem:
+    """Whether a final answer is the ground truth of a mathematics problem."""
+    return GradeItem(
+        item_id=item_id,
+        data_source=source,
+        ability="math",
+        kind="math",
+        response=f"\\boxed{{{answer}}}",
+        ground_truth=truth,
+    )
+
+
 class BoundedVerifier:
     """`ports.Verifier` that hands on a few calls at a time, so that none is turned away.
 

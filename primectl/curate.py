@@ -63,13 +63,8 @@ def _print(display: Display, curated: Curated, seconds: float) -> None:
     for title in ("stage", "left", "dropped", "mostly because of"):
         table.add_column(title, justify="right" if title in ("left", "dropped") else "left")
     for report in curated.reports:
-        reasons: dict[str, int] = {}
-        for counts in report.dropped.values():
-            for reason, count in counts.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        most = sorted(reasons, key=reasons.__getitem__, reverse=True)[:3]
-        mostly = ", ".join(f"{reason} ({reasons[reason]:,})" for reason in most)
-        table.add_row(report.stage, f"{sum(report.left.values()):,}", f"{sum(reasons.values()):,}", mostly)
+        mostly = ", ".join(f"{reason} ({count:,})" for reason, count in report.reasons.most_common(3))
+        table.add_row(report.stage, f"{sum(report.left.values()):,}", f"{report.reasons.total():,}", mostly)
     display.console.print(table)
     for fault in curated.faults:
         display.say(f"not read: {fault}")

@@ -16,8 +16,9 @@ from jobs.curate.maths import NAME as RULES
 from jobs.curate.maths import multiple_choice, why_out
 from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import MathSettings
+from jobs.grading import answer_item
 from prime.ports import ChatModel, Verifier
-from prime.types import GradeItem, VerdictStatus
+from prime.types import VerdictStatus
 from services.verifier.math_extract import extract_answer
 
 NAME = "choices"
@@ -156,8 +157,5 @@ class Choices(DraftByDraft):
         reason = why_out(question, published=self._settings.published_rules)
         if reason:
             return f"is now a {reason}"
-        item = GradeItem(
-            item_id="rewrite", data_source="", ability="math", response=f"\\boxed{{{answer}}}", ground_truth=right
-        )
-        (verdict,) = await self._verifier.grade([item])
+        (verdict,) = await self._verifier.grade([answer_item(answer, right, item_id="rewrite")])
         return "" if verdict.status is VerdictStatus.PASSED else "its answer is not the right option"

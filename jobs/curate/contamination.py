@@ -9,7 +9,7 @@ from typing import Any
 from jobs.curate.draft import Draft
 from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import ContaminationSettings
-from jobs.curate.sources import dataset_rows
+from jobs.curate.sources import streamed_rows
 from prime.data.actions import strip_format_request
 from prime.data.problems import FILE_ENDINGS, read_rows
 from prime.errors import DataError
@@ -43,7 +43,7 @@ def read_evaluation_set(name: str, path: str) -> list[str]:
     rows: Iterator[tuple[str, Mapping[str, Any] | str]] = (
         ((f"{path}, row {number}", row) for number, row in enumerate(read_rows(place), start=1))
         if is_file
-        else dataset_rows(path)
+        else streamed_rows(path)
     )
     texts = [_text_of(row, where) for where, row in rows]
     if not texts:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-_COLUMNS = ("origin", "source", "ability", "question", "answer", "solutions", "dropped", "notes")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
@@ -39,6 +37,9 @@ class Draft:
     def note(self, stage: str, found: Any) -> Self:
         """With what a stage found."""
         return replace(self, notes={**self.notes, stage: found})
+
+
+_COLUMNS = tuple(each.name for each in fields(Draft))
 
 
 def write_part(path: Path, drafts: Sequence[Draft]) -> None:
@@ -87,6 +88,3 @@ def in_parts(drafts: Iterator[Draft], size: int) -> Iterator[list[Draft]]:
             part = []
     if part:
         yield part
-
-
-assert set(_COLUMNS) == {each.name for each in fields(Draft)}

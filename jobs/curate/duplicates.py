@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from jobs.curate.draft import Draft
 from jobs.curate.settings import DuplicateSettings
+from jobs.grading import answer_item
 from prime.ports import Verifier
-from prime.types import GradeItem, VerdictStatus
+from prime.types import VerdictStatus
 
 _IGNORED = re.compile(r"[\s$]+|\\[,;!]|\\(?:left|right|quad|displaystyle)(?![a-zA-Z])")
 _TOKEN = re.compile(r"\\[a-zA-Z]+|[a-z]+|\d+(?:\.\d+)?|[^\sa-z\d]", re.IGNORECASE)
@@ -107,16 +108,7 @@ class Duplicates:
     async def _all_equal(self, answer: str, others: Sequence[str]) -> bool:
         if self._verifier is None:
             return False
-        items = [
-            GradeItem(
-                item_id=str(number),
-                data_source="",
-                ability="math",
-                response=f"\\boxed{{{other}}}",
-                ground_truth=answer,
-            )
-            for number, other in enumerate(others)
-        ]
+        items = [answer_item(other, answer, item_id=str(number)) for number, other in enumerate(others)]
         verdicts = await self._verifier.grade(items)
         return all(verdict.status is VerdictStatus.PASSED for verdict in verdicts)
 

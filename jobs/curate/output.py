@@ -10,7 +10,9 @@ from typing import Any
 from jobs.curate.draft import Draft
 from jobs.curate.pipeline import StageReport
 from prime.data.actions import prompt_of
+from prime.data.problems import row_of as problem_row
 from prime.errors import DataError
+from prime.types import Problem
 
 _SPLITS = ("train", "validation")
 _BATCH = 1000
@@ -18,14 +20,15 @@ _BATCH = 1000
 
 def row_of(draft: Draft, index: int, split: str, *, with_actions: bool) -> dict[str, Any]:
     """One row: the published schema, and where it comes from and what was decided, as JSON text."""
+    problem = Problem(
+        problem_id=draft.origin,
+        data_source=draft.source,
+        ability=draft.ability,
+        messages=prompt_of(draft.question, draft.ability, with_actions=with_actions),
+        ground_truth=draft.answer,
+    )
     return {
-        "data_source": draft.source,
-        "prompt": [
-            {"content": message.content, "role": message.role}
-            for message in prompt_of(draft.question, draft.ability, with_actions=with_actions)
-        ],
-        "ability": draft.ability,
-        "reward_model": {"ground_truth": draft.answer, "style": "rule"},
+        **problem_row(problem, index),
         "extra_info": {"index": index, "split": split},
         "provenance": json.dumps({"origin": draft.origin, **draft.notes}, ensure_ascii=False),
     }
@@ -125,10 +128,7 @@ def reasons_table(reports: Sequence[StageReport]) -> list[str]:
     """Markdown: what was dropped where, and why."""
     lines = ["| stage | reason | rows |", "|---|---|---:|"]
     for report in reports:
-        counts: Counter[str] = Counter()
-        for reasons in report.dropped.values():
-            counts.update(reasons)
-        lines += [f"| {report.stage} | {reason} | {count:,} |" for reason, count in counts.most_common()]
+        lines += [f"| {report.stage} | {reason} | {count:,} |" for reason, count in report.reasons.most_common()]
     return lines
 
 

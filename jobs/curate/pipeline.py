@@ -63,6 +63,11 @@ class StageReport:
         """How many of each source went on."""
         return {name: count - sum(self.dropped.get(name, {}).values()) for name, count in self.entered.items()}
 
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many were dropped for what, of all sources."""
+        return sum((Counter(reasons) for reasons in self.dropped.values()), Counter())
+
 
 OnPart = Callable[[str, int, int], None]
 """Told (stage, parts done, of how many; 0: nobody knows)."""

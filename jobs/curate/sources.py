@@ -21,7 +21,7 @@ from jobs.curate.draft import Draft
 from jobs.curate.pipeline import Source
 from jobs.curate.settings import CodeSettings, SourceSettings
 from prime.data.actions import strip_format_request
-from prime.data.problems import FILE_ENDINGS, read_rows
+from prime.data.problems import FILE_ENDINGS, dataset_rows, read_rows
 from prime.errors import DataError, InvalidInput
 from services.verifier.code_tests import parse_code_tests
 
@@ -76,7 +76,7 @@ def _files(path: str) -> list[Path]:
 
 
 def _drafts(settings: SourceSettings, name: str, code: CodeSettings, files: Sequence[Path]) -> Iterator[Draft]:
-    rows = _file_rows(files, Path(settings.path)) if files else dataset_rows(settings.path)
+    rows = _file_rows(files, Path(settings.path)) if files else streamed_rows(settings.path)
     for where, row in itertools.islice(rows, settings.limit or None):
         yield _draft(f"{name}: {where}", row, settings, name, code)
 
@@ -88,21 +88,10 @@ def _file_rows(files: Sequence[Path], under: Path) -> Iterator[tuple[str, Mappin
             yield f"{where}, row {number}", row
 
 
-def dataset_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-    """The rows of a dataset, streamed.
-
-    Raises:
-        DataError: there is none of that name that can be reached.
-    """
-    import datasets
-
-    name, _, split = source.partition(":")
-    try:
-        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
-        for number, row in enumerate(rows, start=1):
-            yield f"{source}, row {number}", row
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
-        raise DataError(f"{source} is no file here, and no dataset that can be loaded: {error}") from error
+def streamed_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """The rows of a dataset, with where each stands."""
+    for number, row in enumerate(dataset_rows(source, streaming=True), start=1):
+        yield f"{source}, row {number}", row
 
 
 def _draft(where: str, row: Mapping[str, Any] | str, settings: SourceSettings, name: str, code: CodeSettings) -> Draft:

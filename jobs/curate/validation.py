@@ -16,8 +16,9 @@ from jobs.curate.draft import Draft
 from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import KeepSettings, ValidationSettings
 from jobs.curate.validator_prompts import UNSOLVABLE, validator_messages
+from jobs.grading import answer_item
 from prime.ports import ChatModel, Verifier
-from prime.types import GradeItem, VerdictStatus
+from prime.types import VerdictStatus
 from services.verifier.answers import group_answers
 from services.verifier.math_extract import extract_answer
 
@@ -142,17 +143,7 @@ class Validation(DraftByDraft):
         return found, len(set(favourites)) == 1 and favourites[0] >= 0
 
     async def _matches(self, draft: Draft, answers: Sequence[str]) -> list[Match]:
-        items = [
-            GradeItem(
-                item_id=draft.origin,
-                data_source=draft.source,
-                ability="math",
-                kind="math",
-                response=f"\\boxed{{{answer}}}",
-                ground_truth=draft.answer,
-            )
-            for answer in answers
-        ]
+        items = [answer_item(answer, draft.answer, item_id=draft.origin, source=draft.source) for answer in answers]
         verdicts = await self._verifier.grade(items)
         return [_match(answer, verdict.status) for answer, verdict in zip(answers, verdicts, strict=True)]
 

@@ -118,7 +118,7 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
 def _rows(source: str) -> Iterator[Mapping[str, Any]]:
     path = Path(source)
     if path.suffix not in _FILES and not path.exists():
-        yield from _dataset_rows(source)
+        yield from dataset_rows(source)
         return
     for row in read_rows(path):
         if isinstance(row, str):
@@ -166,12 +166,17 @@ _FILES = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".arrow": _arrow_row
 FILE_ENDINGS = tuple(_FILES)
 
 
-def _dataset_rows(source: str) -> Iterator[Mapping[str, Any]]:
+def dataset_rows(source: str, *, streaming: bool = False) -> Iterator[Mapping[str, Any]]:
+    """The rows of a dataset `name` or `name:split`; `streaming`: without keeping it on disk.
+
+    Raises:
+        DataError: there is none of that name that can be reached.
+    """
     import datasets
 
     name, _, split = source.partition(":")
     try:
-        yield from datasets.load_dataset(name, split=split or "train")
+        yield from datasets.load_dataset(name, split=split or "train", streaming=streaming)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
         raise DataError(f"{source} is no file here, and no dataset that can be loaded: {error}") from error
 
