@@ -32,11 +32,11 @@ from benchmarks.verifier_workload import (
 )
 from prime.adapters.telemetry import Meters
 from prime.types import GradeItem, VerdictStatus
-from services.verifier.exact_math import Symbolic, compare_answer
+from services.verifier.algebra.pool import MathPool, Unsettled
 from services.verifier.grade import Grader
 from services.verifier.main import open_verifier
-from services.verifier.math_question import How, Leaf
-from services.verifier.mathematics import MathPool, Unsettled
+from services.verifier.mathematics.compare import Symbolic, compare_answer
+from services.verifier.mathematics.question import How, Leaf
 from services.verifier.settings import VerifierSettings
 
 _TESTS = 10

@@ -58,8 +58,8 @@ def _sandbox() -> Finding:
     """The verifier's own boot check: hostile and honest programs through the real path, in the best tier there is."""
     from prime.adapters.telemetry import Meters
     from services.verifier.main import open_verifier
+    from services.verifier.sandbox.zygotes import Tier
     from services.verifier.settings import VerifierSettings
-    from services.verifier.zygotes import Tier
 
     async def prove(tier: Tier) -> str:
         async with open_verifier(VerifierSettings(min_tier=tier), Meters()) as parts:

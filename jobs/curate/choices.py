@@ -19,7 +19,7 @@ from jobs.curate.settings import MathSettings
 from jobs.grading import answer_item
 from prime.ports import ChatModel, Verifier
 from prime.types import VerdictStatus
-from services.verifier.math_extract import extract_answer
+from services.verifier.mathematics.extract import extract_answer
 
 NAME = "choices"
 

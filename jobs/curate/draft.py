@@ -22,7 +22,7 @@ class Draft:
     ability: str
     question: str
     answer: str = ""
-    """Mathematics: the final answer. Code: the tests, as JSON text (see `services/verifier/code_tests.py`)."""
+    """Mathematics: the final answer. Code: the tests, as JSON text (see `services/verifier/programs/code_tests.py`)."""
     solutions: tuple[str, ...] = ()
     """Reference solutions: worked text, or programs as fenced blocks."""
     dropped: str = ""

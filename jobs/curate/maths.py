@@ -13,7 +13,7 @@ from typing import Any
 from jobs.curate.draft import Draft
 from jobs.curate.pipeline import DraftByDraft
 from jobs.curate.settings import MathSettings
-from services.verifier.math_extract import extract_answer
+from services.verifier.mathematics.extract import extract_answer
 
 NAME = "maths"
 

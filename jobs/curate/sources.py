@@ -23,7 +23,7 @@ from jobs.curate.settings import CodeSettings, SourceSettings
 from prime.data.actions import strip_format_request
 from prime.data.problems import FILE_ENDINGS, dataset_rows, read_rows
 from prime.errors import DataError, InvalidInput
-from services.verifier.code_tests import parse_code_tests
+from services.verifier.programs.code_tests import parse_code_tests
 
 MALFORMED = "malformed row"
 _PYTHON_3 = 3  # of CodeContests' languages

@@ -20,7 +20,7 @@ from jobs.grading import answer_item
 from prime.ports import ChatModel, Verifier
 from prime.types import VerdictStatus
 from services.verifier.answers import group_answers
-from services.verifier.math_extract import extract_answer
+from services.verifier.mathematics.extract import extract_answer
 
 NAME = "validation"
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from prime.errors import InvalidInput
 from prime.types import AnswerClasses, GradeItem, Verdict, VerdictStatus
-from services.verifier.math_extract import extract_answer
+from services.verifier.mathematics.extract import extract_answer
 
 MOST_RESPONSES = 1024
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import structlog
 
 from prime.errors import InvalidInput, SandboxError
-from services.verifier.code_tests import Language
-from services.verifier.compiler import CompileFailure, Compiler
-from services.verifier.executions import Execution, Limits, Outcome, Task
-from services.verifier.mathematics import MathPool, Unsettled
-from services.verifier.sandbox import Sandbox
+from services.verifier.algebra.pool import MathPool, Unsettled
+from services.verifier.programs.code_tests import Language
+from services.verifier.programs.compiler import CompileFailure, Compiler
+from services.verifier.sandbox.executions import Execution, Limits, Outcome, Task
+from services.verifier.sandbox.sandbox import Sandbox
 
 _LIMITS = Limits(cpu_seconds=5, wall_seconds=20.0, memory_mib=512, output_kib=64)
 _SHORT_CPU = replace(_LIMITS, cpu_seconds=0.5)

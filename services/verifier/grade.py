@@ -21,11 +21,10 @@ import structlog
 
 from prime.errors import InvalidInput, NotReady, Overloaded, SandboxError
 from prime.types import GradeItem, TestRecord, Verdict, VerdictStatus, VerifierInfo
+from services.verifier.algebra.pool import MathPool, Unsettled
 from services.verifier.calls import Calls
-from services.verifier.checkers import chain_answer
-from services.verifier.exact_math import Decided, Symbolic, compare_answer
-from services.verifier.mathematics import MathPool, Unsettled
-from services.verifier.programs import ProgramGrader
+from services.verifier.mathematics.compare import Decided, Symbolic, compare_answer
+from services.verifier.programs.grader import ProgramGrader
 from services.verifier.settings import VerifierSettings
 
 GRADERS = ("exact", "math", "code")
@@ -318,6 +317,12 @@ def grader_of(item: GradeItem) -> str:
             f"sources {', '.join(_BY_SOURCE)} and the abilities {', '.join(_BY_ABILITY)}; or set `kind`"
         )
     return grader
+
+
+def chain_answer(response: str) -> str | None:
+    """The text after the last `#`, stripped; None when there is no `#` or nothing after it."""
+    _, marker, answer = response.rpartition("#")
+    return (answer.strip() or None) if marker else None
 
 
 def _grade_chain(item: GradeItem) -> _Finding:

@@ -14,17 +14,17 @@ from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.errors import SandboxError
 from prime.v1 import verifier_pb2_grpc
+from services.verifier.algebra.pool import MathPool
 from services.verifier.canaries import Canaries
-from services.verifier.compiler import Compiler
-from services.verifier.executions import Limits
 from services.verifier.grade import Grader
-from services.verifier.mathematics import MathPool
 from services.verifier.metrics import VerdictMeters
-from services.verifier.programs import ProgramGrader
+from services.verifier.programs.compiler import Compiler
+from services.verifier.programs.grader import ProgramGrader
 from services.verifier.rpc import VerifierServicer
-from services.verifier.sandbox import Sandbox
+from services.verifier.sandbox.executions import Limits
+from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.zygotes import Tier
 from services.verifier.settings import VerifierSettings
-from services.verifier.zygotes import Tier
 
 _log = structlog.get_logger()
 

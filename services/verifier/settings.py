@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from prime.adapters.settings import Address, ServiceSettings
-from services.verifier.zygotes import Tier
+from services.verifier.sandbox.zygotes import Tier
 
 
 class VerifierSettings(ServiceSettings):

@@ -14,8 +14,8 @@ from prime.adapters.telemetry import Meters
 from prime.errors import PeerUnavailable
 from prime.types import GradeItem, Verdict, VerdictStatus
 from services.verifier.main import open_verifier
+from services.verifier.sandbox.zygotes import Tier
 from services.verifier.settings import VerifierSettings
-from services.verifier.zygotes import Tier
 from tests.curate.corpora import DOUBLE, TextVerifier, code_draft, math_draft
 
 SUITE = {"inputs": ["1", "5", "7"], "outputs": ["2", "10", "14"]}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from services.verifier.zygotes import Tier
+from services.verifier.sandbox.zygotes import Tier
 from tests.verifier.judge import Judge, open_judge
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 
 from prime.types import GradeItem, TestVerdict
-from services.verifier.compiler import Compiler
-from services.verifier.executions import Execution, Limits, Task
-from services.verifier.programs import ProgramFinding, ProgramGrader
-from services.verifier.sandbox import Sandbox
-from services.verifier.zygotes import Tier
+from services.verifier.programs.compiler import Compiler
+from services.verifier.programs.grader import ProgramFinding, ProgramGrader
+from services.verifier.sandbox.executions import Execution, Limits, Task
+from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.zygotes import Tier
 
 AC, WA, RE, TLE = TestVerdict.AC, TestVerdict.WA, TestVerdict.RE, TestVerdict.TLE
 ILE, MLE, OLE, CE, SE = TestVerdict.ILE, TestVerdict.MLE, TestVerdict.OLE, TestVerdict.CE, TestVerdict.SE

@@ -2,9 +2,9 @@
 
 import json
 
-from services.verifier.exact_math import Symbolic, compare_answer
-from services.verifier.math_question import to_json
-from services.verifier.math_symbolic import settle
+from services.verifier.algebra.symbolic import settle
+from services.verifier.mathematics.compare import Symbolic, compare_answer
+from services.verifier.mathematics.question import to_json
 
 
 def judge(response: str, gold: str, options: frozenset[str] = frozenset()) -> bool | None:

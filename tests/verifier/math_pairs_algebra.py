@@ -1,6 +1,6 @@
 """Pairs of (answer, gold) that need algebra: equations, functions, expressions, antiderivatives, contest answers."""
 
-from services.verifier.math_options import CONSTANT_OPTIONAL
+from services.verifier.mathematics.options import CONSTANT_OPTIONAL
 from tests.verifier.pair import pairs
 
 ALGEBRA = [

@@ -1,6 +1,6 @@
 """Pairs of (answer, gold) with plain numbers in them: integers, fractions, decimals, percentages, units."""
 
-from services.verifier.math_options import CONVERT_UNITS, PERCENT_BY_VALUE, TWO_DECIMALS
+from services.verifier.mathematics.options import CONVERT_UNITS, PERCENT_BY_VALUE, TWO_DECIMALS
 from tests.verifier.pair import pairs
 
 NUMBERS = [

@@ -1,6 +1,6 @@
 """Pairs of (answer, gold) with several parts: boxes, sets, tuples, intervals, inequalities, matrices."""
 
-from services.verifier.math_options import COLUMN_VECTOR_IS_TUPLE, GOLD_RESTATES_QUESTION
+from services.verifier.mathematics.options import COLUMN_VECTOR_IS_TUPLE, GOLD_RESTATES_QUESTION
 from tests.verifier.pair import pairs
 
 SEVERAL = [

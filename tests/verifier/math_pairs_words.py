@@ -1,6 +1,6 @@
 """Pairs of (answer, gold) with little mathematics in them: bases, choices, words, sets, typography, nothing at all."""
 
-from services.verifier.math_options import CONVERT_BASES
+from services.verifier.mathematics.options import CONVERT_BASES
 from tests.verifier.pair import pairs
 
 WORDS = [

@@ -14,8 +14,8 @@ from prime.v1 import verifier_pb2_grpc
 from services.verifier.answers import AnswerGroups
 from services.verifier.main import open_verifier
 from services.verifier.rpc import VerifierServicer
+from services.verifier.sandbox.zygotes import Tier
 from services.verifier.settings import VerifierSettings
-from services.verifier.zygotes import Tier
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,12 +12,12 @@ import pytest
 import pytest_asyncio
 
 from prime.errors import SandboxError
+from services.verifier.algebra.pool import MathPool
 from services.verifier.canaries import Canaries
-from services.verifier.compiler import Compiler
-from services.verifier.executions import Execution, Limits, Outcome, Program, Task
-from services.verifier.mathematics import MathPool
-from services.verifier.sandbox import Sandbox
-from services.verifier.zygotes import Tier
+from services.verifier.programs.compiler import Compiler
+from services.verifier.sandbox.executions import Execution, Limits, Outcome, Program, Task
+from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.zygotes import Tier
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

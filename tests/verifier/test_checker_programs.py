@@ -6,8 +6,8 @@ import pytest
 
 from prime.errors import InvalidInput
 from prime.types import TestVerdict
-from services.verifier.code_tests import Language
-from services.verifier.programs import ProgramFinding
+from services.verifier.programs.code_tests import Language
+from services.verifier.programs.grader import ProgramFinding
 from tests.verifier.judge import AC, QUICK, RE, WA, Judge, item_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

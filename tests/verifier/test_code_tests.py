@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prime.errors import InvalidInput
-from services.verifier.code_tests import Language, Style, parse_code_tests
+from services.verifier.programs.code_tests import Language, Style, parse_code_tests
 
 _GOOD: dict[str, Any] = {"inputs": ["1"], "outputs": ["1"]}
 _CALL: dict[str, Any] = {"fn_name": "f", "inputs": [[1]], "outputs": [1]}

@@ -3,8 +3,8 @@ to 55."""
 
 import pytest
 
-from services.verifier.checkers import same_value
-from services.verifier.executions import Task
+from services.verifier.programs.checkers import same_value
+from services.verifier.sandbox.executions import Task
 from tests.verifier.judge import AC, CALL, CE, MLE, OLE, QUICK, RE, TLE, WA, Case, Judge, names
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.verifier.code_tests import Language
-from services.verifier.compiler import CompileFailure
+from services.verifier.programs.code_tests import Language
+from services.verifier.programs.compiler import CompileFailure
 from tests.verifier.judge import AC, CE, ILE, MLE, QUICK, RE, SE, TLE, WA, Case, Judge, names
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

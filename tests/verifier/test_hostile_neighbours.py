@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.verifier.executions import Outcome, Task
+from services.verifier.sandbox.executions import Outcome, Task
 from tests.verifier.judge import LIMITS, Judge
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

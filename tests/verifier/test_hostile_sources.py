@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.verifier.executions import Outcome
+from services.verifier.sandbox.executions import Outcome
 from tests.verifier.judge import AC, CE, MLE, RE, TLE, WA, Case, Judge, names
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from services.verifier import isolation
+from services.verifier.sandbox import isolation
 
 _AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="takes capabilities from root")
 
 _WITHOUT = """
 import asyncio, ctypes, json, os, sys
-from services.verifier.isolation import kernel
-from services.verifier.isolation.seccomp import Filter
+from services.verifier.sandbox.isolation import kernel
+from services.verifier.sandbox.isolation.seccomp import Filter
 
 def without(*calls, error=1):
     # A filter that refuses these calls and allows all others.
@@ -33,9 +33,9 @@ def drop_capabilities(*numbers):
 """
 _SANDBOX = """
 from prime.errors import SandboxError
-from services.verifier.executions import Limits, Task
-from services.verifier.sandbox import Sandbox
-from services.verifier.zygotes import Tier
+from services.verifier.sandbox.executions import Limits, Task
+from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.zygotes import Tier
 
 async def main():
     sandbox = Sandbox(1, Tier(sys.argv[1]))
@@ -154,8 +154,8 @@ def test_a_zygote_with_a_second_thread_is_refused(tier: str) -> None:
     zygote = Path(isolation.__path__[0], "zygote.py")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        config = {"root": str(zygote.parents[3]), "control": theirs.fileno(), "tier": tier, "identity": 65534}
-        config |= {"loads": "programs", "readable": []}
+        config = {"root": str(zygote.parents[4]), "control": theirs.fileno(), "tier": tier, "identity": 65534}
+        config |= {"serves": "", "readable": []}
         source = f"import sys\nsys.argv = {[str(zygote), json.dumps(config)]!r}\n{_SECOND_THREAD}"
         subprocess.run([sys.executable, "-c", source], pass_fds=(theirs.fileno(),), check=False)
         said = json.loads(ours.recv(8192))

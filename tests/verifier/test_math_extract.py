@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.verifier.exact_math import Decided, Symbolic, compare_answer, extract_answer
+from services.verifier.mathematics.compare import Decided, Symbolic, compare_answer, extract_answer
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from prime.errors import InvalidInput
-from services.verifier.exact_math import Decided, Symbolic, compare_answer, extract_answer
-from services.verifier.math_options import GOLD_RESTATES_QUESTION
-from services.verifier.math_symbolic import UnparsableGold
+from services.verifier.algebra.symbolic import UnparsableGold
+from services.verifier.mathematics.compare import Decided, Symbolic, compare_answer, extract_answer
+from services.verifier.mathematics.options import GOLD_RESTATES_QUESTION
 from tests.verifier.math_judge import judge, judge_answer
 
 TOO_COMPLEX = Decided(equal=None, reason="too_complex")

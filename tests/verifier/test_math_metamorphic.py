@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from services.verifier.math_forms import read_list
-from services.verifier.math_text import normalise
+from services.verifier.mathematics.forms import read_list
+from services.verifier.mathematics.text import normalise
 from tests.verifier.math_judge import judge, judge_answer
 from tests.verifier.math_pairs import PAIRS
 from tests.verifier.pair import Pair

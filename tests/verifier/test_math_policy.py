@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from prime.errors import InvalidInput
-from services.verifier.exact_math import compare_answer
+from services.verifier.mathematics.compare import compare_answer
 from tests.verifier.math_judge import judge
 from tests.verifier.math_pairs import PAIRS, ROWS
 from tests.verifier.pair import Pair

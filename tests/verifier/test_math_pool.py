@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from prime.errors import NotReady, SandboxError
-from services.verifier.exact_math import Symbolic, compare_answer
-from services.verifier.isolation.wire import FRAME, REPORT
-from services.verifier.math_process import Nursery
-from services.verifier.math_question import How, Leaf
-from services.verifier.mathematics import MathPool, Unsettled, UnusableGold
-from services.verifier.zygotes import Tier, Zygote
+from services.verifier.algebra.pool import MathPool, Unsettled, UnusableGold
+from services.verifier.algebra.process import Nursery
+from services.verifier.mathematics.compare import Symbolic, compare_answer
+from services.verifier.mathematics.question import How, Leaf
+from services.verifier.sandbox.isolation.wire import FRAME, REPORT
+from services.verifier.sandbox.zygotes import Tier, Zygote
 
 
 def slow(number: int = 0) -> Symbolic:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from services.verifier.checkers import Comparison, chain_answer, extract_program, same_output, same_value
+from services.verifier.grade import chain_answer
+from services.verifier.programs.checkers import Comparison, extract_program, same_output, same_value
 
 
 @pytest.mark.parametrize(

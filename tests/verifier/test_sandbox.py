@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from prime.errors import NotReady, SandboxError
-from services.verifier.executions import Execution, Outcome, Task
-from services.verifier.sandbox import Sandbox
-from services.verifier.zygotes import Tier
+from services.verifier.sandbox.executions import Execution, Outcome, Task
+from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.zygotes import Tier
 from tests.verifier.judge import HONEST, LIMITS, SCRIPT, Judge, item_of, open_judge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -171,9 +171,9 @@ async def test_a_group_that_runs_out_of_memory_is_a_memory_limit() -> None:
 
 _SERVICE = """
 import asyncio, json, sys
-from services.verifier.executions import Limits, Task
-from services.verifier.sandbox import Sandbox
-from services.verifier.zygotes import Tier
+from services.verifier.sandbox.executions import Limits, Task
+from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.zygotes import Tier
 async def main():
     sandbox = Sandbox(1, Tier(sys.argv[1]))
     await sandbox.start()

@@ -1,0 +1,1 @@
+"""Mathematical text in, verdict out: pure, without an algebra system."""

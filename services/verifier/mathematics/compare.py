@@ -1,0 +1,153 @@
+"""Compares mathematical answers without any algebra system, as far as that goes. Pure; called by `grade.py`.
+
+response ──extract──► answer ──normal form──┬─ plain numbers and equal texts: decided at once
+ground truth ──────── gold (kept by text) ──┤
+                                            ├─ too costly to look at (`guards`, `magnitude`): undecided
+                                            └─ form by form (`policy.py`): decided, or a question for `MathPool`
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from prime.errors import InvalidInput
+from services.verifier.mathematics.extract import extract_answer
+from services.verifier.mathematics.forms import read_choice
+from services.verifier.mathematics.guards import LONGEST, is_too_large
+from services.verifier.mathematics.magnitude import is_too_big
+from services.verifier.mathematics.options import check_options
+from services.verifier.mathematics.policy import Policy, TooManyToMatch
+from services.verifier.mathematics.question import Decided, Symbolic
+from services.verifier.mathematics.rationals import Number, Numbers, read_number, read_numbers
+from services.verifier.mathematics.text import is_words, normalise, same_text
+
+__all__ = ["Decided", "Symbolic", "compare_answer", "extract_answer"]
+
+_EXACT = Decided(equal=True, reason="exact")
+_MISMATCH = Decided(equal=False, reason="mismatch")
+_NO_ANSWER = Decided(equal=False, reason="no_answer")
+_TOO_COMPLEX = Decided(equal=None, reason="too_complex")
+_NO_OPTIONS: frozenset[str] = frozenset()
+
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_KEPT_GOLDS = 8192
+_LONGEST_KEPT = 4096
+
+
+def compare_answer(response: str, ground_truth: str, options: frozenset[str] = _NO_OPTIONS) -> Decided | Symbolic:
+    """Compare the final answer of a response with the ground truth.
+
+    `options` are names of `options.MATH_OPTIONS`.
+
+    Raises:
+        InvalidInput: the ground truth holds nothing to compare with, or an option is unknown.
+    """
+    policy = _policy(options)
+    gold = _gold(ground_truth) if len(ground_truth) <= _LONGEST_KEPT else _read_gold(ground_truth)
+    answer = extract_answer(response)
+    if answer is None:
+        return _NO_ANSWER
+    answer = answer.strip()
+    if answer == gold.text:
+        return _EXACT
+    if gold.integer and answer.isdigit() and answer.isascii():
+        # Text for text, as long as the numbers are; Python refuses to convert very long ones.
+        return _EXACT if (answer.lstrip("0") or "0") == gold.integer else _MISMATCH
+    answer = normalise(answer)
+    if not answer:
+        return _NO_ANSWER
+    if answer == gold.text:
+        return _EXACT
+    if gold.integer and _INTEGER.fullmatch(answer):
+        return _EXACT if _stripped_integer(answer) == gold.integer else _MISMATCH
+    return _compare(answer, gold, policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gold:
+    text: str
+    integer: str
+    """The digits without leading zeros when it is a whole number, else empty."""
+    number: Number | None
+    numbers: Numbers | None
+    choice: str | None
+    is_words: bool
+    too_complex: bool
+
+
+def _read_gold(ground_truth: str) -> _Gold:
+    text = normalise(_unwrapped(ground_truth))
+    if not re.search(r"\w|\\emptyset|\\infty|\\\{ ?\\\}", text):
+        raise InvalidInput(
+            f"ground truth {ground_truth[:40]!r} of a mathematics problem holds no number, letter or word; "
+            "drop the problem"
+        )
+    return _Gold(
+        text=text,
+        integer=_stripped_integer(text) if _INTEGER.fullmatch(text) else "",
+        number=read_number(text) if len(text) <= LONGEST else None,
+        numbers=read_numbers(text) if len(text) <= LONGEST else None,
+        choice=read_choice(text) if len(text) <= LONGEST else None,
+        is_words=is_words(text),
+        too_complex=is_too_large(text) or is_too_big(text),
+    )
+
+
+def _make_policy(options: frozenset[str]) -> Policy:
+    check_options(options)
+    return Policy(options)
+
+
+_gold = lru_cache(maxsize=_KEPT_GOLDS)(_read_gold)
+_policy = lru_cache(maxsize=256)(_make_policy)
+
+
+def _unwrapped(ground_truth: str) -> str:
+    # Data sets store the bare answer, a box, or a worked solution that ends in a box or a marker.
+    if "\\boxed" in ground_truth or "####" in ground_truth:
+        return extract_answer(ground_truth) or ""
+    return ground_truth
+
+
+def _stripped_integer(text: str) -> str:
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    return "-" + digits if text.startswith("-") and digits != "0" else digits
+
+
+def _compare(answer: str, gold: _Gold, policy: Policy) -> Decided | Symbolic:
+    if same_text(answer, gold.text):
+        return _EXACT
+    if len(answer) <= LONGEST:
+        settled = _compare_plainly(answer, gold, policy)
+        if settled is not None:
+            return _EXACT if settled else _MISMATCH
+    if gold.too_complex or is_too_large(answer) or is_too_big(answer):
+        return _TOO_COMPLEX
+    try:
+        result = policy.compare(answer, gold.text)
+    except (TooManyToMatch, RecursionError):
+        return _TOO_COMPLEX
+    if isinstance(result, bool):
+        return _EXACT if result else _MISMATCH
+    return Symbolic(gold=gold.text, answer=answer, question=result)
+
+
+def _compare_numbers(answer: Numbers | None, gold: Numbers) -> bool | None:
+    if answer is None:
+        return None
+    if answer.brackets == gold.brackets and answer.values == gold.values:
+        return True
+    # Only a decimal could still be another number, rounded.
+    return None if answer.has_decimals or gold.has_decimals else False
+
+
+def _compare_plainly(answer: str, gold: _Gold, policy: Policy) -> bool | None:
+    """What needs no look at sizes: choices, words, exact numbers and lists of them. None: none of these."""
+    if gold.choice is not None:
+        return read_choice(answer) == gold.choice
+    if gold.number is not None:
+        number = read_number(answer)
+        return policy.same_value(number, gold.number) if number is not None else None
+    if gold.numbers is not None:
+        return _compare_numbers(read_numbers(answer), gold.numbers)
+    return False if gold.is_words and is_words(answer) else None

@@ -1,0 +1,121 @@
+"""The rewrites behind the normal form of mathematical text: which spellings mean the same. Tables for `text.py`.
+
+Rules apply from top to bottom. None of them may change a value: what they take away is typography.
+"""
+
+import re
+
+_SUPERSCRIPTS = {character: f"^{{{digit}}}" for digit, character in enumerate("\u2070\u00b9\u00b2\u00b3")}
+_SUPERSCRIPTS |= {chr(0x2070 + digit): f"^{{{digit}}}" for digit in range(4, 10)}
+CHARACTERS = str.maketrans(
+    {
+        **dict.fromkeys("\u2212\u2013\u2010\u2011\uff0d", "-"),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u00ad", ""),
+        **dict.fromkeys("\u00a0\u2009\u202f\u3000\u2002\u2003", " "),
+        **_SUPERSCRIPTS,
+        "\u00d7": "\\times ",
+        "\u00b7": "\\cdot ",
+        "\u22c5": "\\cdot ",
+        "\u00f7": "\\div ",
+        "\u03c0": "\\pi ",
+        "\u03b8": "\\theta ",
+        "\u221e": "\\infty ",
+        "\u2264": "\\le ",
+        "\u2265": "\\ge ",
+        "\u2260": "\\ne ",
+        "\u2208": "\\in ",
+        "\u222a": "\\cup ",
+        "\u2205": "\\emptyset ",
+        "\u00b1": "\\pm ",
+        "\u2248": "\\approx ",
+        "\u221a": "\\sqrt ",
+        "\u211d": "\\mathbb{R}",
+        "\u20ac": "\\text{euros}",
+        "\u00a3": "\\text{pounds}",
+        "\u00bd": "\\frac{1}{2}",
+        "\u00bc": "\\frac{1}{4}",
+        "\u00be": "\\frac{3}{4}",
+        "\uff08": "(",
+        "\uff09": ")",
+        "\uff0c": ",",
+        "\uff0b": "+",
+        "\uff1d": "=",
+        "\uff0f": "/",
+        "\uff0e": ".",
+        "\uff05": "\\%",
+        "\uff3b": "[",
+        "\uff3d": "]",
+    }
+)
+
+_FUNCTIONS = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|coth|sin|cos|tan|cot|sec|csc|ln|log|exp|max|min|gcd|det"
+_FONTS = "mbox|text|textrm|textbf|textit|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|operatorname|rm|bf"
+_END = "(?![a-zA-Z])"
+# What TeX takes for a whole argument without braces, as far as it is used.
+_BARE_ARGUMENT = r"(?:\w|\\(?:pi|theta|alpha|beta|phi|lambda|infty)(?![a-zA-Z]))"
+COMMANDS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\(?:left|right)\s*\.", ""),
+        (rf"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits){_END}", ""),
+        (rf"\\(?:[lr]?vert|mid){_END}", "|"),
+        (rf"\\lbrace{_END}", r"\\{"),
+        (rf"\\rbrace{_END}", r"\\}"),
+        (rf"\\[dtc]frac{_END}", r"\\frac"),
+        (rf"\\[dt]binom{_END}", r"\\binom"),
+        (rf"\\(?:{_FONTS})\*?\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+        (rf"\\lg{_END}", r"\\log"),
+        (rf"\\[lc]dots{_END}", r"\\dots"),
+        (r"\\math(?:rm|it)\s*\{\s*([eid])\s*\}", r"\1"),
+        (rf"\\(?:{_FONTS})\*?(?=\s*\{{)", r"\\text"),
+        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree)" + _END + r"|\\degree" + _END + "|\u00b0", "\u00b0"),
+        (rf"\\q?quad{_END}", " "),
+        (rf"\\(?:leq|leqslant){_END}", r"\\le"),
+        (rf"\\(?:geq|geqslant){_END}", r"\\ge"),
+        (rf"\\neq{_END}", r"\\ne"),
+        (rf"\\lt{_END}", "<"),
+        (rf"\\gt{_END}", ">"),
+        (rf"\\(?:thickapprox|simeq){_END}", r"\\approx"),
+        (rf"\\(?:varnothing){_END}", r"\\emptyset"),
+        (rf"\\(?:times|ast){_END}", r"\\cdot"),
+        (rf"\\(?:lor|vee){_END}|\\text\s*\{{\s*or\s*\}}", " or "),
+        (rf"\\(?:land|wedge){_END}|\\text\s*\{{\s*and\s*\}}", " and "),
+        (r"\\(?:bold(?:symbol)?|bm)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\\$", r"\\text{dollars}"),
+        (r"\\text\s*\{\s*percent\s*\}", r"\\%"),
+        (r"([+\-]\s*)\\text\s*\{\s*(?:const(?:ant)?\.?|C)\s*\}", r"\1C"),
+    )
+]
+"""Rules about commands and the degree sign."""
+SIGNS = [
+    (needle, re.compile(pattern), replacement)
+    for needle, pattern, replacement in (
+        (",", r"(?<=\d)(?:\{,\}|\\,|\\!|\{\\,\}|,\\!)(?=\d{3}(?!\d))", ""),
+        ("\\!", r"\\!", ""),
+        ("", r"(?<!\\)\\[,;:> ]|~", " "),
+        ("\\", rf"(\\frac|\\binom)\s*({_BARE_ARGUMENT})\s*({_BARE_ARGUMENT})", r"\1{\2}{\3}"),
+        ("\\", rf"(\\frac|\\binom)\s*({_BARE_ARGUMENT})\s*\{{", r"\1{\2}{"),
+        ("\\", rf"(\\(?:frac|binom)\s*\{{[^{{}}]*\}})\s*({_BARE_ARGUMENT})", r"\1{\2}"),
+        ("\\sqrt", rf"\\sqrt\s*(\[[^\[\]]*\])?\s*({_BARE_ARGUMENT})", r"\\sqrt\1{\2}"),
+        ("\\mathbb", r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        ("percent", r"(?<=[\d}]) ?percent$", r"\\%"),
+        ("=", r"<=|=<", r"\\le "),
+        ("=", r">=|=>", r"\\ge "),
+        ("!=", r"!=", r"\\ne "),
+        ("**", r"\*\*", "^"),
+        ("*", r"\*", r"\\cdot "),
+        ("^", r"\^\s*\{\s*(\w)\s*\}(?!\w)", r"^\1"),
+        ("_", r"_\s*\{\s*(\w)\s*\}(?!\w)", r"_\1"),
+    )
+]
+"""Rules about everything else, each with a text without which it changes nothing."""
+SPACES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<=\d)\s*,\s+(?=\d{3}(?!\d)[^()\[\]{}]*$)", ";"),
+        (r"\s+", " "),
+        (r" ?([^\w\s]) ?", r"\1"),
+        (r"(\\[a-zA-Z]+) (?![a-zA-Z])", r"\1"),
+    )
+]
+"""Rules that take spaces away; the last ones to apply."""

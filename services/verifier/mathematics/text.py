@@ -1,0 +1,137 @@
+"""One spelling for mathematical text: what is only typography goes, nothing that could change a value. Pure."""
+
+import re
+import unicodedata
+
+from services.verifier.mathematics.guards import LONGEST
+from services.verifier.mathematics.spellings import CHARACTERS, COMMANDS, SIGNS, SPACES
+
+_LONGEST_NORMALISED = 2 * 1024 * 1024
+_MOST_BRACES = 20
+
+# No rewrite touches a text of these characters and plain fractions, and only those of spaces one with spaces.
+_UNTOUCHED = re.compile(r"[A-Za-z0-9.+\-/()\[\],|^]*(?:\\frac\{\d+\}\{\d+\}[A-Za-z0-9.+\-/()\[\],|^]*)*", re.ASCII)
+_SPACED = re.compile(_UNTOUCHED.pattern.replace("A-Z", " A-Z"), re.ASCII)
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_COMMAND = re.compile(r"\\(?:[a-zA-Z]+|.)", re.DOTALL)
+# Commands that no rule about commands knows.
+_KEPT_COMMANDS = frozenset(
+    "\\" + name
+    for name in ("frac", "sqrt", "pi", "infty", "cdot", "cup", "in", "le", "ge", "pm", "sin", "cos", "ln", *"{}%,!\\")
+)
+_PLAIN_IN_FONT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\{([A-Za-z0-9(). ]*)\}")
+_WRAPPERS = (("\\(", "\\)"), ("\\[", "\\]"))
+_WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+# One number with separators, whatever unit or name is around it; in brackets the comma separates items.
+_GROUPED = re.compile(
+    r"(?P<before>[-+=a-z]*|\\text\{[a-z]+\})(?P<number>\d{1,3}(?:,\d{3})+)(?P<after>(?:[^,\d][^,]*)?)", re.ASCII
+)
+_APPROXIMATELY = re.compile(r"(?P<before>.*?)\\approx(?![a-zA-Z])(?P<after>.*)", re.DOTALL)
+
+
+def normalise(text: str) -> str:
+    """The normal form. Texts with the same one are the same answer."""
+    if "frac" in text:
+        text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    if text.startswith("\\") and (plain := _PLAIN_IN_FONT.fullmatch(text)):
+        text = plain.group(1)
+    if _UNTOUCHED.fullmatch(text):
+        return _ungrouped(text.rstrip(".,"))
+    if _SPACED.fullmatch(text) and "percent" not in text:
+        return _ungrouped(_respaced(text.strip().rstrip(" .")).strip(" ,;"))
+    text = _plain_characters(text[:_LONGEST_NORMALISED]).strip()
+    for opening, closing in _WRAPPERS:
+        if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+            text = text[len(opening) : -len(closing)].strip()
+    if "$" in text:
+        text = text.replace("\\$", "\\text{dollars}").replace("$", "").strip()
+    text = _without_braces(text)
+    if len(text) <= LONGEST:
+        text = _without_braces(_rewritten(text))
+    whole = _WHOLE_TEXT.fullmatch(text)
+    text = (whole.group(1) if whole else text).strip(" ,;")
+    return _ungrouped(text)
+
+
+def _ungrouped(text: str) -> str:
+    return text.replace(",", "") if "," in text and _GROUPED.fullmatch(text) else text
+
+
+def _plain_characters(text: str) -> str:
+    if text.isascii():
+        return text
+    # The sign reaches over the whole number behind it, which the command does not.
+    text = re.sub("\u221a ?(\\d+)", r"\\sqrt{\1}", text).translate(CHARACTERS)
+    # Digits of other scripts and of other shapes have a value of their own; superscripts do not count as digits here.
+    return "".join(
+        character if character < "\u0080" else str(unicodedata.decimal(character, character)) for character in text
+    )
+
+
+def _rewritten(text: str) -> str:
+    if "\u00b0" in text or ("\\" in text and not _KEPT_COMMANDS.issuperset(_COMMAND.findall(text))):
+        for pattern, replacement in COMMANDS:
+            text = pattern.sub(replacement, text)
+    for needle, pattern, replacement in SIGNS:
+        if needle in text:
+            text = pattern.sub(replacement, text)
+    text = _respaced(text)
+    about = _APPROXIMATELY.fullmatch(text) if "\\approx" in text else None
+    return _without_approximation(about) if about else text
+
+
+def _without_braces(text: str) -> str:
+    """The text without a full stop behind it and without braces around all of it."""
+    text = text.strip().rstrip(" .")
+    for _ in range(_MOST_BRACES):
+        if not (text.startswith("{") and text.endswith("}") and _braces_close_at_end(text)):
+            break
+        text = text[1:-1].strip().rstrip(" .")
+    return text
+
+
+def _braces_close_at_end(text: str) -> bool:
+    depth = 0
+    for match in _BRACE.finditer(text):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.end() == len(text)
+    return False
+
+
+def _respaced(text: str) -> str:
+    for pattern, replacement in SPACES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _without_approximation(match: re.Match[str]) -> str:
+    # `\sqrt{3}\approx1.73` is the exact value with a remark; `x\approx1.73` and `\approx1.73` are the value itself.
+    before, after = match.group("before").strip(), match.group("after").strip()
+    return before if re.search(r"\d", before) or not re.search(r"\d", after) or len(before) > 2 else after
+
+
+def closes_at_end(text: str) -> bool:
+    """Whether the bracket that opens the text is closed by its last character."""
+    depth = 0
+    for index, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+            if depth == 0:
+                return index == len(text) - 1
+    return False
+
+
+def same_text(answer: str, gold: str) -> bool:
+    """Whether two normal forms are the same answer."""
+    if answer == gold:
+        return True
+    # Words may differ in case; one letter is a variable or a choice, where case counts.
+    return is_words(answer) and is_words(gold) and " ".join(answer.split()).lower() == " ".join(gold.split()).lower()
+
+
+def is_words(text: str) -> bool:
+    """Whether this is a word or several, with hyphens and apostrophes, and nothing else."""
+    return len(text) > 1 and text[0].isalpha() and all(part.isalpha() for part in re.split(r"[-' ]", text))

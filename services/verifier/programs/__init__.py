@@ -1,0 +1,1 @@
+"""Programs: the tests of a problem, the compiler, the comparison of what came out."""

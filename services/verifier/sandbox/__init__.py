@@ -1,0 +1,1 @@
+"""Runs untrusted programs: the service's side, and in `isolation/` the other."""

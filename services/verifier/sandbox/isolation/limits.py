@@ -1,0 +1,69 @@
+"""Resource limits of an untrusted process."""
+
+import os
+import resource
+import threading
+
+from services.verifier.sandbox.isolation.kernel import JailError
+
+STACK_BYTES = 256 * 1024 * 1024
+"""Stack of a program's main thread: 200,000 cached recursive calls need it. Must be raised before an exec."""
+THREAD_STACK_BYTES = 16 * 1024 * 1024
+
+
+def raise_stack() -> bool:
+    """Raise the stack limit for the next exec; false when it is high enough already or may not be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
+    if (soft != resource.RLIM_INFINITY and soft >= wanted) or soft == wanted:
+        return False
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+    return True
+
+
+def limit(*, cpu_seconds: int, memory_mib: int, processes: int, file_mib: int = 0) -> None:
+    """Put all limits in force, for good.
+
+    `processes` counts threads too, per user, or per user namespace where there is one.
+
+    Raises:
+        JailError: one cannot be set.
+    """
+    memory = memory_mib * 1024 * 1024
+    files = file_mib * 1024 * 1024
+    _set(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    _set(resource.RLIMIT_AS, memory)
+    _set(resource.RLIMIT_NPROC, processes)
+    _set(resource.RLIMIT_NOFILE, 64)
+    _set(resource.RLIMIT_FSIZE, files)
+    _set(resource.RLIMIT_CORE, 0)
+    _set(resource.RLIMIT_MEMLOCK, 0)
+    _set(resource.RLIMIT_MSGQUEUE, 0)
+    _set(resource.RLIMIT_SIGPENDING, 64)
+    # Threads would otherwise take the raised stack limit as their own size, and four fill the address space.
+    threading.stack_size(THREAD_STACK_BYTES)
+
+
+def _set(number: int, soft: int, hard: int | None = None) -> None:
+    hard = soft if hard is None else hard
+    ceiling = resource.getrlimit(number)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        hard = min(hard, ceiling)
+    try:
+        resource.setrlimit(number, (min(soft, hard), hard))
+    except (OSError, ValueError) as error:
+        raise JailError(f"rlimits: limit {number} cannot be set to {soft} ({error})") from None
+
+
+def offer_to_the_oom_killer() -> None:
+    """When the machine runs out of memory, this process goes and the service stays. A comfort, not a wall."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        pass
+
+
+def is_root() -> bool:
+    """Whether this process has the machine's user id 0, or its namespace's."""
+    return os.getuid() == 0 or os.geteuid() == 0

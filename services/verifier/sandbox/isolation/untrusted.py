@@ -1,0 +1,229 @@
+"""Runs the program: in a confined process, as if the interpreter had been started for it.
+
+Standard streams are real pipes. What the right answer is never comes in; out comes what the program printed and, for a
+call, the returned value as JSON on a descriptor of its own.
+"""
+
+import _io
+import atexit
+import builtins
+import contextlib
+import functools
+import gc
+import io
+import json
+import os
+import sys
+import threading
+from types import CodeType
+from typing import Any, NoReturn
+
+from services.verifier.sandbox.isolation import kernel
+from services.verifier.sandbox.isolation.confinement import TOKEN, VALUE
+from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
+from services.verifier.sandbox.isolation.supervisor import Task
+from services.verifier.sandbox.isolation.wire import COMPILE_ERROR_CODE, CRASH_CODE
+
+_DEPTH = 200
+_PRESET = """
+from typing import *
+import bisect, collections, functools, heapq, itertools, math, random, re, string, sys
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from string import *
+del pow  # `math` has one without a modulus
+"""
+"""Names that the function-call problems take for granted; a solution may define its own over them."""
+PRESET = compile(_PRESET, "preset.py", "exec", dont_inherit=True)
+_ENVIRONMENT = ["PATH=/usr/bin:/bin", "TMPDIR=/tmp", "LC_ALL=C.UTF-8", "HOME=/"]
+
+
+class _Unsupported(Exception):
+    """The solution returned something other than plain values."""
+
+
+def prepare(root: str) -> None:
+    """What all programs find, done once in the zygote: an interpreter that knows nothing of `root`, its origin."""
+    # `site`, which is not loaded, would add these two; programs end with them.
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+    builtins.open = io.open = _open
+    sys.orig_argv = ["python3", "solution.py"]
+    sys.set_int_max_str_digits(0)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "services"]:
+        del sys.modules[name]
+    for folder in [folder for folder in sys.path_importer_cache if folder.startswith(root)]:
+        del sys.path_importer_cache[folder]
+
+
+_open_file = io.open
+_STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
+_STREAMS |= {f"/dev/fd/{number}": number for number in _STREAMS.values()}
+
+
+@functools.wraps(io.open)
+def _open(file: Any, *arguments: Any, **options: Any) -> Any:
+    # The names of the standard streams lead through /proc, which is not there.
+    if isinstance(file, str | os.PathLike) and os.fspath(file) in _STREAMS:
+        file = os.dup(_STREAMS[os.fspath(file)])
+    return _open_file(file, *arguments, **options)
+
+
+def run(task: Task) -> NoReturn:
+    """Do the task and end the process as the interpreter would."""
+    if task.mode == "exec":
+        _execute(task)
+    if task.mode == "serve":
+        # The zygote has loaded it; nothing is imported any more in here.
+        sys.modules[task.arguments[0]].serve()
+    sys.argv = [*task.arguments] or ["solution.py"]
+    code = 0
+    try:
+        _MODES[task.mode](task)
+    except SystemExit as exit_:
+        code = _exit_code(exit_)
+    except BaseException:  # noqa: BLE001 - whatever the program raises
+        # Of a checker 1 would mean that it found the output wrong.
+        code = CRASH_CODE if task.mode == "check" else 1
+        kind, error, trace = sys.exc_info()
+        assert trace is not None
+        # Without our own frames.
+        while trace.tb_next is not None and trace.tb_frame.f_code.co_filename != "solution.py":
+            trace = trace.tb_next
+        sys.excepthook(kind, error.with_traceback(trace), trace)  # type: ignore[arg-type,union-attr]
+    _finish(code)
+
+
+def _execute(task: Task) -> NoReturn:
+    try:
+        if task.arguments[0] == "program":
+            kernel.execute(PROGRAM_DESCRIPTOR, list(task.arguments), _ENVIRONMENT)
+        else:
+            os.execve(task.arguments[0], list(task.arguments), dict(pair.split("=") for pair in _ENVIRONMENT))
+    except OSError as error:
+        os.write(2, f"{task.arguments[0]} cannot be started: {error.strerror}\n".encode())
+    os._exit(127)
+
+
+def _exit_code(exit_: SystemExit) -> int:
+    if exit_.code is None:
+        return 0
+    if isinstance(exit_.code, int):
+        return exit_.code & 0xFF
+    sys.stderr.write(f"{exit_.code}\n")
+    return 1
+
+
+def _finish(code: int) -> NoReturn:
+    # What the interpreter does at its end, but for taking itself apart, which costs more than most programs.
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 - whatever the program's handlers raise
+        sys.excepthook(*sys.exc_info())
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        code = code or 120
+    try:
+        _flush_writers()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _flush_writers() -> None:
+    # What the program replaced or opened itself, over a standard descriptor perhaps: the outer layers first.
+    objects = gc.get_objects()
+    # By kind first: there may be millions of objects, and hardly ever a writer among them.
+    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, _io._IOBase)}
+    writers = [each for each in objects if type(each) in kinds] if kinds else []
+    for writer in (sys.__stdout__, *(each for each in writers if type(each) is not io.BufferedWriter), *writers):
+        with contextlib.suppress(Exception):
+            writer.flush()
+
+
+# ---------------------------------------------------------------- modes
+
+
+def _main_module() -> dict[str, Any]:
+    # A module of its own, so that the program is `__main__` and finds none of our names.
+    module = type(sys)("__main__")
+    module.__dict__.update(__builtins__=builtins, __file__="solution.py")
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def _compiled(source: bytes) -> CodeType:
+    try:
+        return compile(source, "solution.py", "exec", dont_inherit=True)
+    except Exception as error:  # noqa: BLE001 - syntax, null bytes, nesting, memory: all keep it from being a program
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+        os._exit(COMPILE_ERROR_CODE)
+
+
+def _script(task: Task) -> None:
+    exec(_compiled(task.source), _main_module())
+
+
+def _call(task: Task) -> None:
+    write, end, encode = os.write, os._exit, json.JSONEncoder(ensure_ascii=True).encode
+    request = json.loads(task.detail)
+    names = _main_module()
+    names["__name__"] = "solution"  # no `if __name__ == "__main__"` part: there is no stdin to read
+    exec(PRESET, names)
+    exec(_compiled(task.source), names)
+    function = names.get(request["fn_name"])
+    if not callable(function):
+        function = getattr(names["Solution"](), request["fn_name"])
+    value = function(*request["arguments"])
+    try:
+        answer = b"value " + encode(_plain(value)).encode()
+    except (_Unsupported, ValueError, RecursionError) as error:
+        answer = b"unsupported " + str(error).encode("utf-8", "replace")[:200]
+    while answer:
+        answer = answer[write(VALUE, answer) :]
+    # The function has returned: nothing that the solution left running can change the value.
+    end(0)
+
+
+def _assert(task: Task) -> None:
+    # The token stays in its pipe until the assertions have passed. A program that looks for the pipe finds it: this
+    # way of testing cannot keep a secret from the program, which is why its verdicts are labelled.
+    read, write, end = os.read, os.write, os._exit
+    names = _main_module()
+    names["__name__"] = "solution"
+    exec(PRESET, names)
+    exec(_compiled(task.source), names)
+    exec(compile(task.detail, "assertions.py", "exec", dont_inherit=True), names)
+    write(VALUE, read(TOKEN, 64))
+    end(0)
+
+
+_MODES = {"script": _script, "check": _script, "call": _call, "assert": _assert}
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    """The value made of exact built-in types; a subclass may lie about itself, so it is refused."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if depth >= _DEPTH:
+        raise _Unsupported("nested too deep")
+    if kind in (list, tuple):
+        return [_plain(item, depth + 1) for item in value]  # type: ignore[attr-defined]
+    if kind is dict:
+        return {_key(key): _plain(item, depth + 1) for key, item in value.items()}  # type: ignore[attr-defined]
+    raise _Unsupported(f"type {kind.__name__}")
+
+
+def _key(key: object) -> str:
+    if type(key) is str:
+        return key
+    if type(key) is int:
+        return str(key)
+    raise _Unsupported("a key that is neither text nor integer")

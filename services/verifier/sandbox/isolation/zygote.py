@@ -1,0 +1,119 @@
+"""A warm interpreter that forks a supervisor per program. Started as a script by `sandbox.py`, never imported.
+
+It gives up what it can before it serves, loads what programs use, and never sees a program itself: a request is one
+descriptor, the supervisor's connection to the service. So it stays as clean as it started.
+"""
+
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+
+_CONFIG = json.loads(sys.argv[1])
+sys.path.insert(0, _CONFIG["root"])
+
+from services.verifier.sandbox.isolation import kernel, landlock, limits, namespaces  # noqa: E402
+from services.verifier.sandbox.isolation.confinement import BOX  # noqa: E402
+from services.verifier.sandbox.isolation.supervisor import Task, supervise  # noqa: E402
+from services.verifier.sandbox.isolation.untrusted import prepare, run  # noqa: E402
+
+_PROGRAMS_USE = (
+    "array bisect cmath collections collections.abc contextlib copy dataclasses datetime decimal enum fractions "
+    "functools heapq io itertools json math operator os queue random re statistics string struct sys threading time "
+    "typing"
+)
+_TIER_A = kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
+PLAIN, WITH_BOX = b"P", b"B"
+
+
+def _main() -> Task:
+    control = socket.socket(fileno=_CONFIG["control"])
+    try:
+        _load()
+        layers = _isolate()
+    except kernel.JailError as error:
+        control.send(json.dumps({"refused": str(error)}).encode())
+        os._exit(3)
+    gc.collect()
+    gc.freeze()
+    # Whoever complains here must not have to wait until somebody reads it.
+    os.set_blocking(2, False)
+    # The kernel buries the supervisors; how they ended the service sees from their connections.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    control.send(json.dumps({"layers": layers}).encode())
+    return _serve(control)
+
+
+def _load() -> None:
+    """What the children need: the module that they serve, or those that programs use."""
+    if _CONFIG["serves"]:
+        sys.path += _CONFIG["readable"]
+        importlib.import_module(_CONFIG["serves"]).load()
+    else:
+        for name in _PROGRAMS_USE.split():
+            __import__(name)
+        prepare(_CONFIG["root"])
+    sys.path.remove(_CONFIG["root"])
+
+
+def _isolate() -> list[str]:
+    kernel.require_supported_machine()
+    landlock.require()
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise kernel.JailError("seccomp: the zygote has more than one thread, and a jail binds only the calling one")
+    limits.offer_to_the_oom_killer()
+    identity, folders = _CONFIG["identity"], _CONFIG["readable"]
+    if _CONFIG["tier"] == "A":
+        layers = namespaces.enter_tier_a(identity, folders)
+        namespaces.require_nesting(_TIER_A)
+        return layers
+    return namespaces.enter_tier_b(identity)
+
+
+def _serve(control: socket.socket) -> Task:
+    """Fork a supervisor per request, until the service is gone. Returns only in an untrusted process."""
+    while True:
+        kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not kind:
+            os._exit(0)
+        connection = socket.socket(fileno=descriptors[0])
+        try:
+            pid, pidfd = _fork_supervisor(kind)
+        except OSError as error:
+            control.send(f"refused {error.strerror}".encode())
+            connection.close()
+            continue
+        if pid == 0:
+            control.close()
+            return _supervise(connection, kind)
+        socket.send_fds(control, [b"forked"], [pidfd])
+        os.close(pidfd)
+        connection.close()
+
+
+def _supervise(connection: socket.socket, kind: bytes) -> Task:
+    tier, readable = _CONFIG["tier"], _CONFIG["readable"]
+    # Nothing about the machine stays for a program to find.
+    _CONFIG.clear()
+    if kind == WITH_BOX:
+        kernel.mount("box", BOX, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=256m,nr_inodes=4096")
+    if tier == "A":
+        kernel.set_capabilities(0, 0)
+    return supervise(connection, readable, shares_user=tier == "B")
+
+
+def _fork_supervisor(kind: bytes) -> tuple[int, int]:
+    if _CONFIG["tier"] == "B":
+        pid = os.fork()
+        return (pid, os.pidfd_open(pid)) if pid else (0, -1)
+    # A box is mounted by its supervisor, which for that must stay in the zygote's user namespace.
+    own = kernel.CLONE_NEWNS if kind == WITH_BOX else kernel.CLONE_NEWUSER
+    return kernel.clone_supervisor(_TIER_A | own)
+
+
+if limits.raise_stack():
+    os.execv(sys.executable, sys.orig_argv)
+run(_main())
