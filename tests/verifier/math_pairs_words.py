@@ -52,7 +52,6 @@ WORDS = [
             (r"(B) 3/4", r"B"),
             (r"\textbf{B}", r"B"),
             (r"E", r"(E)"),
-            (r"C: 12", r"C"),
             (r"\text{(D) }\frac{1}{2}", r"D"),
         ],
         wrong=[
@@ -76,7 +75,7 @@ WORDS = [
     *pairs(
         "text choices",
         symmetric=False,  # a gold of three letters is no choice at all
-        right=[(r"\textbf{(C) } 12 \text{ cm}", r"C")],
+        right=[(r"\textbf{(C) } 12 \text{ cm}", r"C"), (r"C: 12", r"C")],
         wrong=[(r"C. D. E.", r"C"), (r"(C) (D)", r"C"), (r"(C)\text{ or }(D)", r"D")],
     ),
     *pairs(

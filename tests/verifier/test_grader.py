@@ -90,7 +90,7 @@ INVALID = {
     "an unknown option": (math("8", "8", options=("anything_goes",)), "anything_goes"),
     "an empty gold": (math("8", ""), "holds no number"),
     "a gold of punctuation": (math("8", "$$ ... $$"), "holds no number"),
-    "a gold that is no mathematics": (math("x+1", "\\frac{1}{"), "cannot be read"),
+    "a gold that is no mathematics": (math("x+1", "\\frac{1}{"), "do not close"),
     "an empty chain": (math("8", " ", data_source="chain"), "the ground truth is empty"),
 }
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from prime.errors import NotReady, SandboxError
-from services.verifier.algebra.pool import MathPool, Unsettled, UnusableGold
+from services.verifier.algebra.pool import MathPool, Unsettled
 from services.verifier.algebra.process import Nursery
 from services.verifier.mathematics.compare import Symbolic, compare_answer
 from services.verifier.mathematics.question import How, Leaf
@@ -128,10 +128,15 @@ async def test_a_worker_retires_after_its_share_of_answers() -> None:
     pool.close()
 
 
-async def test_a_gold_that_cannot_be_read_is_the_fault_of_the_problem(pool: MathPool) -> None:
-    unreadable = Symbolic(gold="\\frac{1}{", answer="x", question=Leaf(gold="\\frac{1}{", answer="x"))
-    with pytest.raises(UnusableGold, match="cannot be read"):
-        await pool.settle(unreadable)
+async def test_a_gold_that_cannot_be_read_is_equal_to_nothing_but_its_text(pool: MathPool) -> None:
+    unreadable = Leaf(gold="\\foo x", answer="x")
+    assert await pool.settle(Symbolic(gold=unreadable.gold, answer="x", question=unreadable)) is False
+
+
+async def test_what_neither_points_nor_forms_decide_is_undecided(pool: MathPool) -> None:
+    unknown = Leaf(gold="\\int_0^1f(x)dx", answer="\\int_0^1f(1-x)dx")
+    with pytest.raises(Unsettled, match="not_comparable"):
+        await pool.settle(Symbolic(gold=unknown.gold, answer=unknown.answer, question=unknown))
 
 
 async def test_a_question_too_long_for_a_line_is_not_asked(pool: MathPool) -> None:

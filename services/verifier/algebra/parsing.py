@@ -7,7 +7,12 @@ import functools
 import re
 from typing import Any
 
+from services.verifier.mathematics.brackets import split_outside
+from services.verifier.mathematics.opaque import symbol_for
+
 _KEPT_GOLDS = 2048
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_APPLIED = re.compile(r"(?<![a-zA-Z])([f-hF-HuvP])(?:'|\^\{-1\})*\(")
 _END_OF_TEXT = -1
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 _EXPONENT = re.compile(r"(?<=\d)[eE]([-+]?\d+)")
@@ -27,14 +32,19 @@ _KEPT_BASES = re.compile(
 
 
 @functools.lru_cache(maxsize=_KEPT_GOLDS)
-def parse_gold(text: str) -> Any:
+def parse_gold(text: str, applied: frozenset[str] = frozenset()) -> Any:
     """Like `parse`, for texts that come again."""
-    return parse(text)
+    return parse(text, applied)
 
 
-def parse(text: str) -> Any:
-    """The expression that a LaTeX text stands for, upper and lower case kept apart, or None."""
+def parse(text: str, applied: frozenset[str] = frozenset()) -> Any:
+    """The expression that a LaTeX text stands for, upper and lower case kept apart, or None.
+
+    Letters in `applied` are functions: `f(x+y)` with `f` among them is one symbol, not a product.
+    """
     try:
+        if applied:
+            text = _with_applied_functions(text, applied)
         return _with_imaginary_unit(_parser()(_readable(text)))
     except (MemoryError, RecursionError):
         raise
@@ -76,6 +86,44 @@ def _parser() -> Any:
             return Parser(PredictionMode.LL).parse_all(text)
 
     return read
+
+
+def applied_letters(text: str) -> frozenset[str]:
+    """The letters among f, g, h, F, G, H, P and so on that stand in front of a bracket wherever they occur."""
+    if "(" not in text:
+        return frozenset()
+    plain = _COMMAND.sub(" ", text)
+    return frozenset(
+        letter
+        for letter in set(_APPLIED.findall(plain))
+        if plain.count(letter) == len(re.findall(rf"(?<![a-zA-Z]){letter}(?:'|\^\{{-1\}})*\(", plain))
+    )
+
+
+def _with_applied_functions(text: str, applied: frozenset[str]) -> str:
+    """The text with a symbol for each value of a function, named by the function and its worked-out arguments."""
+    # Of one letter the parser makes a function by itself.
+    found = re.search(rf"(?<![\\a-zA-Z])([{''.join(sorted(applied))}])((?:'|\^\{{-1\}})*)\((?![a-zA-Z]\))", text)
+    if found is None:
+        return text
+    end = _closing(text, found.end() - 1)
+    inside = text[found.end() : end]
+    arguments = [parse(part, applied) for part in split_outside(inside, ",")]
+    if end < 0 or None in arguments:
+        raise ValueError(text)
+    import sympy
+
+    name = found.group(1) + found.group(2) + str([sympy.srepr(sympy.expand(argument)) for argument in arguments])
+    return text[: found.start()] + symbol_for(name) + _with_applied_functions(text[end + 1 :], applied)
+
+
+def _closing(text: str, opening: int) -> int:
+    depth = 0
+    for index in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+    return -1
 
 
 def _readable(text: str) -> str:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from prime.errors import InvalidInput, NotReady, SandboxError
+from prime.errors import NotReady, SandboxError
 from services.verifier.algebra.process import Nursery, Starter, Worker, WorkerDied
 from services.verifier.mathematics.question import All, Leaf, Symbolic, to_json
 from services.verifier.sandbox.zygotes import Tier
@@ -34,10 +34,6 @@ _LOOK_SECONDS = 0.02
 
 class Unsettled(Exception):
     """No verdict; the message is the reason: `deadline`, `memory`, `too_complex` or `not_comparable`."""
-
-
-class UnusableGold(InvalidInput):
-    """The ground truth is nothing that Math-Verify can read, so no answer to it could be right."""
 
 
 class MathPool:
@@ -86,8 +82,7 @@ class MathPool:
 
         Raises:
             Unsettled: the deadline passed, or the memory was used up.
-            UnusableGold: the ground truth cannot be read.
-            SandboxError: a worker could not be started or locked up, or died twice. Says nothing about the answer.
+                SandboxError: a worker could not be started or locked up, or died twice. Says nothing about the answer.
             NotReady: the pool is closed, or was while the question ran.
         """
         if self._closed:
@@ -205,11 +200,6 @@ def _stopping() -> NotReady:
 def _verdict(answer: dict[str, object] | None) -> bool:
     if answer is None:
         raise Unsettled("deadline")
-    if "unusable_gold" in answer:
-        raise UnusableGold(
-            f"ground truth {str(answer['unusable_gold'])[:80]!r} of a mathematics problem cannot be read as "
-            "mathematics, and the answer is not the same text; drop the problem"
-        )
     if "undecided" in answer:
         raise Unsettled(str(answer["undecided"]))
     return answer["equal"] is True

@@ -1,189 +1,119 @@
-"""Evaluates sympy expressions at random rational points, to many digits, with bounded effort. For the workers only.
+"""Compares sympy expressions by their values at rational points, the same in every run. For the workers only.
 
-Our own evaluator on mpmath, not sympy's: it never simplifies, never builds large exact numbers, and says of every value
-whether a branch was chosen on the way (the root or the logarithm of a negative number), where equal functions may part.
+Every judgement is True, False, or None where the points do not tell. Points that a side is not defined at, or where it
+chooses a branch, do not count; so points are tried near zero first and then further out, until enough of them lie in the
+domain of both sides (`\\ln(x-7)` has none near zero). What is zero but for rounding is zero.
 """
 
-import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
+
+from services.verifier.algebra.evaluation import Value, evaluate
 
 _SEED = 20240229
 _DIGITS = 50
 _MORE_DIGITS = 160
 _MOST_DIGITS = 12_000
-_ATTEMPTS = 24
+_NEAR, _FAR = 24, 40
+_FEW = 10
 _ENOUGH = 8
+_ENOUGH_IN_A_SMALL_DOMAIN = 4
 _ENOUGH_OF_ANY_SIGN = 3
 _FAR_OUT = (30, -30, 3000, -3000)
+_DENOMINATORS = (97, 101, 103, 107, 109, 113)
+_WIDTHS = (1, 30, 4, 300, 1, 100, 12, 3000)
+_WHOLE_NUMBERS = (3, 1, 5, 2, 8, 4, 13, 6, 17, 10, 25, 7)
+
+Point = Mapping[Any, Any]
 
 
-class NotEvaluable(Exception):
-    """The expression has a part that is not an elementary function of its symbols."""
+class Agreement(Enum):
+    """What the points say of two functions."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    OTHER_DOMAIN = "other domain"
+    """They agree where both are defined, and somewhere only one of them is."""
+    UNKNOWN = "unknown"
+    """Too few points lie in their domains."""
 
 
-class _Undefined(Exception):
-    """No value at this point: a division by zero, or not a number."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """Both sides at one point."""
-
-    first: Any
-    second: Any
-    is_plain: bool
-    """Neither side chose a branch."""
-
-
-_FUNCTIONS = {
-    **{name: name for name in "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh coth".split()},  # noqa: SIM905
-    **{name: name for name in ("asinh", "acosh", "atanh", "exp", "floor", "factorial", "gamma", "binomial", "sign")},
-    "Abs": "fabs",
-    "ceiling": "ceil",
-    "conjugate": "conj",
-    "re": "re",
-    "im": "im",
-}
-_ON_A_BRANCH = frozenset({"asin", "acos", "acosh", "atanh", "asec", "acsc"})
-
-
-class _Evaluator:
-    def __init__(self, point: dict[Any, Any]) -> None:
-        import mpmath  # type: ignore[import-untyped]
-
-        self._mp = mpmath
-        self._point = point
-        self.chose_branch = False
-
-    def value(self, expression: Any) -> Any:
-        """A finite mpmath number."""
-        import sympy
-
-        if isinstance(expression, sympy.Rational):
-            return self._mp.mpf(expression.p) / expression.q
-        if isinstance(expression, sympy.Symbol):
-            if expression not in self._point:
-                raise NotEvaluable(str(expression))
-            return self._point[expression]
-        if isinstance(expression, sympy.Float):
-            return self._mp.mpf(str(expression))
-        if expression is sympy.I:
-            return self._mp.mpc(0, 1)
-        if isinstance(expression, sympy.NumberSymbol):
-            return self._constant(expression)
-        return self._finite(self._compound(expression))
-
-    def _constant(self, expression: Any) -> Any:
-        import sympy
-
-        known = {sympy.pi: self._mp.pi, sympy.E: self._mp.e, sympy.GoldenRatio: self._mp.phi}
-        if expression not in known:
-            raise NotEvaluable(str(expression))
-        return +known[expression]
-
-    def _compound(self, expression: Any) -> Any:
-        name = type(expression).__name__
-        if name == "Add":
-            return self._mp.fsum(self.value(part) for part in expression.args)
-        if name == "Mul":
-            return self._mp.fprod([self.value(part) for part in expression.args])
-        if name == "Pow":
-            return self._power(*expression.args)
-        if name == "exp":
-            return self._mp.exp(self.value(expression.args[0]))
-        if name == "log":
-            return self._log(*expression.args)
-        if name in ("Max", "Min"):
-            values = [self._real(self.value(part)) for part in expression.args]
-            return max(values) if name == "Max" else min(values)
-        return self._function(name, [self.value(part) for part in expression.args])
-
-    def _power(self, base: Any, exponent: Any) -> Any:
-        value = self.value(base)
-        if getattr(exponent, "is_Integer", False):
-            if value == 0 and exponent.p <= 0:
-                raise _Undefined
-            return value ** int(exponent.p)
-        if self._is_negative(value):
-            self.chose_branch = True
-        power = self.value(exponent)
-        if value == 0 and self._mp.re(power) <= 0:
-            raise _Undefined
-        return self._mp.power(value, power)
-
-    def _log(self, argument: Any, base: Any = None) -> Any:
-        value = self.value(argument)
-        if value == 0:
-            raise _Undefined
-        if self._is_negative(value):
-            self.chose_branch = True
-        logarithm = self._mp.log(value)
-        if base is None:
-            return logarithm
-        divisor = self._mp.log(self.value(base))
-        if divisor == 0:
-            raise _Undefined
-        return logarithm / divisor
-
-    def _function(self, name: str, values: list[Any]) -> Any:
-        function = _FUNCTIONS.get(name)
-        if function is None or not values:
-            raise NotEvaluable(name)
-        if name in ("floor", "ceiling", "sign"):
-            values = [self._real(value) for value in values]
-        result = getattr(self._mp, function)(*values)
-        if name in _ON_A_BRANCH and not self._is_real(result):
-            self.chose_branch = True
-        return result
-
-    def _is_real(self, value: Any) -> bool:
-        imaginary = self._mp.im(value)
-        return bool(abs(imaginary) <= abs(self._mp.re(value)) * self._mp.mpf(10) ** (-self._mp.mp.dps + 10))
-
-    def _is_negative(self, value: Any) -> bool:
-        return not self._is_real(value) or bool(self._mp.re(value) < 0)
-
-    def _real(self, value: Any) -> Any:
-        if not self._is_real(value):
-            raise _Undefined
-        return self._mp.re(value)
-
-    def _finite(self, value: Any) -> Any:
-        if not self._mp.isfinite(value):
-            raise _Undefined
-        return value
-
-
-def same_function(first: Any, second: Any) -> bool | None:
-    """Whether two expressions agree at random points; None when the points do not tell.
+def compare_functions(first: Any, second: Any, whole: frozenset[Any] = frozenset()) -> Agreement:
+    """Whether two expressions agree wherever both are defined; the symbols in `whole` stand for whole numbers.
 
     Raises:
         NotEvaluable: a side has parts that cannot be evaluated.
     """
     symbols = _symbols(first, second)
     if not symbols:
-        return _same_constant(first, second)
+        same = _agree_at(first, second, {})
+        return Agreement.UNKNOWN if same is None else Agreement.SAME if same else Agreement.DIFFERENT
     if _differ_far_out(first, second, symbols):
-        return False
-    doubtful, plain, signed = False, 0, 0
-    for point, is_signed in _points(symbols):
-        sample = _sample(first, second, point)
-        if sample is None or not sample.is_plain:
-            doubtful = True  # the domains may differ, or the branches
-            if sample is not None and _agree(first, second, point, sample):
-                signed += is_signed
-            continue
-        if not _agree(first, second, point, sample):
+        return Agreement.DIFFERENT
+    seen = _Seen()
+    for point, is_signed in _points(symbols, whole | _whole_symbols(first, second), _are_endless(first, second)):
+        if _compare_at(first, second, point, seen, is_signed=is_signed) is False:
+            return Agreement.DIFFERENT
+        if seen.are_enough:
+            return Agreement.SAME
+    return seen.verdict()
+
+
+def same_function(first: Any, second: Any) -> bool | None:
+    """The same in short: another domain makes another function. Raises what `compare_functions` raises."""
+    found = compare_functions(first, second)
+    return None if found is Agreement.UNKNOWN else found is Agreement.SAME
+
+
+@dataclass(slots=True, kw_only=True)
+class _Seen:
+    """What the points have shown so far, none of them a difference."""
+
+    points: int = 0
+    plain: int = 0
+    """Both sides are defined, chose no branch, and agree."""
+    signed: int = 0
+    """Of these, those with a negative coordinate."""
+    on_a_branch: int = 0
+    """Both chose a branch, and agree."""
+    apart: bool = False
+    """Somewhere only one side was defined without a branch: the domains may differ."""
+
+    @property
+    def are_enough(self) -> bool:
+        if self.apart or self.plain < _ENOUGH:
             return False
-        plain += 1
-        signed += is_signed
-        if plain >= _ENOUGH and signed >= _ENOUGH_OF_ANY_SIGN and not doubtful:
-            return True
-    if plain >= _ENOUGH and (not doubtful or signed >= _ENOUGH_OF_ANY_SIGN):
-        return True if not doubtful or _have_same_domain(first, second, symbols) else None
+        return self.signed >= _ENOUGH_OF_ANY_SIGN or self.points >= _NEAR
+
+    def verdict(self) -> Agreement:
+        if self.apart:
+            return Agreement.OTHER_DOMAIN
+        if self.plain >= _ENOUGH_IN_A_SMALL_DOMAIN or self.plain + self.on_a_branch >= _ENOUGH:
+            return Agreement.SAME
+        return Agreement.UNKNOWN
+
+
+def _compare_at(first: Any, second: Any, point: Point, seen: _Seen, *, is_signed: bool) -> bool | None:
+    left, right = evaluate(first, point, _DIGITS), evaluate(second, point, _DIGITS)
+    seen.points += 1
+    if left is None and right is None:
+        return None
+    if left is None or right is None or left.is_plain != right.is_plain:
+        seen.apart = True
+        # On one side of a branch cut two equal functions may part; a difference there says nothing.
+        return None
+    agree = _agree(first, second, point, left, right)
+    if agree is None:
+        return None
+    if left.is_plain:
+        seen.plain += agree
+        seen.signed += agree and is_signed
+        return agree
+    seen.on_a_branch += agree
+    seen.apart = seen.apart or not agree
     return None
 
 
@@ -196,14 +126,13 @@ def _differ_far_out(first: Any, second: Any, symbols: Sequence[Any]) -> bool:
         return False
     for distance in _FAR_OUT:
         point = {symbol: sympy.Rational(distance) + sympy.Rational(index, 7) for index, symbol in enumerate(symbols)}
-        sample = _sample(first, second, point)
-        if sample is not None and sample.is_plain and not _agree(first, second, point, sample):
+        if _compare_at(first, second, point, _Seen(), is_signed=False) is False:
             return True
     return False
 
 
 def same_up_to_constant(first: Any, second: Any) -> bool | None:
-    """Whether the difference of two expressions is the same at random points; None when the points do not tell.
+    """Whether the difference of two expressions is a constant.
 
     Raises:
         NotEvaluable: a side has parts that cannot be evaluated.
@@ -217,129 +146,161 @@ def same_up_to_constant(first: Any, second: Any) -> bool | None:
     beside = (
         {symbol: value + sympy.Rational(1, 127) for symbol, value in point.items()} for point, _ in _points(symbols)
     )
-    start = next((point for point in beside if _sample(first, second, point)), None)
+    start = next((point for point in beside if _is_plain_at(first, point) and _is_plain_at(second, point)), None)
     if start is None:
-        return None
-    # f - g is constant where f(x) - f(x0) and g(x) - g(x0) agree. With parts that change sign the constant may, too.
-    shifted = [
-        sympy.Add(side, -_at(side, start), evaluate=False) if _is_plain_at(side, start) else None
-        for side in (first, second)
-    ]
-    if None in shifted:
-        return None
-    return same_function(*shifted)
+        return same_function(*(sympy.diff(side, symbols[0]) for side in (first, second))) if len(symbols) == 1 else None
+    # f - g is constant where f(x) - f(x0) and g(x) - g(x0) agree.
+    return same_function(*(sympy.Add(side, -side.xreplace(start), evaluate=False) for side in (first, second)))
+
+
+def vanishes(expression: Any) -> bool | None:
+    """Whether it is zero, rounding included, everywhere in its own domain.
+
+    Raises:
+        NotEvaluable: it has parts that cannot be evaluated.
+    """
+    import sympy
+
+    zeros = 0
+    symbols = _symbols(expression)
+    for point, _ in _points(symbols, _whole_symbols(expression), _are_endless(expression)):
+        value = evaluate(expression, point, _DIGITS)
+        if value is None or not value.is_plain:
+            continue
+        agree = _agree(expression, sympy.S.Zero, point, value, Value(number=0, is_plain=True))
+        if agree is False:
+            return False
+        zeros += agree is True
+        if zeros >= _ENOUGH or not symbols:
+            break
+    return True if zeros >= min(_ENOUGH_IN_A_SMALL_DOMAIN, 1 + 3 * len(symbols)) else None
 
 
 def same_up_to_factor(first: Any, second: Any, *, positive: bool) -> bool | None:
-    """Whether the quotient of two expressions is the same (positive) constant; None when the points do not tell.
+    """Whether the quotient of two expressions, neither of which vanishes everywhere, is a (positive) constant.
 
     Raises:
         NotEvaluable: a side has parts that cannot be evaluated.
     """
-    import mpmath
+    import mpmath  # type: ignore[import-untyped]
     import sympy
 
-    if _free(first) != _free(second) or not _free(first):
-        return False
-    for point, _ in _points(_symbols(first, second)):
-        sample = _sample(first, second, point)
-        if sample is None or not sample.is_plain or sample.first == 0 or sample.second == 0:
+    for point, _ in _points(_symbols(first, second), _whole_symbols(first, second)):
+        values = [evaluate(side, point, _DIGITS) for side in (first, second)]
+        if any(value is None or not value.is_plain for value in values):
             continue
-        if positive and mpmath.re(sample.first) * mpmath.re(sample.second) < 0:
+        zeros = [
+            _agree(side, sympy.S.Zero, point, value, Value(number=0, is_plain=True))
+            for side, value in zip((first, second), values, strict=True)
+            if value is not None
+        ]
+        if None in zeros or all(zeros):
+            continue
+        if any(zeros):
             return False
-        at_first, at_second = _at(first, point), _at(second, point)
+        left, right = (value.number for value in values if value is not None)
+        if positive and mpmath.re(left) * mpmath.re(right) < 0:
+            return False
+        at_first, at_second = first.xreplace(dict(point)), second.xreplace(dict(point))
         return same_function(sympy.Mul(first, at_second, evaluate=False), sympy.Mul(second, at_first, evaluate=False))
     return None
 
 
-def _free(expression: Any) -> set[Any]:
-    found: set[Any] = expression.free_symbols
-    return found
-
-
 def _symbols(*expressions: Any) -> list[Any]:
-    return sorted(set().union(*(_free(expression) for expression in expressions)), key=str)
+    return sorted(set().union(*(expression.free_symbols for expression in expressions)), key=str)
 
 
-def _points(symbols: Sequence[Any]) -> Iterator[tuple[dict[Any, Any], bool]]:
-    """Rational points, the same in every run: positive ones first, then of any sign."""
+def _whole_symbols(*expressions: Any) -> frozenset[Any]:
+    """Symbols that a sum or a product runs to, and which therefore stand for whole numbers."""
+    import sympy
+
+    ends = (
+        end
+        for expression in expressions
+        for repeated in expression.atoms(sympy.Sum, sympy.Product)
+        for _, *limits in repeated.limits
+        for end in limits
+    )
+    return frozenset().union(*(end.free_symbols for end in ends))
+
+
+def _are_endless(*expressions: Any) -> bool:
+    """Whether a sum or a product without end is among them, which converges near zero if anywhere."""
+    import sympy
+
+    return any(
+        limits[-1].is_infinite
+        for expression in expressions
+        for repeated in expression.atoms(sympy.Sum, sympy.Product)
+        for limits in repeated.limits
+    )
+
+
+def _points(
+    symbols: Sequence[Any], whole: frozenset[Any] = frozenset(), are_small: bool = False
+) -> Iterator[tuple[dict[Any, Any], bool]]:
+    """Rational points and whether a coordinate is negative: positive ones and of any sign, near zero first."""
     import sympy
 
     source = random.Random(_SEED)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_FEW if are_small else _NEAR + _FAR):
         is_signed = attempt % 2 == 1
         point = {}
         for symbol in symbols:
-            value = sympy.Rational(source.randint(3, 400), source.choice((97, 101, 103, 107, 109, 113)))
-            point[symbol] = -value if is_signed and source.random() < 0.6 else value
+            value = sympy.Rational(source.randint(3, 400), source.choice(_DENOMINATORS))
+            value = -value if is_signed and source.random() < 0.6 else value
+            if are_small:
+                value /= 12
+            if attempt >= _NEAR:
+                value = value * _WIDTHS[attempt % len(_WIDTHS)] / 4
+            if symbol in whole:
+                value = sympy.Integer(_WHOLE_NUMBERS[attempt % len(_WHOLE_NUMBERS)] + attempt // len(_WHOLE_NUMBERS))
+            point[symbol] = value
         yield point, is_signed
 
 
-def _sample(first: Any, second: Any, point: dict[Any, Any], digits: int = _DIGITS) -> Sample | None:
-    """Both values, or None when one of them is undefined there."""
-    import mpmath
+def _agree(first: Any, second: Any, point: Point, left: Value, right: Value) -> bool | None:
+    """Whether two values are equal: their difference vanishes as the digits grow, and does not only get small.
 
-    with mpmath.workdps(digits):
-        at = {symbol: mpmath.mpf(value.p) / value.q for symbol, value in point.items()}
-        sides = []
-        plain = True
-        for expression in (first, second):
-            evaluator = _Evaluator(at)
-            try:
-                value = evaluator.value(expression)
-            except (_Undefined, ZeroDivisionError, ValueError, OverflowError):
-                return None
-            sides.append(value)
-            plain = plain and not evaluator.chose_branch
-        return Sample(first=sides[0], second=sides[1], is_plain=plain)
-
-
-def _agree(first: Any, second: Any, point: dict[Any, Any], sample: Sample) -> bool:
-    """Whether two values are equal: their difference vanishes as the digits grow, and does not only get small."""
+    None where they are too large to tell.
+    """
     import mpmath
 
     with mpmath.workdps(_MORE_DIGITS):
-        size = max(abs(sample.first), abs(sample.second))
-        difference = abs(sample.first - sample.second)
+        size = max(abs(left.number), abs(right.number))
+        difference = abs(left.number - right.number)
         if difference > size * mpmath.mpf(10) ** -20 and size > mpmath.mpf(10) ** -15:
             return False  # too large to be the rounding of a cancellation
-    digits = _digits_for(size)
+    # The terms of an endless sum are too many for that many digits.
+    more = _DIGITS // 2 if _are_endless(first, second) else _MORE_DIGITS
+    digits = more + max(0, int(mpmath.log10(size)) if size > 1 else 0)
     if digits > _MOST_DIGITS:
-        return False  # too large to see a difference of one
-    coarse, fine = (_sample(first, second, point, count) for count in (digits, digits + _MORE_DIGITS))
+        return None
+    coarse, fine = (_differ_by(first, second, point, count) for count in (digits, digits + more))
     if coarse is None or fine is None:
-        return False
-    with mpmath.workdps(digits + _MORE_DIGITS):
-        ten, size = mpmath.mpf(10), max(abs(fine.first), abs(fine.second))
-        before, after = abs(coarse.first - coarse.second), abs(fine.first - fine.second)
-        return bool(after <= before * ten**-60 or after <= size * ten ** -(digits + _MORE_DIGITS - 30))
+        return None
+    with mpmath.workdps(digits + more):
+        ten = mpmath.mpf(10)
+        (before, _), (after, size) = coarse, fine
+        return bool(after <= before * ten ** -(3 * more // 8) or after <= size * ten ** -(digits + more - more // 5))
 
 
-def _digits_for(size: Any) -> int:
-    """So many that a difference of one shows."""
+def _differ_by(first: Any, second: Any, point: Point, digits: int) -> tuple[Any, Any] | None:
+    """How far apart both values are, and the larger of them."""
     import mpmath
 
-    extra = int(mpmath.log10(size)) if size > 1 else 0
-    return _MORE_DIGITS + max(0, extra)
+    left, right = evaluate(first, point, digits), evaluate(second, point, digits)
+    if left is None or right is None:
+        return None
+    with mpmath.workdps(digits):
+        return abs(left.number - right.number), max(abs(left.number), abs(right.number))
 
 
-def _same_constant(first: Any, second: Any) -> bool | None:
-    sample = _sample(first, second, {})
-    return None if sample is None else _agree(first, second, {}, sample)
+def _agree_at(first: Any, second: Any, point: Point) -> bool | None:
+    left, right = evaluate(first, point, _DIGITS), evaluate(second, point, _DIGITS)
+    return None if left is None or right is None else _agree(first, second, point, left, right)
 
 
-def _have_same_domain(first: Any, second: Any, symbols: Sequence[Any]) -> bool:
-    """Whether at every point both sides are defined without a choice of branch, or neither is."""
-    for point, _ in itertools.islice(_points(symbols), _ATTEMPTS):
-        if _is_plain_at(first, point) != _is_plain_at(second, point):
-            return False
-    return True
-
-
-def _is_plain_at(expression: Any, point: dict[Any, Any]) -> bool:
-    sample = _sample(expression, expression, point)
-    return sample is not None and sample.is_plain
-
-
-def _at(expression: Any, point: dict[Any, Any]) -> Any:
-    return expression.xreplace(point)
+def _is_plain_at(expression: Any, point: Point) -> bool:
+    value = evaluate(expression, point, _DIGITS)
+    return value is not None and value.is_plain

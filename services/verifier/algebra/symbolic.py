@@ -1,23 +1,24 @@
 """Settles questions of algebra with the parser and the comparison of Math-Verify. Runs inside the workers only.
 
-Each leaf is parsed by the LaTeX parser of Math-Verify, compared at random points (`sampling.py`), and handed to
-Math-Verify's own comparison when the points do not tell; what that calls equal is vetoed when plain numbers differ.
+Each leaf is parsed by the LaTeX parser of Math-Verify and compared at many points (`sampling.py`). Where the points do
+not tell, its form decides (`formal.py`), then Math-Verify's own comparison; what that calls equal is vetoed when plain
+numbers differ. What nothing decides is None. A gold that cannot be read is a text, and equal to its own text only.
 """
 
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from services.verifier.algebra.parsing import parse, parse_gold
-from services.verifier.algebra.sampling import (
-    NotEvaluable,
-    same_function,
-    same_up_to_constant,
-    same_up_to_factor,
-)
+from services.verifier.algebra.equations import same_equation
+from services.verifier.algebra.evaluation import NotEvaluable, evaluate
+from services.verifier.algebra.formal import from_one_start, have_same_form, with_standard_indices
+from services.verifier.algebra.parsing import applied_letters, parse, parse_gold
+from services.verifier.algebra.sampling import Agreement, compare_functions, same_up_to_constant
+from services.verifier.algebra.unknowns import have_other_unknowns, with_known_parts
+from services.verifier.mathematics.names import split_equals
 from services.verifier.mathematics.question import How
 
 _FLOAT_DIGITS = 6
@@ -28,73 +29,116 @@ _RENAMED_CONSTANT = re.compile(r"[A-Zck](_\{?\w+\}?)?")
 _MOST_CONSTANTS = 3
 
 
-class UnparsableGold(Exception):
-    """The gold is nothing that Math-Verify can read; the message is its text."""
-
-
-def settle(question: Any) -> bool:
-    """The verdict on a question in the form of `mathematics/question.to_json`.
-
-    Raises:
-        UnparsableGold: a gold cannot be read, so that no answer could be right.
-    """
+def settle(question: Any) -> bool | None:
+    """The verdict on a question in the form of `mathematics/question.to_json`; None where nothing decides it."""
     if isinstance(question, bool):
         return question
     kind, *rest = question
     if kind == "all":
-        return all(settle(part) for part in rest[0])
+        return _all(settle(part) for part in rest[0])
     if kind == "matching":
         return _is_matching(rest[0])
     gold, answer, decimals = rest
     return _settle_leaf(How(kind), gold, answer, decimals)
 
 
-def _is_matching(rows: Sequence[Sequence[Any]]) -> bool:
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    """False where one is false, whatever else is open."""
+    is_open = False
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        is_open = is_open or verdict is None
+    return None if is_open else True
+
+
+def _is_matching(rows: Sequence[Sequence[Any]]) -> bool | None:
     """Whether every row finds a column of its own; each cell is settled at most once."""
-    taken: dict[int, int] = {}
     cell = functools.cache(lambda row, column: settle(rows[row][column]))
+    if _can_match(len(rows), lambda row, column: cell(row, column) is True):
+        return True
+    return None if _can_match(len(rows), lambda row, column: cell(row, column) is not False) else False
+
+
+def _can_match(size: int, fits: Callable[[int, int], bool]) -> bool:
+    taken: dict[int, int] = {}
 
     def place(row: int, seen: set[int]) -> bool:
-        for column in range(len(rows)):
-            if column not in seen and cell(row, column):
+        for column in range(size):
+            if column not in seen and fits(row, column):
                 seen.add(column)
                 if column not in taken or place(taken[column], seen):
                     taken[column] = row
                     return True
         return False
 
-    return all(place(row, set()) for row in range(len(rows)))
+    return all(place(row, set()) for row in range(size))
 
 
-def _settle_leaf(how: How, gold: str, answer: str, decimals: int) -> bool:
+def _settle_leaf(how: How, gold: str, answer: str, decimals: int) -> bool | None:
     if gold == answer:
         return True
     if how is How.AS_WRITTEN:
         return _as_written(gold, answer)
-    left, right = parse_gold(gold), parse(answer)
-    if left is None:
-        raise UnparsableGold(gold)  # Math-Verify would make something of its beginning
-    if right is None:
+    if how is How.ABOUT:
+        return _is_about(answer, gold)
+    applied = applied_letters(gold + " " + answer)
+    if how in (How.UP_TO_FACTOR, How.UP_TO_POSITIVE_FACTOR):
+        return _compare_equations(gold, answer, applied, positive=how is How.UP_TO_POSITIVE_FACTOR)
+    left, right = parse_gold(gold, applied), parse(answer, applied)
+    if left is None or right is None:
         return False
-    if how in (How.SAME, How.UP_TO_NAMES):
-        same = _same(left, right, gold, answer, decimals)
-        return same or (how is How.UP_TO_NAMES and _same_with_constants_renamed(left, right))
-    if not (_is_expression(left) and _is_expression(right)):
+    left, right = with_standard_indices(left), with_standard_indices(right)
+    if how is How.UP_TO_CONSTANT:
+        if not (_is_expression(left) and _is_expression(right)):
+            return False
+        try:
+            return same_up_to_constant(left, right)
+        except NotEvaluable:
+            return True if have_same_form(left, right) else None
+    same = _same(left, right, gold, answer, decimals)
+    if same is not True and how is How.UP_TO_NAMES and _same_with_constants_renamed(left, right):
+        return True
+    return same
+
+
+def _compare_equations(gold: str, answer: str, applied: frozenset[str], *, positive: bool) -> bool | None:
+    left, right = (
+        [with_known_parts(with_standard_indices(parse(side, applied))) for side in split_equals(text)]
+        for text in (gold, answer)
+    )
+    if len(left) != 2 or len(right) != 2 or not all(_is_expression(side) for side in left + right):
         return False
-    try:
-        if how is How.UP_TO_CONSTANT:
-            return same_up_to_constant(left, right) is True
-        return same_up_to_factor(left, right, positive=how is How.UP_TO_POSITIVE_FACTOR) is True
-    except NotEvaluable:
-        return False
+    return same_equation((left[0], left[1]), (right[0], right[1]), positive=positive)
+
+
+def _is_about(remark: str, exact: str) -> bool:
+    """Whether a decimal is a rough value of a constant: to its last digit, or to two in a hundred; degrees count."""
+    import mpmath  # type: ignore[import-untyped]
+
+    percent = remark.endswith("%")
+    values = []
+    for text in (remark.rstrip("\\%"), exact):
+        parsed = parse(text)
+        if not _is_expression(parsed) or parsed.free_symbols:
+            return False
+        try:
+            value = evaluate(parsed, {}, _VETO_DIGITS)
+        except NotEvaluable:
+            return False
+        if value is None:
+            return False
+        values.append(value.number)
+    about, value = values[0] / (100 if percent else 1), values[1]
+    decimals = len(remark.partition(".")[2].rstrip("\\%"))
+    near = max(abs(value) * mpmath.mpf("0.02"), mpmath.mpf(15) / 10 ** (decimals + 1))
+    return bool(abs(about - value) <= near or abs(about - mpmath.degrees(value)) <= 180 * near)
 
 
 def _as_written(gold: str, answer: str) -> bool:
     """What Math-Verify's own pipeline makes of two texts."""
     left, right = _pipeline(gold), _pipeline(answer)
-    if not left:
-        raise UnparsableGold(gold)
-    return bool(right) and _verify(left, right)
+    return bool(left and right) and _verify(left, right)
 
 
 def _pipeline(text: str) -> list[Any]:
@@ -113,15 +157,21 @@ def _pipeline(text: str) -> list[Any]:
 
 def _is_expression(parsed: Any) -> bool:
     import sympy
+    from sympy.concrete.expr_with_limits import ExprWithLimits
 
-    return isinstance(parsed, sympy.Expr) and not parsed.has(sympy.zoo, sympy.oo, -sympy.oo, sympy.nan)
+    if not isinstance(parsed, sympy.Expr):
+        return False
+    if parsed.has(sympy.oo) and parsed.has(ExprWithLimits):
+        # A sum may run to infinity; what is summed has to be finite.
+        parsed = parsed.replace(lambda node: isinstance(node, ExprWithLimits), lambda node: node.function)
+    return not parsed.has(sympy.zoo, sympy.oo, -sympy.oo, sympy.nan)
 
 
-def _same(left: Any, right: Any, gold: str, answer: str, decimals: int) -> bool:
+def _same(left: Any, right: Any, gold: str, answer: str, decimals: int) -> bool | None:
     import sympy
 
     if isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase):
-        return left.shape == right.shape and all(
+        return left.shape == right.shape and _all(
             _same_expression(first, second) for first, second in zip(left, right, strict=True)
         )
     if not (_is_expression(left) and _is_expression(right)):
@@ -140,7 +190,7 @@ def _is_unbounded(left: Any, right: Any) -> bool:
     return any(isinstance(side, sympy.Expr) and side.has(sympy.zoo, sympy.nan) for side in (left, right))
 
 
-def _same_expression(left: Any, right: Any) -> bool:
+def _same_expression(left: Any, right: Any) -> bool | None:
     import sympy
 
     if left == right:
@@ -150,18 +200,45 @@ def _same_expression(left: Any, right: Any) -> bool:
     difference = sympy.Add(left, sympy.Mul(-1, right))
     if isinstance(difference, sympy.Rational):
         return bool(difference == 0)
+    found = (
+        _compare_repeated(left, right) if _is_repeated(left) or _is_repeated(right) else _compare_values(left, right)
+    )
+    if found in (Agreement.SAME, Agreement.DIFFERENT):
+        return found is Agreement.SAME
+    if have_same_form(left, right) or _verify([left], [right]):
+        return True
+    return False if found is Agreement.OTHER_DOMAIN else None
+
+
+def _compare_repeated(left: Any, right: Any) -> Agreement:
+    """Sums and products: the same when their terms are, else by their values, else worked out."""
+    left, right = from_one_start(left, right)
+    if left == right or _have_same_terms(left, right):
+        return Agreement.SAME
+    found = _compare_values(left, right)
+    return _compare_values(left.doit(), right.doit()) if found is Agreement.UNKNOWN else found
+
+
+def _compare_values(left: Any, right: Any, whole: frozenset[Any] = frozenset()) -> Agreement:
+    left, right = with_known_parts(left), with_known_parts(right)
     try:
-        agree = same_function(_worked_out(left), _worked_out(right))
+        found = compare_functions(left, right, whole)
     except NotEvaluable:
-        agree = None
-    return agree if agree is not None else _verify([left], [right])
+        return Agreement.UNKNOWN
+    return Agreement.UNKNOWN if found is Agreement.DIFFERENT and have_other_unknowns(left, right) else found
 
 
-def _worked_out(expression: Any) -> Any:
+def _is_repeated(expression: Any) -> bool:
     import sympy
 
-    held = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
-    return expression.doit() if expression.has(*held) else expression
+    return bool(expression.has(sympy.Sum, sympy.Product))
+
+
+def _have_same_terms(left: Any, right: Any) -> bool:
+    if type(left) is not type(right) or not hasattr(left, "limits") or left.limits != right.limits:
+        return False
+    found = _compare_values(left.function, right.function, frozenset(left.variables))
+    return found is Agreement.SAME
 
 
 def _same_with_constants_renamed(left: Any, right: Any) -> bool:
@@ -177,7 +254,7 @@ def _same_with_constants_renamed(left: Any, right: Any) -> bool:
     if not all(_RENAMED_CONSTANT.fullmatch(symbol.name) for symbol in ours + theirs):
         return False
     return any(
-        _same_expression(left, right.xreplace(dict(zip(order, ours, strict=True))))
+        _same_expression(left, right.xreplace(dict(zip(order, ours, strict=True)))) is True
         for order in itertools.permutations(theirs)
     )
 

@@ -7,19 +7,21 @@ ground truth ──────── gold (kept by text) ──┤
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from prime.errors import InvalidInput
-from services.verifier.mathematics.extract import extract_answer
-from services.verifier.mathematics.forms import read_choice
+from services.verifier.mathematics.extract import extract_answer, extract_boxes
+from services.verifier.mathematics.forms import is_several, read_choice
 from services.verifier.mathematics.guards import LONGEST, is_too_large
 from services.verifier.mathematics.magnitude import is_too_big
 from services.verifier.mathematics.options import check_options
 from services.verifier.mathematics.policy import Policy, TooManyToMatch
-from services.verifier.mathematics.question import Decided, Symbolic
+from services.verifier.mathematics.question import All, Decided, Symbolic
 from services.verifier.mathematics.rationals import Number, Numbers, read_number, read_numbers
-from services.verifier.mathematics.text import is_words, normalise, same_text
+from services.verifier.mathematics.reach import is_out_of_reach
+from services.verifier.mathematics.text import is_prose, is_words, normalise, same_text
 
 __all__ = ["Decided", "Symbolic", "compare_answer", "extract_answer"]
 
@@ -29,6 +31,7 @@ _NO_ANSWER = Decided(equal=False, reason="no_answer")
 _TOO_COMPLEX = Decided(equal=None, reason="too_complex")
 _NO_OPTIONS: frozenset[str] = frozenset()
 
+_CROSSED_OUT = re.compile(r"\\(?:[bx]?cancel(?:to)?|sout|st|not)(?![a-zA-Z])")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _KEPT_GOLDS = 8192
 _LONGEST_KEPT = 4096
@@ -44,10 +47,12 @@ def compare_answer(response: str, ground_truth: str, options: frozenset[str] = _
     """
     policy = _policy(options)
     gold = _gold(ground_truth) if len(ground_truth) <= _LONGEST_KEPT else _read_gold(ground_truth)
-    answer = extract_answer(response)
-    if answer is None:
+    boxes = extract_boxes(response)
+    if not boxes:
         return _NO_ANSWER
-    answer = answer.strip()
+    if len(boxes) > 1:
+        return _compare_boxes(boxes, gold, policy)
+    answer = boxes[0].strip()
     if answer == gold.text:
         return _EXACT
     if gold.integer and answer.isdigit() and answer.isascii():
@@ -63,6 +68,23 @@ def compare_answer(response: str, ground_truth: str, options: frozenset[str] = _
     return _compare(answer, gold, policy)
 
 
+def _compare_boxes(boxes: Sequence[str], gold: "_Gold", policy: Policy) -> Decided | Symbolic:
+    """Several boxes that belong together: the same answer again and again, or the parts of a list."""
+    answers = [answer for answer in dict.fromkeys(normalise(box.strip()) for box in boxes) if answer]
+    if not answers:
+        return _NO_ANSWER
+    each = [_compare(answer, gold, policy) for answer in answers]
+    if all(found == _EXACT for found in each):
+        return _EXACT
+    if len(each) > 1 and is_several(gold.text):
+        return _compare(",".join(answers), gold, policy)
+    for found in each:
+        if isinstance(found, Decided) and not found.equal:
+            return found
+    open_questions = [found.question for found in each if isinstance(found, Symbolic)]
+    return Symbolic(gold=gold.text, answer=",".join(answers), question=All(of=tuple(open_questions)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Gold:
     text: str
@@ -72,6 +94,7 @@ class _Gold:
     numbers: Numbers | None
     choice: str | None
     is_words: bool
+    has_words: bool
     too_complex: bool
 
 
@@ -82,13 +105,18 @@ def _read_gold(ground_truth: str) -> _Gold:
             f"ground truth {ground_truth[:40]!r} of a mathematics problem holds no number, letter or word; "
             "drop the problem"
         )
+    if ground_truth.count("{") - ground_truth.count("\\{") != ground_truth.count("}") - ground_truth.count("\\}"):
+        raise InvalidInput(
+            f"ground truth {ground_truth[:40]!r} of a mathematics problem has braces that do not close; drop the problem"
+        )
     return _Gold(
         text=text,
         integer=_stripped_integer(text) if _INTEGER.fullmatch(text) else "",
         number=read_number(text) if len(text) <= LONGEST else None,
         numbers=read_numbers(text) if len(text) <= LONGEST else None,
-        choice=read_choice(text) if len(text) <= LONGEST else None,
+        choice=read_choice(text, is_gold=True) if len(text) <= LONGEST else None,
         is_words=is_words(text),
+        has_words="\\text" in text or re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", text) is not None,
         too_complex=is_too_large(text) or is_too_big(text),
     )
 
@@ -121,6 +149,12 @@ def _compare(answer: str, gold: _Gold, policy: Policy) -> Decided | Symbolic:
         settled = _compare_plainly(answer, gold, policy)
         if settled is not None:
             return _EXACT if settled else _MISMATCH
+    if _CROSSED_OUT.search(answer) and not _CROSSED_OUT.search(gold.text):
+        return _MISMATCH
+    if not gold.has_words and is_prose(answer):
+        return _MISMATCH
+    if is_out_of_reach(answer, gold.text):
+        return _MISMATCH
     if gold.too_complex or is_too_large(answer) or is_too_big(answer):
         return _TOO_COMPLEX
     try:

@@ -1,4 +1,8 @@
-"""Finds the final answer in a response: the last complete box, or what follows the last `####`. Pure; linear time."""
+"""Finds the final answer in a response. Pure; linear time.
+
+The last complete `\\boxed{}` (or `\\fbox{}`), with the boxes that belong to it; where there is none, the last
+`<answer>...</answer>` or the line after the last `####`, whichever comes later. The thinking part does not count.
+"""
 
 import re
 
@@ -6,33 +10,62 @@ SCANNED_CHARACTERS = 256 * 1024
 """How much of a response is looked at, from its end."""
 
 _BOX = "\\boxed{"
-_BRACES = re.compile(r"\\boxed\s*\{|\\[{}\\]|[{}]")
-_WIDEST_GAP = 40
-_BETWEEN_BOXES = re.compile(r"[\s,;$.]*(?:\\(?:quad|qquad|,|;|text\{\s*(?:and|or)\s*\})|and|or)?[\s,;$.]*")
+_TOKENS = re.compile(
+    r"\\(?:boxed|fbox|framebox)\s*(?:(?P<open>\{)|(?P<bare>[-+]?\d+(?:\.\d+)?(?![\w{])|[A-Za-z](?![\w{])))|\\[{}\\]|[{}]"
+)
+_ANY_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
+_WIDEST_GAP = 80
+_WORD = r"(?:and|or|also|maybe|perhaps|possibly|either|both|as well as)"
+_NAME = r"[a-zA-Z](?:_\{?\w{1,4}\}?)?"
+# What may stand between boxes that belong together: punctuation, the ends of formulas, space, `and`, `or`, `y =`.
+_BETWEEN_BOXES = re.compile(
+    r"(?:\s|[,;.$&*_]|\\[()\[\],;:!\\ ]|\\(?:quad|qquad|newline|lor|land|vee|wedge|cup)(?![a-zA-Z])"
+    r"|\\(?:begin|end)\{[a-z]+\*?\}"
+    rf"|\\(?:text|textrm|textbf|mathrm|mbox)\s*\{{[\s,.]*(?:{_WORD}[\s,.]*){{0,2}}\}}"
+    rf"|{_WORD}(?![a-zA-Z])|{_NAME}\s*=)*"
+)
+_NAME_BEFORE = re.compile(rf"(?<![\\\w])({_NAME})\s*=\s*$")
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
 def extract_answer(response: str) -> str | None:
-    """The last complete box, else the line after the last `####`, else None. The thinking part does not count.
+    """The final answer; boxes that belong together are one list. None: there is none."""
+    contents = extract_boxes(response)
+    return ",".join(contents) if contents else None
 
-    Boxes next to each other, with nothing but punctuation between them, are one list.
+
+def extract_boxes(response: str) -> tuple[str, ...]:
+    """The contents of the last box and of those that belong to it, in order; several only where they differ.
+
+    Boxes belong together when nothing but punctuation, `and`, `or` or a name with an equals sign is between them.
+    Empty where there is no answer.
     """
     text = response[-SCANNED_CHARACTERS:] if len(response) > SCANNED_CHARACTERS else response
     if "think>" in text:
         _, thought, after = text.rpartition("</think>")
         if not thought and "<think>" in text:
-            return None
+            return ()
         text = after
     start = text.rfind(_BOX)
     if start >= 0:
         simple = _simple_box(text, start)
         if simple is not None:
-            return simple
-    if "\\boxed" in text:
+            return (simple,)
+    if _ANY_BOX.search(text):
         boxed = _joined_boxes(text)
-        if boxed is not None:
+        if boxed:
             return boxed
-    _, marker, tail = text.rpartition("####")
-    return tail.strip().partition("\n")[0] if marker else None
+    return _marked(text)
+
+
+def _marked(text: str) -> tuple[str, ...]:
+    """What stands in the last `<answer>` or behind the last `####`."""
+    hashes = text.rfind("####")
+    closed = text.lower().rfind("</answer>")
+    if closed > hashes:
+        tagged = _TAGGED.findall(text)
+        return (tagged[-1].strip(),) if tagged else ()
+    return (text[hashes + 4 :].strip().partition("\n")[0],) if hashes >= 0 else ()
 
 
 def _simple_box(text: str, start: int) -> str | None:
@@ -44,38 +77,47 @@ def _simple_box(text: str, start: int) -> str | None:
     content = text[opened:closed]
     if "\\" in content or "{" in content or "}" in text[max(0, start - _WIDEST_GAP - 1) : start]:
         return None
+    if "\\boxed" in text[max(0, start - _WIDEST_GAP - 16) : start] or "\\fbox" in text[closed:]:
+        return None
     return content
 
 
-def _joined_boxes(text: str) -> str | None:
+def _joined_boxes(text: str) -> tuple[str, ...]:
     boxes = _boxes(text)
     if not boxes:
-        return None
-    *before, (start, content_start, end) = boxes
-    contents = [text[content_start:end]]
-    for earlier_start, earlier_content, earlier_end in reversed(before):
-        between = text[earlier_end + 1 : start]
+        return ()
+    together = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        between = text[box[3] : together[0][0]]
         if len(between) > _WIDEST_GAP or not _BETWEEN_BOXES.fullmatch(between):
             break
-        contents.append(text[earlier_content:earlier_end])
-        start = earlier_start
-    return ",".join(reversed(contents))
+        together.insert(0, box)
+    contents = [text[start:end] for _, start, end, _ in together]
+    if len(contents) > 1:
+        names = [_NAME_BEFORE.search(text[max(0, start - _WIDEST_GAP) : start]) for start, *_ in together]
+        if all(names):
+            contents = [f"{name.group(1)}={content}" for name, content in zip(names, contents, strict=True) if name]
+    return tuple(dict.fromkeys(contents))
 
 
-def _boxes(text: str) -> list[tuple[int, int, int]]:
-    """(start, start of content, closing brace) of complete outermost boxes, in one pass however many braces."""
+def _boxes(text: str) -> list[tuple[int, int, int, int]]:
+    """(start, start of content, end of content, end) of complete outermost boxes, in one pass however many braces."""
     stack: list[tuple[int, int] | None] = []
-    found: list[tuple[int, int, int]] = []
-    for match in _BRACES.finditer(text, max(0, text.find("\\boxed"))):
+    found: list[tuple[int, int, int, int]] = []
+    first = _ANY_BOX.search(text)
+    for match in _TOKENS.finditer(text, first.start() if first else 0):
         token = match.group()
-        if token == "{":
-            stack.append(None)
-        elif token.startswith("\\boxed"):
+        if match.group("bare"):
+            if not any(stack):
+                found.append((match.start(), match.start("bare"), match.end(), match.end()))
+        elif match.group("open"):
             stack.append((match.start(), match.end()))
+        elif token == "{":
+            stack.append(None)
         elif token == "}" and stack:
             opened = stack.pop()
             if opened is not None:
                 while found and found[-1][0] > opened[0]:
                     found.pop()
-                found.append((*opened, match.start()))
+                found.append((*opened, match.start(), match.end()))
     return found

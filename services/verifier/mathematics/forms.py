@@ -6,22 +6,28 @@ Every reader returns a record, or None when the text does not have that form. Co
 import re
 from dataclasses import dataclass
 
-from services.verifier.mathematics.text import closes_at_end
+from services.verifier.mathematics.brackets import closes_at_end, split_outside
+from services.verifier.mathematics.names import SYMBOL
 
 # ---------------------------------------------------------------- choices
 
 _CHOICE = re.compile(r"(?:\\text\{)?\(?([A-J])\)?\}?[.:]?")
-_CHOICE_AND_TEXT = re.compile(r"(?:\\text\{)?(?:\(([A-J])\)[.:]?|([A-J])[).:])\}?(?P<rest>.*)", re.DOTALL)
+_CHOICE_AND_TEXT = re.compile(r"(?:\\text\{)?(?:\(([A-J])\)[.:]?|([A-J])(?P<mark>[).:]))\}?(?P<rest>.*)", re.DOTALL)
 _SECOND_CHOICE = re.compile(r"\b[A-J][).:]|\b(?:or|and)\b|(?:^|[,/;&])\W*[A-J]\b")
 
 
-def read_choice(text: str) -> str | None:
-    """The letter of `C`, `(C)`, `\\text{(C)}` or of a letter with its own option behind it; not of two letters."""
+def read_choice(text: str, *, is_gold: bool = False) -> str | None:
+    """The letter of `C`, `(C)`, `\\text{(C)}` or of a letter with its own option behind it; not of two letters.
+
+    In a gold a colon labels a value, as in `J: 4`; where the gold is a choice, an answer may write `C: 12`.
+    """
     plain = _CHOICE.fullmatch(text)
     if plain:
         return plain.group(1)
     followed = _CHOICE_AND_TEXT.fullmatch(text)
     if followed is None or _SECOND_CHOICE.search(followed.group("rest")):
+        return None
+    if is_gold and followed.group("mark") == ":":
         return None
     return followed.group(1) or followed.group(2)
 
@@ -44,34 +50,32 @@ _PLUS_OR_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 def read_list(text: str) -> Listing | None:
     """What has several parts, or is a set in braces; `\\pm5` counts as two."""
     if text.startswith("\\{") and text.endswith("\\}") and "\\}" not in text[2:-2]:
-        return Listing(brackets="", items=_with_signs([item for item in split_items(text[2:-2]) if item]))
+        return Listing(brackets="", items=expand_signs([item for item in split_items(text[2:-2]) if item]))
     if text.startswith("\\langle") and text.endswith("\\rangle"):
         return Listing(brackets="<>", items=tuple(split_items(text[7:-7].strip())))
     if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
         items = split_items(text[1:-1])
         if len(items) > 1 and closes_at_end(text):
             return Listing(brackets=text[0] + text[-1], items=tuple(items))
-    signed = _with_signs(split_items(text))
+    signed = expand_signs(split_items(text))
     return Listing(brackets="", items=signed) if len(signed) > 1 else None
+
+
+def is_several(text: str) -> bool:
+    """Whether the text lists several answers side by side, or as a set."""
+    listing = read_list(text)
+    return listing is not None and not listing.brackets and len(listing.items) > 1
 
 
 def split_items(text: str) -> list[str]:
     """Items between commas, semicolons, `or` and `and` that lie outside all brackets."""
     if "or" in text or "and" in text:
         text = re.sub(r",?\b(?:or|and)\b", ",", text)
-    items, depth, start = [], 0, 0
-    for index, character in enumerate(text):
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        elif character in ",;" and depth == 0:
-            items.append(text[start:index].strip())
-            start = index + 1
-    return [*items, text[start:].strip()]
+    return [item.strip() for item in split_outside(text, ",;")]
 
 
-def _with_signs(items: list[str]) -> tuple[str, ...]:
+def expand_signs(items: list[str]) -> tuple[str, ...]:
+    """The items with `\\pm5` as two of them."""
     signed: list[str] = []
     for item in items:
         if _PLUS_OR_MINUS.search(item):
@@ -104,87 +108,7 @@ def read_matrix(text: str) -> tuple[tuple[str, ...], ...] | None:
     return tuple(tuple(cell.strip() for cell in row.split("&")) for row in rows)
 
 
-# ---------------------------------------------------------------- assignments
-
-SYMBOL = r"(?:\\(?!frac|sqrt|infty|pi|pm|text|begin|emptyset)[a-zA-Z]+|[a-zA-Z])(?:_(?:\w|\{\w+\}))?"
-_ASSIGNMENT = re.compile(
-    rf"(?P<name>{SYMBOL}'*|[a-zA-Z]{{2,12}}|\\text\{{[^{{}}]*\}}|m?\\angle ?[A-Z]+|\|[A-Z]{{1,3}}\|"
-    r"|\([a-zA-Z](?:,[a-zA-Z])+\))"
-    r"(?P<arguments>\([a-zA-Z](?:,[a-zA-Z])*\))?=(?P<value>.+)",
-    re.DOTALL,
-)
-_BACKWARDS = re.compile(rf"(?P<value>[^=]+)=(?P<name>{SYMBOL})")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """`f(x)=x^2` is `Assignment(name="f", arguments=("x",), value="x^2")`."""
-
-    name: str
-    arguments: tuple[str, ...]
-    value: str
-
-
-EQUALS = re.compile(r"=(?![^{}]*\})")
-"""An equals sign between the sides of an equation; not one below a sum, or in a word."""
-
-
-def read_assignment(text: str) -> Assignment | None:
-    """A name, an equals sign and what it stands for; `5=x` is read as `x=5`."""
-    match = _ASSIGNMENT.fullmatch(text)
-    if match:
-        arguments = match.group("arguments")
-        names = tuple(arguments[1:-1].split(",")) if arguments else ()
-        return Assignment(name=match.group("name"), arguments=names, value=match.group("value"))
-    backwards = _BACKWARDS.fullmatch(text)
-    return Assignment(name=backwards.group("name"), arguments=(), value=backwards.group("value")) if backwards else None
-
-
-def rename(text: str, names: dict[str, str]) -> str:
-    """The text with variables renamed, all at once; commands and words stay as they are."""
-
-    def renamed(match: re.Match[str]) -> str:
-        return names.get(match.group(), match.group())
-
-    return re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z]", renamed, text)
-
-
-# ---------------------------------------------------------------- number bases and residues
-
-_BASED = re.compile(
-    r"\(?(?P<digits>[0-9A-Z]*[0-9][0-9A-Z]*|[A-F]{2,}(?=\)?_\{?16))\)?"
-    r"(?:_\{?(?:\\text\{)?(?P<base>\d{1,2}|[a-z]+)\}*|\s*\\?(?:text\{)?\s*\(?base ?(?P<spelt>\d{1,2}|[a-z]+)\)?\}?)"
-)
-_BASE_NAMES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
-_BASE_NAMES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Based:
-    """`1010_2` is `Based(digits="1010", base=2)`."""
-
-    digits: str
-    base: int
-
-    def value(self) -> int | None:
-        """The number; None when a digit is too large for the base."""
-        try:
-            return int(self.digits, self.base)
-        except ValueError:
-            return None
-
-
-def read_based(text: str) -> Based | None:
-    """A whole number with its base."""
-    if "_" not in text and "base" not in text:
-        return None
-    match = _BASED.fullmatch(text)
-    if match is None or len(match.group("digits")) > 1000:
-        return None
-    written = match.group("base") or match.group("spelt")
-    base = int(written) if written.isdigit() else _BASE_NAMES.get(written, 0)
-    return Based(digits=match.group("digits").lstrip("0") or "0", base=base) if 2 <= base <= 36 else None
-
+# ---------------------------------------------------------------- residues
 
 _RESIDUE = re.compile(
     rf"(?:(?:{SYMBOL})(?:\\equiv|=))?(?P<residue>[^\\]+?) ?\(?"

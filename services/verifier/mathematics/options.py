@@ -13,14 +13,21 @@ CONVERT_BASES = "convert_bases"
 COLUMN_VECTOR_IS_TUPLE = "column_vector_is_tuple"
 """A column matrix or an angle-bracket vector may stand for a tuple."""
 PERCENT_BY_VALUE = "percent_by_value"
-"""For `50\\%` only `50\\%` and `0.5` count. Without it the bare number `50` does, too."""
+"""For `50\\%` only `50\\%` and `0.5` count, and for `50` never `50\\%`. Without it the sign may be left out or added."""
 CONSTANT_OPTIONAL = "constant_optional"
 """The constant of integration may be left out, or added."""
 GOLD_RESTATES_QUESTION = "gold_restates_question"
 """The question states the gold in another form, so only the form of the gold counts: interval for interval."""
 
+BRACKETS_COUNT = "brackets_count"
+"""`(1,2,3)` is wrong for `1,2,3`. Without it three items or more may have round brackets, in the order of the gold."""
+BASE_OPTIONAL = "base_optional"
+"""The question names the base, so `2516_8` is right for `2516`. Without it, a number without a base is in base ten."""
+
 MATH_OPTIONS = frozenset(
     {
+        BASE_OPTIONAL,
+        BRACKETS_COUNT,
         TWO_DECIMALS,
         CONVERT_UNITS,
         CONVERT_BASES,

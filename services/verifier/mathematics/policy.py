@@ -10,21 +10,31 @@ from dataclasses import replace
 from fractions import Fraction
 
 from services.verifier.mathematics import options as math_options
+from services.verifier.mathematics.approximations import split_approximation
+from services.verifier.mathematics.bases import has_base, in_base_ten, read_based
 from services.verifier.mathematics.forms import (
-    EQUALS,
-    Assignment,
     Listing,
     read_antiderivative,
-    read_assignment,
-    read_based,
     read_list,
     read_matrix,
     read_residue,
-    rename,
     split_items,
 )
+from services.verifier.mathematics.geometry import read_statement, same_triangle, with_ordered_points
+from services.verifier.mathematics.names import (
+    Assignment,
+    Kind,
+    has_equals,
+    has_symbols,
+    read_assignment,
+    rename,
+    split_equals,
+)
+from services.verifier.mathematics.opaque import with_symbols
+from services.verifier.mathematics.products import have_ordered_factors, read_words
 from services.verifier.mathematics.question import DECIMALS, How, Leaf, Result, conjunction, matching
 from services.verifier.mathematics.rationals import Number, read_number, same_number
+from services.verifier.mathematics.ratios import Ratio, read_clock, read_ratio
 from services.verifier.mathematics.regions import Piece, Region, read_combination, read_region
 from services.verifier.mathematics.text import is_words, same_text
 from services.verifier.mathematics.units import Unit, factor_between, split_unit
@@ -33,7 +43,6 @@ _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|subset|subseteq|setminus|
 _ORDER = re.compile(r"<|>|\\(?:le|ge)(?![a-zA-Z])")
 _EMPTY = ("\\emptyset", "\\{\\}", "\\{\\emptyset\\}")
 _INFINITIES = {"\\infty": 1, "+\\infty": 1, "-\\infty": -1}
-_NAMES_TOGETHER = re.compile(r"[a-zA-Z](?:[+\-][a-zA-Z])+")
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
 _HELD = re.compile(r"\\(?:sum|prod|o?i{1,3}nt|lim)(?![a-zA-Z])|\\frac\{d\}\{d[a-z]\}")
 _IN_SET = re.compile(r"^[a-z]\\in(?=\\\{)")
@@ -69,9 +78,6 @@ class Policy:
         Raises:
             TooManyToMatch: two long lists with too much left open.
         """
-        based = self._compare_bases(answer, gold)
-        if based is not None:
-            return based
         first, second = read_residue(answer), read_residue(gold)
         if first or second:
             return first == second
@@ -80,21 +86,35 @@ class Policy:
         return self._compare_items(answer, gold)
 
     def _compare_bases(self, answer: str, gold: str) -> bool | None:
+        if not (has_base(answer) or has_base(gold)):
+            return None
         first, second = read_based(answer), read_based(gold)
+        if first and second and first == second:
+            return True
         if first is None and second is None:
             return None
-        values = [side.value() if side else _whole(text) for side, text in ((first, answer), (second, gold))]
+        if first and second is None and math_options.BASE_OPTIONAL in self._options and first.digits == gold:
+            return True
+        values = [side.value() if side else _exact(text) for side, text in ((first, answer), (second, gold))]
         if None in values:
-            return False
+            # One of them may be more than a number: `x=12_3`, `2\\cdot12_3`.
+            return None if first is None or second is None else False
         # Ten is the base of a number without one; algebra would ignore any other.
-        bases = [side.base if side else 10 for side in (first, second)]
+        bases = [side.base if side else "10" for side in (first, second)]
         converts = math_options.CONVERT_BASES in self._options
         return values[0] == values[1] and (converts or bases[0] == bases[1])
 
     def _compare_items(self, answer: str, gold: str) -> Result:
-        answer, gold = _IN_SET.sub("", answer), _IN_SET.sub("", gold)
+        answer, gold = (with_ordered_points(_IN_SET.sub("", text)) for text in (answer, gold))
         if same_text(answer, gold):
             return True
+        if "\\approx" in answer or "\\approx" in gold:
+            about = self._compare_approximations(answer, gold)
+            if about is not None:
+                return about
+        based = self._compare_bases(answer, gold)
+        if based is not None:
+            return based
         left, right = read_number(answer), read_number(gold)
         if left is not None and right is not None:
             return self.same_value(left, right)
@@ -102,7 +122,10 @@ class Policy:
             return answer in _EMPTY and gold in _EMPTY
         if answer in _INFINITIES and gold in _INFINITIES:
             return _INFINITIES[answer] == _INFINITIES[gold]
-        if _RELATION.search(answer) or _RELATION.search(gold):
+        told = self._compare_tellings(answer, gold)
+        if told is not None:
+            return told
+        if _is_relation(answer) or _is_relation(gold):
             related = self._compare_relations(answer, gold)
             if related is not None:
                 return related
@@ -112,9 +135,66 @@ class Policy:
         listed = self._compare_lists(answer, gold)
         if listed is not None:
             return listed
-        if EQUALS.search(answer) or EQUALS.search(gold):
+        if _names_something(answer) or _names_something(gold):
             return self._compare_equations(answer, gold)
+        ratios = self._compare_ratios(answer, gold)
+        if ratios is not None:
+            return ratios
         return self._compare_values(answer, gold)
+
+    def _compare_approximations(self, answer: str, gold: str) -> Result | None:
+        """One value each, with a remark behind it on what it is about; None where there are several items."""
+        left, right = split_approximation(answer), split_approximation(gold)
+        if left is None or right is None:
+            return None
+        same = self._compare_items(left.value, right.value)
+        if same is False or not left.remark:
+            return same
+        about, value = split_unit(left.remark)[0], split_unit(left.value)[0]
+        value = split_equals(value)[-1]
+        # What stands behind the sign has to be about right, or the answer says two things.
+        return conjunction([same, self._leaf(about, value, How.ABOUT)])
+
+    # ------------------------------------------------------------ times, statements, ratios
+
+    def _compare_tellings(self, answer: str, gold: str) -> bool | None:
+        """Times of the day and statements about points."""
+        if ":" in gold or "m" in gold or gold == "noon":
+            time = read_clock(gold)
+            if time is not None:
+                other = read_clock(answer)
+                if other is not None:
+                    return time.same_time(other)
+                return None if time.may_be_ratio else False
+        triangles = same_triangle(answer, gold) if "\\triangle" in gold else None
+        if triangles is not None:
+            return triangles
+        if "\\" not in gold and "|" not in gold:
+            return None
+        statement = read_statement(gold)
+        return None if statement is None else statement == read_statement(answer)
+
+    def _compare_ratios(self, answer: str, gold: str) -> Result | None:
+        left, right = read_ratio(answer), read_ratio(gold)
+        if left is None and right is None:
+            return None
+        if left is None or right is None:
+            ratio, other = (left, gold) if left else (right, answer)
+            assert ratio is not None
+            if len(ratio.parts) != 2:
+                return False
+            value = _as_fraction(ratio)
+            return self._compare_values(value, other) if left else self._compare_values(other, value)
+        if len(left.parts) != len(right.parts):
+            return False
+        pivot = next((index for index, part in enumerate(right.parts) if _is_nonzero(part)), 0)
+        if (number := read_number(left.parts[pivot])) is not None and number.value == 0:
+            return False
+        return conjunction(
+            self._compare_items(_quotient(part, left.parts[pivot]), _quotient(other, right.parts[pivot]))
+            for index, (part, other) in enumerate(zip(left.parts, right.parts, strict=True))
+            if index != pivot
+        )
 
     # ------------------------------------------------------------ regions and inequalities
 
@@ -122,6 +202,8 @@ class Policy:
         left, right = read_region(answer), read_region(gold)
         if left is not None and right is not None:
             return self._compare_regions(left, right)
+        if right is not None and "\\ne" in gold:
+            return False
         if _ORDER.search(answer) and len({*_CONNECTIVES.findall(answer), *_CONNECTIVES.findall(gold)}) > 1:
             return False  # `x>1 and x<2` against `x>1 or x<2`
         combined = self._compare_combinations(answer, gold)
@@ -134,7 +216,7 @@ class Policy:
             return False
         if "," in answer + gold or " or " in answer + gold:
             return None
-        first, second = _as_difference(answer), _as_difference(gold)
+        first, second = _as_equation(answer), _as_equation(gold)
         if first is None or second is None:
             return Leaf(gold=gold, answer=answer, how=How.AS_WRITTEN)
         if math_options.GOLD_RESTATES_QUESTION in self._options:
@@ -201,13 +283,22 @@ class Policy:
         if left.brackets != right.brackets:
             left, right = _without_names(left, right), _without_names(right, left)
             if left.brackets != right.brackets:
-                return False
+                return self._compare_with_other_brackets(left, right)
         if len(left.items) != len(right.items):
             return False
         if left.brackets:
             pairs = zip(left.items, right.items, strict=True)
             return conjunction(self._compare_items(first, second) for first, second in pairs)
         return self._compare_sets(left.items, right.items)
+
+    def _compare_with_other_brackets(self, answer: Listing, gold: Listing) -> Result:
+        """`(1,2,3)` for `1,2,3`, in that order; two items in brackets may be an interval."""
+        if math_options.BRACKETS_COUNT in self._options or gold.brackets or answer.brackets != "()":
+            return False
+        if len(answer.items) != len(gold.items) or len(gold.items) < 3:
+            return False
+        pairs = zip(answer.items, gold.items, strict=True)
+        return conjunction(self._compare_items(first, second) for first, second in pairs)
 
     def _compare_named_tuple(self, answer: str, gold: str) -> Result:
         """`(x,y)=(1,2)` is the tuple."""
@@ -223,6 +314,9 @@ class Policy:
             if first.keys() != second.keys():
                 return False
             return conjunction(self._compare_items(first[name], second[name]) for name in first)
+        if (first is None) != (second is None) and len(answer) == len(gold):
+            # Values without their names have to come in the order of the names.
+            return conjunction(self._compare_items(item, other) for item, other in zip(answer, gold, strict=True))
         if len(answer) * len(gold) > _MOST_CELLS:
             raise TooManyToMatch
         rows: list[list[Result]] = []
@@ -237,47 +331,50 @@ class Policy:
 
     def _compare_equations(self, answer: str, gold: str) -> Result:
         left, right = read_assignment(answer), read_assignment(gold)
-        if not EQUALS.search(gold):
+        if not _names_something(gold):
             return self._compare_chain(left.value if left else answer, gold)
-        if not EQUALS.search(answer):
-            return self._compare_items(answer, right.value) if right and not EQUALS.search(right.value) else False
+        if not _names_something(answer):
+            value = _value_named_by(gold, right)
+            return False if value is None else self._compare_items(answer, value)
         if left and right:
             return self._compare_two_assignments(left, right, answer, gold)
-        if right and not _has_symbols(right.value):
+        if not has_symbols(gold):
+            return self._compare_chain(answer, split_equals(gold)[-1])
+        if right and right.kind is not Kind.EXPRESSION and not has_symbols(right.value):
             return False  # the gold is a solution, the answer an equation still to be solved
         return self._compare_as_equations(answer, gold)
 
     def _compare_chain(self, answer: str, gold: str) -> Result:
-        # A chain such as `\frac{1}{2}=0.5` must be right in every link, or `3=5` would pass for 5.
-        parts = EQUALS.split(answer)
+        # A chain such as `\\frac{1}{2}=0.5` must be right in every link, or `3=5` would pass for 5.
+        parts = split_equals(answer)
         if len(parts) > _MOST_LINKS:
             raise TooManyToMatch
-        if len(parts) == 2 and _NAMES_TOGETHER.fullmatch(parts[0]) and not _has_symbols(gold):
-            parts = parts[1:]  # `m+n=5`, where the sum was asked for
         return conjunction(self._compare_items(part, gold) if part else False for part in parts)
 
     def _compare_two_assignments(self, left: Assignment, right: Assignment, answer: str, gold: str) -> Result:
-        if left.arguments and right.arguments:
+        if left.kind is Kind.FUNCTION and right.kind is Kind.FUNCTION:
             if left.name != right.name or len(left.arguments) != len(right.arguments):
                 return False
-            return _up_to_names(self._compare_items(_with_arguments(left, right.arguments), right.value))
-        is_function = left.arguments or right.arguments
-        if left.name == right.name or (is_function and "y" in (left.name, right.name)):
-            if EQUALS.search(right.value):
+            value = self._compare_chain(_with_arguments(left, right.arguments), right.last_value)
+            return _up_to_names(value)
+        is_function = Kind.FUNCTION in (left.kind, right.kind)
+        if left.name == right.name or (is_function and _may_be_y(left, right)):
+            if left.kind is Kind.EXPRESSION and has_symbols(right.last_value):
                 return self._compare_as_equations(answer, gold)
-            value = self._compare_chain(left.value, right.value)
+            value = self._compare_chain(left.value, right.last_value)
             return _up_to_names(value) if is_function or left.name == "y" else value
-        if not is_function and _has_symbols(left.value) and _has_symbols(right.value):
+        are_expressions = left.kind is Kind.EXPRESSION and right.kind is Kind.EXPRESSION
+        if are_expressions or (not is_function and has_symbols(left.value) and has_symbols(right.value)):
             return self._compare_as_equations(answer, gold)
         return False
 
     def _compare_as_equations(self, answer: str, gold: str) -> Result:
         if math_options.GOLD_RESTATES_QUESTION in self._options:
             return False
-        first, second = EQUALS.split(answer), EQUALS.split(gold)
+        first, second = split_equals(answer), split_equals(gold)
         if len(first) != 2 or len(second) != 2 or not all(first) or not all(second):
             return False
-        return self._leaf(f"{first[0]}-({first[1]})", f"{second[0]}-({second[1]})", How.UP_TO_FACTOR)
+        return self._leaf(answer, gold, How.UP_TO_FACTOR)
 
     # ------------------------------------------------------------ values
 
@@ -295,6 +392,11 @@ class Policy:
             return _folded(answer) == _folded(gold)
         if is_words(gold) and is_words(answer):
             return False  # read as a product, `AB` would equal `BA`
+        if "\\cross" in answer or "\\cross" in gold:
+            return False  # the parser knows no cross product
+        if have_ordered_factors(answer, gold):
+            words = read_words(gold)
+            return words is not None and words == read_words(answer)
         if gold in _INFINITIES or answer in _INFINITIES:
             return False
         return self._compare_with_constants(answer, gold)
@@ -327,12 +429,20 @@ class Policy:
     def _leaf(self, answer: str, gold: str, how: How = How.SAME) -> Result:
         if sorted(_MARKED.findall(answer)) != sorted(_MARKED.findall(gold)):
             return False  # derivatives and transposes, whose marks the parser drops
-        return Leaf(answer=_in_radians(answer), gold=_in_radians(gold), how=how, decimals=self._decimals)
+        if has_base(answer) or has_base(gold):
+            left, right = in_base_ten(answer), in_base_ten(gold)
+            if left is None or right is None:
+                return False
+            if left.bases != right.bases and math_options.CONVERT_BASES not in self._options:
+                return False
+            answer, gold = left.text, right.text
+        answer, gold = (with_symbols(_in_radians(text)) for text in (answer, gold))
+        return Leaf(answer=answer, gold=gold, how=how, decimals=self._decimals)
 
 
 def _is_left_to_do(answer: str) -> bool:
     """Whether an item ends in an integral, a sum or a limit; `\\int_0^1 x dx=1/2` ends in its value."""
-    return any(_HELD.search(EQUALS.split(item)[-1]) for item in split_items(answer))
+    return any(_HELD.search(split_equals(item)[-1]) for item in split_items(answer))
 
 
 def _settled(result: Result | None) -> Result:
@@ -341,17 +451,65 @@ def _settled(result: Result | None) -> Result:
     return result
 
 
-def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[-+]?[0-9]{1,1000}", text) else None
+def _exact(text: str) -> Fraction | None:
+    number = read_number(text)
+    return None if number is None else number.value
 
 
-def _as_difference(text: str) -> tuple[str, str] | None:
-    """The greater minus the smaller side of one inequality, and whether it is strict."""
+def _as_equation(text: str) -> tuple[str, str] | None:
+    """The greater side of one inequality, an equals sign and the smaller one; and whether it is strict."""
     signs, parts = _ORDER.findall(text), _ORDER.split(text)
     if len(signs) != 1 or not all(parts):
         return None
     small, great = parts if signs[0] in ("<", "\\le") else reversed(parts)
-    return f"{great}-({small})", "strict" if signs[0] in "<>" else "weak"
+    return f"{great}={small}", "strict" if signs[0] in "<>" else "weak"
+
+
+def _is_relation(text: str) -> bool:
+    """Whether the text is an inequality or a set, and not only what it names has such a sign: `P(A\\cup B)=1`."""
+    if not _RELATION.search(text):
+        return False
+    named = read_assignment(text)
+    return named is None or _RELATION.search(named.value) is not None and ":" not in text
+
+
+def _names_something(text: str) -> bool:
+    return has_equals(text) or (":" in text and read_assignment(text) is not None)
+
+
+def _value_named_by(gold: str, named: Assignment | None) -> str | None:
+    """The value that a gold gives a name to, or that the sides of a worked answer have; None: it is an equation."""
+    if named is None:
+        sides = split_equals(gold)
+        known = {number.value for side in sides if (number := read_number(side)) is not None}
+        return None if has_symbols(gold) or len(known) > 1 else sides[-1]
+    *links, value = split_equals(named.value)
+    if has_symbols(value) and (links or named.kind is Kind.EXPRESSION):
+        return None
+    return value
+
+
+def _may_be_y(left: Assignment, right: Assignment) -> bool:
+    """Whether one is a function and the other calls its value `y`, with as many dashes."""
+    function, other = (left, right) if left.kind is Kind.FUNCTION else (right, left)
+    return other.kind is Kind.NAME and other.name == "y" + "'" * function.name.count("'")
+
+
+def _as_fraction(ratio: Ratio) -> str:
+    return _quotient(*ratio.parts)
+
+
+def _quotient(above: str, below: str) -> str:
+    first, second = read_number(above), read_number(below)
+    if first is not None and second is not None and second.value:
+        value = first.value / second.value
+        return f"{value.numerator}/{value.denominator}"
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _is_nonzero(text: str) -> bool:
+    number = read_number(text)
+    return number is not None and number.value != 0
 
 
 def _only(text: str, other: Listing | None) -> Listing | None:
@@ -379,23 +537,21 @@ def _without_names(listing: Listing, other: Listing) -> Listing:
 
 def _value_of_tuple(text: str) -> str:
     assignment = read_assignment(text)
-    return assignment.value if assignment and not EQUALS.search(assignment.value) else text
+    return assignment.value if assignment and not has_equals(assignment.value) else text
 
 
 def _named_values(items: Sequence[str]) -> dict[str, str] | None:
     """Values by name when every item is an assignment and no name occurs twice; for several items only."""
-    found = [assignment for item in items if (assignment := read_assignment(item)) and not assignment.arguments]
+    found = [
+        assignment for item in items if (assignment := read_assignment(item)) and assignment.kind is not Kind.FUNCTION
+    ]
     values = {assignment.name: assignment.value for assignment in found}
-    return values if len(values) == len(items) > 1 else None
+    return values if len(values) == len(found) == len(items) > 1 else None
 
 
 def _up_to_names(result: Result) -> Result:
     """The values of functions, which may have arbitrary constants in them."""
     return replace(result, how=How.UP_TO_NAMES) if isinstance(result, Leaf) and result.how is How.SAME else result
-
-
-def _has_symbols(text: str) -> bool:
-    return bool(re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+|(?<![a-zA-Z])e(?![a-zA-Z])", " ", text)))
 
 
 def _with_arguments(assignment: Assignment, names: tuple[str, ...]) -> str:

@@ -30,9 +30,11 @@ class How(StrEnum):
     UP_TO_CONSTANT = "up_to_constant"
     """The difference is a constant: two antiderivatives."""
     UP_TO_FACTOR = "up_to_factor"
-    """The quotient is a constant: left minus right of two equations."""
+    """Two equations: left minus right side of one is a constant times that of the other."""
     UP_TO_POSITIVE_FACTOR = "up_to_positive_factor"
-    """The quotient is a positive constant: greater minus smaller side of two inequalities."""
+    """Two inequalities, written as `greater=smaller`: the same with a positive constant."""
+    ABOUT = "about"
+    """The answer is a rough value of the gold: `1.41` for `\\sqrt{2}`."""
     AS_WRITTEN = "as_written"
     """Whatever Math-Verify makes of it: sets, relations and other forms without a rule of their own."""
 

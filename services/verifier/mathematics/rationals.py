@@ -38,6 +38,7 @@ _LISTED = r"[-+]?\d{1,100}(?:/\d{1,100}|\.\d{1,100})?"
 _LIST = re.compile(rf"([(\[]?){_LISTED}(?:[,;]{_LISTED})+([)\]]?)", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)", re.ASCII)
 _MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\})", re.ASCII)
+_STARTED = re.compile(r"(-?)(\d*)\.(\d{2,100})", re.ASCII)
 _RECURRING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}", re.ASCII)
 
 
@@ -53,6 +54,8 @@ def read_number(text: str) -> Number | None:
     percent = text.endswith("%")
     if percent:
         text = _PERCENT.sub("", text).strip()
+    if text.endswith("\\dots"):
+        return _going_on(text.removesuffix("\\dots"), percent=percent)
     if not text or not (text[-1].isdigit() or text[-1] in ")}!."):
         return None
     decimal = _DECIMAL.fullmatch(text)
@@ -63,6 +66,25 @@ def read_number(text: str) -> Number | None:
     return Number(
         value=value / 100 if percent else value, decimals=len(decimal.group(1)) if decimal else None, percent=percent
     )
+
+
+def _going_on(text: str, *, percent: bool) -> Number | None:
+    """`0.1666\\dots` is 1/6: the last digits are there often enough to say how it goes on."""
+    match = _STARTED.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, decimals = match.groups()
+    for length in range(1, len(decimals) // 2 + 1):
+        block = decimals[-length:]
+        shown = len(decimals) - len(re.sub(f"(?:{block})+$", "", decimals))
+        times = shown // length
+        if times >= 3 or (times == 2 and (length > 1 or shown == len(decimals))):
+            fixed = decimals[: len(decimals) - times * length]
+            value = Fraction(int((whole or "0") + fixed), 10 ** len(fixed))
+            value += Fraction(int(block), (10**length - 1) * 10 ** len(fixed))
+            value = -value if sign else value
+            return Number(value=value / 100 if percent else value, percent=percent)
+    return None
 
 
 def _plain(sign: str, whole: str, decimals: str | None, divisor: str | None) -> Number | None:
@@ -238,8 +260,10 @@ def same_number(answer: Number, gold: Number, *, decimals: int, percent_sign_opt
     """
     if answer.value == gold.value:
         return True
-    if percent_sign_optional and gold.percent and not answer.percent and answer.value == gold.value * 100:
-        return True  # `50` for `50\\%`
+    if percent_sign_optional and answer.percent != gold.percent:
+        percent, bare = (answer, gold) if answer.percent else (gold, answer)
+        if bare.value == percent.value * 100:
+            return True  # `50` and `50\\%`
     if gold.decimals is None:
         return is_rounded(answer, gold.value, decimals)
     return answer.decimals is None and is_rounded(gold, answer.value, decimals)

@@ -7,9 +7,10 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from services.verifier.mathematics.forms import SYMBOL, split_items
+from services.verifier.mathematics.brackets import closes_at_end
+from services.verifier.mathematics.forms import expand_signs, split_items
+from services.verifier.mathematics.names import SYMBOL
 from services.verifier.mathematics.rationals import read_number
-from services.verifier.mathematics.text import closes_at_end
 
 _LOWEST, _HIGHEST = "-\\infty", "\\infty"
 _SIGN = re.compile(r"<|>|\\(?:le|ge)(?![a-zA-Z])")
@@ -24,7 +25,7 @@ _WITHOUT = re.compile(
 )
 _OPERATOR = re.compile(r"\\(cup|cap)(?![a-zA-Z])")
 _OPERATOR_AROUND = re.compile(r"\\(?:cup|cap)(?![a-zA-Z])")
-_ALL = frozenset(["\\mathbb{R}", "\\R", "all real numbers", "all reals", "all real x", "(-\\infty,+\\infty)"])
+_ALL = frozenset(["\\mathbb{R}", "\\R", "(-\\infty,+\\infty)"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def read_region(text: str) -> Region | None:
     member = _MEMBER.fullmatch(text)
     if member:
         return _named(read_region(member.group("set")), member.group("name"))
-    if text in _ALL or text.lower() in _ALL:
+    if text in _ALL:
         return _intervals((_piece(_LOWEST, _HIGHEST),))
     without = _WITHOUT.fullmatch(text)
     if without:
@@ -133,10 +134,15 @@ def _read_interval(text: str) -> Piece | None:
 
 def _all_but(points: str, name: str) -> Region | None:
     """Everything except some points, which have to be numbers when there are several, to be put in order."""
-    items = split_items(points)
+    if " or " in points:
+        return None
+    again = re.compile(rf"{re.escape(name)}\\ne(?![a-zA-Z])") if name else None
+    items = list(expand_signs([again.sub("", item, count=1) if again else item for item in split_items(points)]))
     if len(items) > 1:
         numbers = [(number.value, item) for item in items if (number := read_number(item)) is not None]
         if len(numbers) != len(items):
+            return None
+        if len({value for value, _ in numbers}) != len(numbers):
             return None
         items = [item for _, item in sorted(numbers)]
     ends = [_LOWEST, *items, _HIGHEST]

@@ -53,9 +53,17 @@ _FONTS = "mbox|text|textrm|textbf|textit|textsf|texttt|textnormal|mathrm|mathbf|
 _END = "(?![a-zA-Z])"
 # What TeX takes for a whole argument without braces, as far as it is used.
 _BARE_ARGUMENT = r"(?:\w|\\(?:pi|theta|alpha|beta|phi|lambda|infty)(?![a-zA-Z]))"
+_SWITCHES = "bf|it|rm|sf|tt|em|sl|bfseries|itshape|tiny|small|normalsize|large|Large|LARGE|huge|Huge|boldmath"
 COMMANDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        # Colour, size, boxes and empty space are typography.
+        (r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}", ""),
+        (r"\\fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}", ""),
+        (r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:nonumber|notag|strut|mathstrut)" + _END, ""),
+        (r"\\(?:boxed|fbox|framebox|underline|uline|emph|pmb|mathstrut|smash)\s*(?=\{)", ""),
+        (rf"\\(?:{_SWITCHES})(?![a-zA-Z]|\s*\{{)\s*", ""),
+        (rf"\\(?:{_SWITCHES})\s*(?=\{{)", r"\\text"),
         (r"\\(?:left|right)\s*\.", ""),
         (rf"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits){_END}", ""),
         (rf"\\(?:[lr]?vert|mid){_END}", "|"),
@@ -75,8 +83,16 @@ COMMANDS = [
         (rf"\\neq{_END}", r"\\ne"),
         (rf"\\lt{_END}", "<"),
         (rf"\\gt{_END}", ">"),
-        (rf"\\(?:thickapprox|simeq){_END}", r"\\approx"),
+        (rf"\\(?:thickapprox|approxeq|simeq|doteq){_END}", r"\\approx"),
         (rf"\\(?:varnothing){_END}", r"\\emptyset"),
+        (rf"\\(?:colon|ratio){_END}", ":"),
+        (r"\{\s*:\s*\}", ":"),
+        (rf"\\(?:measuredangle|sphericalangle){_END}", r"\\angle"),
+        (r"\\angle\s*\{\s*([A-Z0-9]{1,3})\s*\}", r"\\angle \1"),
+        (rf"\\overrightarrow{_END}", r"\\vec"),
+        (r"\\vec\s+([a-zA-Z])", r"\\vec{\1}"),
+        # Between vectors it is the cross product, whose factors must not change places.
+        (r"(\\(?:vec|text)\s*\{\w{1,2}\})\s*\\times\s*(?=\\(?:vec|text)\s*\{)", r"\1\\cross "),
         (rf"\\(?:times|ast){_END}", r"\\cdot"),
         (rf"\\(?:lor|vee){_END}|\\text\s*\{{\s*or\s*\}}", " or "),
         (rf"\\(?:land|wedge){_END}|\\text\s*\{{\s*and\s*\}}", " and "),
@@ -90,7 +106,7 @@ COMMANDS = [
 SIGNS = [
     (needle, re.compile(pattern), replacement)
     for needle, pattern, replacement in (
-        (",", r"(?<=\d)(?:\{,\}|\\,|\\!|\{\\,\}|,\\!)(?=\d{3}(?!\d))", ""),
+        ("", r"(?<=\d)(?:\{,\}|\{\\,\}|(?:\\[,!;: ]|~)+|,(?:\\!)+)\s*(?=\d{3}(?!\d))", ""),
         ("\\!", r"\\!", ""),
         ("", r"(?<!\\)\\[,;:> ]|~", " "),
         ("\\", rf"(\\frac|\\binom)\s*({_BARE_ARGUMENT})\s*({_BARE_ARGUMENT})", r"\1{\2}{\3}"),

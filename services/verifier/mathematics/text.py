@@ -5,6 +5,7 @@ import unicodedata
 
 from services.verifier.mathematics.guards import LONGEST
 from services.verifier.mathematics.spellings import CHARACTERS, COMMANDS, SIGNS, SPACES
+from services.verifier.mathematics.wordings import in_symbols
 
 _LONGEST_NORMALISED = 2 * 1024 * 1024
 _MOST_BRACES = 20
@@ -26,7 +27,9 @@ _WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GROUPED = re.compile(
     r"(?P<before>[-+=a-z]*|\\text\{[a-z]+\})(?P<number>\d{1,3}(?:,\d{3})+)(?P<after>(?:[^,\d][^,]*)?)", re.ASCII
 )
-_APPROXIMATELY = re.compile(r"(?P<before>.*?)\\approx(?![a-zA-Z])(?P<after>.*)", re.DOTALL)
+_SPACED_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?|\d{1,3}(?:, ?\d{3}){2,}", re.ASCII)
+_THIN_GROUPS = re.compile(r"[-+]?\d{1,3}(?:,(?:\\[,;: ]|~)\s*\d{3}){2,}", re.ASCII)
+_MARKDOWN = re.compile(r"(\*\*|__|\*|_|`+)(?P<inner>[^*_`]+)\1")
 
 
 def normalise(text: str) -> str:
@@ -36,25 +39,32 @@ def normalise(text: str) -> str:
     if text.startswith("\\") and (plain := _PLAIN_IN_FONT.fullmatch(text)):
         text = plain.group(1)
     if _UNTOUCHED.fullmatch(text):
-        return _ungrouped(text.rstrip(".,"))
+        text = _ungrouped(text.rstrip(".,"))
+        return in_symbols(text) if text.isalpha() else text
     if _SPACED.fullmatch(text) and "percent" not in text:
-        return _ungrouped(_respaced(text.strip().rstrip(" .")).strip(" ,;"))
+        return in_symbols(_ungrouped(_respaced(text.strip().rstrip(" .")).strip(" ,;")))
     text = _plain_characters(text[:_LONGEST_NORMALISED]).strip()
+    if text[:1] in "*_`" and (emphasised := _MARKDOWN.fullmatch(text)):
+        return normalise(emphasised.group("inner"))
     for opening, closing in _WRAPPERS:
         if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
     if "$" in text:
         text = text.replace("\\$", "\\text{dollars}").replace("$", "").strip()
     text = _without_braces(text)
+    if _THIN_GROUPS.fullmatch(text):
+        return re.sub(r"[^-+\d]", "", text)
     if len(text) <= LONGEST:
         text = _without_braces(_rewritten(text))
     whole = _WHOLE_TEXT.fullmatch(text)
     text = (whole.group(1) if whole else text).strip(" ,;")
-    return _ungrouped(text)
+    return in_symbols(_ungrouped(text))
 
 
 def _ungrouped(text: str) -> str:
-    return text.replace(",", "") if "," in text and _GROUPED.fullmatch(text) else text
+    if "," in text and _GROUPED.fullmatch(text):
+        return text.replace(",", "")
+    return re.sub("[ ,]", "", text) if " " in text and _SPACED_GROUPS.fullmatch(text) else text
 
 
 def _plain_characters(text: str) -> str:
@@ -75,9 +85,7 @@ def _rewritten(text: str) -> str:
     for needle, pattern, replacement in SIGNS:
         if needle in text:
             text = pattern.sub(replacement, text)
-    text = _respaced(text)
-    about = _APPROXIMATELY.fullmatch(text) if "\\approx" in text else None
-    return _without_approximation(about) if about else text
+    return _respaced(text)
 
 
 def _without_braces(text: str) -> str:
@@ -105,25 +113,6 @@ def _respaced(text: str) -> str:
     return text
 
 
-def _without_approximation(match: re.Match[str]) -> str:
-    # `\sqrt{3}\approx1.73` is the exact value with a remark; `x\approx1.73` and `\approx1.73` are the value itself.
-    before, after = match.group("before").strip(), match.group("after").strip()
-    return before if re.search(r"\d", before) or not re.search(r"\d", after) or len(before) > 2 else after
-
-
-def closes_at_end(text: str) -> bool:
-    """Whether the bracket that opens the text is closed by its last character."""
-    depth = 0
-    for index, character in enumerate(text):
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-            if depth == 0:
-                return index == len(text) - 1
-    return False
-
-
 def same_text(answer: str, gold: str) -> bool:
     """Whether two normal forms are the same answer."""
     if answer == gold:
@@ -135,3 +124,18 @@ def same_text(answer: str, gold: str) -> bool:
 def is_words(text: str) -> bool:
     """Whether this is a word or several, with hyphens and apostrophes, and nothing else."""
     return len(text) > 1 and text[0].isalpha() and all(part.isalpha() for part in re.split(r"[-' ]", text))
+
+
+_COMMANDS = re.compile(r"\\[a-zA-Z]+")
+_TWO_WORDS = re.compile(r"[a-zA-Z]{3,} [a-zA-Z]{2,}|[a-zA-Z]{2,} [a-zA-Z]{3,}")
+_MOST_WORDS_BESIDE_A_NUMBER = 4
+
+
+def is_prose(text: str) -> bool:
+    """Whether the text is a sentence: several words and no digit, or far more words than a unit has."""
+    if "\\begin" in text:
+        return False
+    plain = _COMMANDS.sub("", text)
+    if re.search(r"\d", text):
+        return len(re.findall(r"[a-zA-Z]{3,}", plain)) > _MOST_WORDS_BESIDE_A_NUMBER and " " in plain
+    return _TWO_WORDS.search(plain) is not None

@@ -173,6 +173,7 @@ _BARE = re.compile(
     r"(?:[ /](?:[A-Za-z]+(?:\^\{?\d\}?)?))*)",
     re.DOTALL,
 )
+_IN_BRACKETS = re.compile(r"(?P<value>.*[\d}%])\s*\((?:\\text\{)?(?P<unit>[A-Za-z][A-Za-z ]*)\}?\)", re.DOTALL)
 _NUMERIC = re.compile(r"[-+\d.,/(){} ]*(?:\\frac\{\d+\}\{\d+\})?")
 _CLEAN = re.compile(r"\\text\{([^{}]*)\}")
 
@@ -192,6 +193,11 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
             value, written = value[:-1], "\u00b0" + written.strip()
         unit = read_unit(" ".join(written.split()).replace(" ^", "^"))
         return (value, unit) if unit else (text, None)
+    bracketed = _IN_BRACKETS.fullmatch(text)
+    if bracketed and _NUMERIC.fullmatch(bracketed.group("value")):
+        unit = read_unit(bracketed.group("unit"))
+        if unit and (is_known(unit) or len(bracketed.group("unit")) > 2):
+            return bracketed.group("value"), unit
     if text.endswith("\u00b0") and "\\" not in text.replace("\\frac", ""):
         return text[:-1], read_unit("\u00b0")
     return _split_bare(text)
@@ -200,9 +206,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 def _split_bare(text: str) -> tuple[str, Unit | None]:
     # Letters outside \text might be variables, so only a plain number may carry them.
     bare = _BARE.fullmatch(text)
-    if bare is None or not re.fullmatch(
-        r"[-+\d.,/(){} ]*(?:\\frac\{\d+\}\{\d+\})?(?:\\text\{dollars\})?", bare.group("value")
-    ):
+    if bare is None or not _NUMERIC.fullmatch(bare.group("value").removesuffix("\\text{dollars}")):
         return text, None
     unit = read_unit(bare.group("unit"))
     if unit is None:

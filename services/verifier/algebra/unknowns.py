@@ -1,0 +1,36 @@
+"""Makes expressions evaluable: works out what is left to do, and gives what nobody knows a symbol. For the workers only.
+
+`f(x)+1` becomes `u+1`: whatever the function is, it has one value there. A derivative of a bare symbol is such a value too;
+worked out it would be zero. So is an integral or a sum over an unknown function, as a whole.
+"""
+
+from typing import Any
+
+
+def with_known_parts(expression: Any) -> Any:
+    """The expression with integrals, limits and derivatives worked out, and a symbol for each unknown value."""
+    import sympy
+    from sympy.core.function import AppliedUndef
+
+    if not isinstance(expression, sympy.Basic):
+        return expression
+    held = (sympy.Integral, sympy.Limit, sympy.Derivative)
+    unknown = [each for each in expression.atoms(sympy.Derivative) if each.expr.is_Symbol]
+    unknown += [each for each in expression.atoms(*held, sympy.Sum, sympy.Product) if each.has(AppliedUndef)]
+    expression = _named(expression, unknown, "unknown")
+    expression = _named(expression, expression.atoms(AppliedUndef), "value")
+    return expression.doit() if expression.has(*held) else expression
+
+
+def have_other_unknowns(first: Any, second: Any) -> bool:
+    """Whether integrals or sums that could not be worked out differ; they may still be equal."""
+    ours, theirs = (
+        {each for each in side.free_symbols if each.name.startswith("unknown_")} for side in (first, second)
+    )
+    return ours != theirs
+
+
+def _named(expression: Any, values: Any, kind: str) -> Any:
+    import sympy
+
+    return expression.xreplace({each: sympy.Symbol(f"{kind}_{each}", real=True) for each in values})

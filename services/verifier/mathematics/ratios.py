@@ -1,0 +1,89 @@
+"""Ratios of any length, and times of the day, which look like them. Pure; used by `policy.py`.
+
+`1:2:3` is `2:4:6`, and `2:30` is a time: it is not `1:15`. Data sets reduce their ratios, so `6:12` is a time too, while
+`7:32` may be either; then both readings have to agree.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from services.verifier.mathematics.brackets import split_outside
+
+_MOST_PARTS = 12
+_CLOCK = re.compile(
+    r"(?P<hours>\d{1,2})(?::(?P<minutes>[0-5]\d))?(?::(?P<seconds>[0-5]\d))?(?P<half>[ap]m)?"
+    r"(?:o'?clock)?(?:in the (?:morning|afternoon|evening))?",
+    re.ASCII,
+)
+_LAYOUT = re.compile(r"\\(?:text|mathrm)|[{}.\s~]")
+_NAMED_HOURS = {"noon": (12, "pm"), "midnight": (12, "am")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """`1:\\sqrt{3}:2` is `Ratio(parts=("1", "\\sqrt{3}", "2"))`."""
+
+    parts: tuple[str, ...]
+
+
+def read_ratio(text: str) -> Ratio | None:
+    """Parts between colons outside of brackets."""
+    if ":" not in text:
+        return None
+    parts = tuple(part.strip() for part in split_outside(text, ":"))
+    if not 2 <= len(parts) <= _MOST_PARTS or not all(parts):
+        return None
+    return Ratio(parts=parts) if not any(re.search(r"[=<>,;]", part) for part in parts) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """`2:30 p.m.` is `Clock(hours=2, minutes=30, seconds=0, half="pm", may_be_ratio=False)`."""
+
+    hours: int
+    minutes: int
+    seconds: int
+    half: str
+    """`am`, `pm`, or empty where it is not said."""
+    may_be_ratio: bool
+
+    def same_time(self, other: "Clock") -> bool:
+        """Whether both may be the same time; half a day that only one of them names may be left out."""
+        if (self.minutes, self.seconds) != (other.minutes, other.seconds):
+            return False
+        if self.half and other.half:
+            return self._hour_of_day() == other._hour_of_day()
+        if self.half or other.half:
+            named, plain = (self, other) if self.half else (other, self)
+            return plain.hours in (named.hours, named._hour_of_day())
+        return self.hours == other.hours
+
+    def _hour_of_day(self) -> int:
+        if self.half == "pm" and self.hours < 12:
+            return self.hours + 12
+        return 0 if self.half == "am" and self.hours == 12 else self.hours
+
+
+def read_clock(text: str) -> Clock | None:
+    """A time of the day, or a duration in hours and minutes: minutes have two digits, or half a day is named."""
+    if len(text) > 60:
+        return None
+    plain = _LAYOUT.sub("", text).lower()
+    if plain in _NAMED_HOURS:
+        hours, half = _NAMED_HOURS[plain]
+        return Clock(hours=hours, minutes=0, seconds=0, half=half, may_be_ratio=False)
+    match = _CLOCK.fullmatch(plain)
+    if match is None or not (match.group("minutes") or match.group("half") or plain.endswith("clock")):
+        return None
+    hours, minutes, seconds = (int(match.group(name) or 0) for name in ("hours", "minutes", "seconds"))
+    if hours > 24:
+        return None
+    is_bare = match.group("half") is None and plain.replace(":", "").isdigit()
+    return Clock(
+        hours=hours,
+        minutes=minutes,
+        seconds=seconds,
+        half=match.group("half") or "",
+        may_be_ratio=is_bare and minutes > 0 and math.gcd(hours, minutes, seconds) == 1,
+    )
