@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier soak-verifier bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -80,6 +80,12 @@ bench-verifier: setup ## the verifier beside the plain alternatives; about two m
 
 soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; about ten minutes
 	$(BIN)/python -m benchmarks.verifier_soak
+
+attack-verifier: setup ## 20,000 lies and rewritings through the verifier; about five minutes; the last line is JSON
+	$(BIN)/python -m benchmarks.attack_verifier
+
+bench-differential: setup ## the verifier beside Math-Verify on the same rows; about five minutes; the last line is JSON
+	$(BIN)/python -m benchmarks.verifier_differential
 
 bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about 25 minutes
 	$(BIN)/python -m benchmarks.prm

@@ -1,4 +1,4 @@
-"""`make attack-verifier`: lies and rewritings by the thousand through the real grader. The last line is one JSON object.
+"""`make attack-verifier`: thousands of lies and rewritings through the real grader. The last line is one JSON object.
 
 Before it stands every kind of pair that was judged wrongly, with examples. An undecided verdict is no false verdict;
 its share is reported.
@@ -39,7 +39,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     pairs = list(generate(arguments.pairs, arguments.seed, arguments.form))
     started = time.perf_counter()
-    verdicts = asyncio.run(_grade(pairs, arguments.workers, arguments.tier))
+    verdicts = asyncio.run(grade_with_settings(pairs, arguments.workers, arguments.tier))
     seconds = time.perf_counter() - started
     report = judge(pairs, verdicts)
     print("\n".join(report.lines))
@@ -61,7 +61,8 @@ async def grade_all(grader: Grader, pairs: Sequence[LiePair]) -> list[Verdict]:
     return verdicts
 
 
-async def _grade(pairs: Sequence[LiePair], workers: int, tier: str) -> list[Verdict]:
+async def grade_with_settings(pairs: Sequence[LiePair], workers: int, tier: str) -> list[Verdict]:
+    """Verdicts of a verifier that is opened for them, with its sandbox."""
     settings = VerifierSettings(workers=workers, min_tier=Tier(tier), cache_entries=0, max_queue=100_000)
     async with open_verifier(settings, Meters()) as parts:
         return await grade_all(parts.grader, pairs)
@@ -88,13 +89,23 @@ def judge(pairs: Sequence[LiePair], verdicts: Sequence[Verdict]) -> Report:
     for pair, verdict in zip(pairs, verdicts, strict=True):
         what = _fault(pair, verdict)
         if what in ("false_accepts", "false_rejects"):
-            report.wrong[what, pair.form, pair.kind.partition(" [")[0]].append(pair)
+            report.wrong[what, *_place(pair)].append(pair)
             report.counts[what] += 1
         elif what:
-            report.undecided[what, pair.form, pair.kind.partition(" [")[0]].append(pair)
+            report.undecided[what, *_place(pair)].append(pair)
     undecided = sum(len(found) for found in report.undecided.values())
-    report.counts |= {"pairs": len(pairs), "undecided": undecided, "undecided_share": round(undecided / max(1, len(pairs)), 5)}
+    report.counts |= {
+        "pairs": len(pairs),
+        "undecided": undecided,
+        "undecided_share": round(undecided / max(1, len(pairs)), 5),
+    }
     return report
+
+
+def _place(pair: LiePair) -> tuple[str, str]:
+    """Where to count a pair. Right ones that stumble over their clothes stand together, whatever form is in them."""
+    kind, dressed, clothes = pair.kind.partition(" [")
+    return (f"in other clothes: {clothes[:-1]}", pair.form) if dressed and pair.expected else (pair.form, kind)
 
 
 def _fault(pair: LiePair, verdict: Verdict) -> str:

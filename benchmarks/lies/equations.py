@@ -144,7 +144,11 @@ def parabola(source: Random) -> Problem:
         (
             (f"y^2={4 * p}x", f"x=\\frac{{y^2}}{{{4 * p}}}", (f"x^2={4 * p}y", f"y^2={p}x", f"y^2=-{4 * p}x")),
             (f"xy={k}", f"{2 * k}=2yx", (f"xy={-k}", f"x+y={k}", f"\\frac{{x}}{{y}}={k}")),
-            (f"x^2={4 * p}y", f"{total((1, 'x^2'), (-4 * p, 'y'))}=0", (f"y^2={4 * p}x", f"x={4 * p}y", f"x^2={4 * p}")),
+            (
+                f"x^2={4 * p}y",
+                f"{total((1, 'x^2'), (-4 * p, 'y'))}=0",
+                (f"y^2={4 * p}x", f"x={4 * p}y", f"x^2={4 * p}"),
+            ),
             (f"x^2-y^2={p}", f"(x-y)(x+y)={p}", (f"y^2-x^2={p}", f"x^2+y^2={p}", f"(x-y)^2={p}")),
         )
     )
@@ -193,7 +197,12 @@ def implicit(source: Random) -> Problem:
             (f"x^2+y^2+z^2={r * r}", f"z^2={r * r}-x^2-y^2", (f"x^2+y^2={r * r}", f"x^2+y^2+z^2={r}"), "xyz"),
             (f"x^3+y^3={n}xy", f"x^3-{n}xy+y^3=0", (f"x^3+y^3={n + 1}xy", f"x^3-y^3={n}xy"), "xy"),
             (f"e^{{xy}}={n}+y", f"y=e^{{xy}}-{n}", (f"e^{{xy}}={n}-y", f"e^{{x+y}}={n}+y"), "xy"),
-            (f"r={2 * n}\\cos\\theta", f"{2 * n}\\cos\\theta=r", (f"r={2 * n}\\sin\\theta", f"r={n}\\cos\\theta"), ("r", "\\theta")),
+            (
+                f"r={2 * n}\\cos\\theta",
+                f"{2 * n}\\cos\\theta=r",
+                (f"r={2 * n}\\sin\\theta", f"r={n}\\cos\\theta"),
+                ("r", "\\theta"),
+            ),
             (f"PV={n}RT", f"\\frac{{PV}}{{{n}}}=RT", (f"P={n}RTV", f"PV={n + 1}RT"), "PVRT"),
         )
     )
@@ -240,13 +249,21 @@ def inverse(source: Random) -> Problem:
     a, b = source.randint(2, 9), source.randint(1, 30)
     body, same, lies = source.choice(
         (
-            (f"\\frac{{x-{b}}}{{{a}}}", f"\\frac{{x}}{{{a}}}-\\frac{{{b}}}{{{a}}}", (f"{a}x+{b}", f"\\frac{{x+{b}}}{{{a}}}")),
+            (
+                f"\\frac{{x-{b}}}{{{a}}}",
+                f"\\frac{{x}}{{{a}}}-\\frac{{{b}}}{{{a}}}",
+                (f"{a}x+{b}", f"\\frac{{x+{b}}}{{{a}}}"),
+            ),
             (f"\\sqrt{{x-{b}}}", f"(x-{b})^{{1/2}}", (f"\\sqrt{{x+{b}}}", f"x^2+{b}")),
             (f"\\ln(x-{b})", f"\\ln(-{b}+x)", (f"\\ln(x+{b})", f"e^x+{b}")),
             (f"\\log_{{{a}}}(x-{b})", f"\\frac{{\\ln(x-{b})}}{{\\ln {a}}}", (f"{a}^x+{b}", f"\\log_{{{a}}}(x+{b})")),
             (f"\\sqrt[3]{{x-{b}}}", f"\\sqrt[3]{{-{b}+x}}", (f"\\sqrt[3]{{x+{b}}}", f"\\sqrt{{x-{b}}}")),
             (f"-\\frac{{{a}x}}{{{b}}}" if b % a else f"-\\frac{{{a}x}}{{{b + 1}}}", "", ("\\frac{1}{x}",)),
-            (f"\\frac{{{a}x+1}}{{x-{b}}}", f"\\frac{{1+{a}x}}{{-{b}+x}}", (f"\\frac{{{a}x-1}}{{x-{b}}}", f"\\frac{{x-{b}}}{{{a}x+1}}")),
+            (
+                f"\\frac{{{a}x+1}}{{x-{b}}}",
+                f"\\frac{{1+{a}x}}{{-{b}+x}}",
+                (f"\\frac{{{a}x-1}}{{x-{b}}}", f"\\frac{{x-{b}}}{{{a}x+1}}"),
+            ),
         )
     )
     return Problem(
@@ -275,11 +292,23 @@ def derivative(source: Random) -> Problem:
     name = source.choice(("\\frac{dy}{dx}", "y'", "f'(x)", "\\frac{df}{dx}"))
     body, same, lies = source.choice(
         (
-            (total((a, "x"), (b, "")), total((b, ""), (a, "x")), (total((a, "x"), (-b, "")), total((a + 1, "x"), (b, "")))),
+            (
+                total((a, "x"), (b, "")),
+                total((b, ""), (a, "x")),
+                (total((a, "x"), (-b, "")), total((a + 1, "x"), (b, ""))),
+            ),
             (f"{a}x\\cos(x^2)", f"{a}\\cos(x^2)x", (f"{a}x\\sin(x^2)", f"-{a}x\\cos(x^2)")),
-            (f"\\frac{{{a}}}{{x-{abs(b)}}}", f"\\frac{{-{a}}}{{{abs(b)}-x}}", (f"\\frac{{{a}}}{{x+{abs(b)}}}", f"{a}\\ln(x-{abs(b)})")),
+            (
+                f"\\frac{{{a}}}{{x-{abs(b)}}}",
+                f"\\frac{{-{a}}}{{{abs(b)}-x}}",
+                (f"\\frac{{{a}}}{{x+{abs(b)}}}", f"{a}\\ln(x-{abs(b)})"),
+            ),
             (f"{a}e^{{{a}x}}", f"e^{{{a}x}}\\cdot {a}", (f"e^{{{a}x}}", f"{a}e^{{x}}")),
-            (f"\\frac{{{a}}}{{2\\sqrt{{x}}}}", f"\\frac{{{a}}}{{2}}x^{{-1/2}}", (f"\\frac{{{a}}}{{\\sqrt{{x}}}}", f"{a}\\sqrt{{x}}")),
+            (
+                f"\\frac{{{a}}}{{2\\sqrt{{x}}}}",
+                f"\\frac{{{a}}}{{2}}x^{{-1/2}}",
+                (f"\\frac{{{a}}}{{\\sqrt{{x}}}}", f"{a}\\sqrt{{x}}"),
+            ),
         )
     )
     return Problem(
@@ -300,13 +329,37 @@ def antiderivative(source: Random) -> Problem:
     body, same, lies = source.choice(
         (
             (f"\\ln(x-{b})", f"\\ln(-{b}+x)", (f"\\ln(x+{b})", f"\\frac{{1}}{{x-{b}}}")),
-            (f"\\frac{{1}}{{{a}}}\\ln|{a}x-{b}|", f"\\frac{{\\ln|{b}-{a}x|}}{{{a}}}", (f"\\ln|{a}x-{b}|+x", f"{a}\\ln|{a}x-{b}|")),
-            (f"\\frac{{x^{{{a + 1}}}}}{{{a + 1}}}", f"\\frac{{1}}{{{a + 1}}}x^{{{a + 1}}}", (f"x^{{{a + 1}}}", f"{a}x^{{{a - 1}}}")),
-            (f"-\\frac{{1}}{{{a}}}\\cos {a}x", f"-\\frac{{\\cos({a}x)}}{{{a}}}", (f"\\frac{{1}}{{{a}}}\\cos {a}x", f"-\\cos {a}x")),
-            (f"\\frac{{2}}{{{a + 1}}}\\sqrt{{\\sin {a}t}}", f"\\frac{{2\\sqrt{{\\sin({a}t)}}}}{{{a + 1}}}", (f"\\frac{{2}}{{{a}}}\\sqrt{{\\sin {a}t}}", f"\\frac{{2}}{{{a + 1}}}\\sqrt{{\\cos {a}t}}")),
+            (
+                f"\\frac{{1}}{{{a}}}\\ln|{a}x-{b}|",
+                f"\\frac{{\\ln|{b}-{a}x|}}{{{a}}}",
+                (f"\\ln|{a}x-{b}|+x", f"{a}\\ln|{a}x-{b}|"),
+            ),
+            (
+                f"\\frac{{x^{{{a + 1}}}}}{{{a + 1}}}",
+                f"\\frac{{1}}{{{a + 1}}}x^{{{a + 1}}}",
+                (f"x^{{{a + 1}}}", f"{a}x^{{{a - 1}}}"),
+            ),
+            (
+                f"-\\frac{{1}}{{{a}}}\\cos {a}x",
+                f"-\\frac{{\\cos({a}x)}}{{{a}}}",
+                (f"\\frac{{1}}{{{a}}}\\cos {a}x", f"-\\cos {a}x"),
+            ),
+            (
+                f"\\frac{{2}}{{{a + 1}}}\\sqrt{{\\sin {a}t}}",
+                f"\\frac{{2\\sqrt{{\\sin({a}t)}}}}{{{a + 1}}}",
+                (f"\\frac{{2}}{{{a}}}\\sqrt{{\\sin {a}t}}", f"\\frac{{2}}{{{a + 1}}}\\sqrt{{\\cos {a}t}}"),
+            ),
             (f"(x-{b})^{{3/2}}", f"(x-{b})\\sqrt{{x-{b}}}", (f"(x-{b})^{{1/2}}", f"(x+{b})^{{3/2}}")),
-            (f"\\arcsin\\frac{{x}}{{{a}}}", f"\\arcsin\\left(\\frac{{x}}{{{a}}}\\right)", (f"\\arccos\\frac{{x}}{{{a}}}", f"\\arcsin {a}x")),
-            (f"{a}\\arctan\\frac{{x}}{{{b}}}", f"{a}\\tan^{{-1}}\\left(\\frac{{x}}{{{b}}}\\right)", (f"\\arctan\\frac{{{a}x}}{{{b}}}", f"{a}\\tan\\frac{{x}}{{{b}}}")),
+            (
+                f"\\arcsin\\frac{{x}}{{{a}}}",
+                f"\\arcsin\\left(\\frac{{x}}{{{a}}}\\right)",
+                (f"\\arccos\\frac{{x}}{{{a}}}", f"\\arcsin {a}x"),
+            ),
+            (
+                f"{a}\\arctan\\frac{{x}}{{{b}}}",
+                f"{a}\\tan^{{-1}}\\left(\\frac{{x}}{{{b}}}\\right)",
+                (f"\\arctan\\frac{{{a}x}}{{{b}}}", f"{a}\\tan\\frac{{x}}{{{b}}}"),
+            ),
             (f"e^{{{a}x}}(x-{b})", f"xe^{{{a}x}}-{b}e^{{{a}x}}", (f"e^{{{a}x}}(x+{b})", f"e^{{x}}(x-{b})")),
         )
     )
@@ -355,7 +408,11 @@ _IDENTITY_GOLDS = (
     ("\\cos(2x)=2\\cos^2 x-1", "\\cos(2x)=-1+2\\cos^2 x", ("\\cos x=1", "\\cos(2x)=2\\cos x-1", "x=\\pi")),
     ("\\sin^2 x+\\cos^2 x=1", "\\cos^2 x+\\sin^2 x=1", ("\\sin x+\\cos x=1", "\\tan x=1", "\\sin x=\\cos x")),
     ("e^{x+y}=e^xe^y", "e^{x+y}=e^ye^x", ("e^{x+y}=e^x+e^y", "x=y", "e^x=1")),
-    ("\\sin(x+y)=\\sin x\\cos y+\\cos x\\sin y", "\\sin(x+y)=\\cos x\\sin y+\\sin x\\cos y", ("x=y", "\\sin(x+y)=\\sin x+\\sin y")),
+    (
+        "\\sin(x+y)=\\sin x\\cos y+\\cos x\\sin y",
+        "\\sin(x+y)=\\cos x\\sin y+\\sin x\\cos y",
+        ("x=y", "\\sin(x+y)=\\sin x+\\sin y"),
+    ),
     ("x^3-y^3=(x-y)(x^2+xy+y^2)", "x^3-y^3=(x-y)(y^2+xy+x^2)", ("x=y", "x^3-y^3=(x-y)^3")),
 )
 
@@ -365,7 +422,11 @@ def identity(source: Random) -> Problem:
     gold, same, lies = source.choice(_IDENTITY_GOLDS)
     return Problem(
         gold=gold,
-        right={"rewritten": same, "sides swapped": "=".join(reversed(gold.split("="))), "spaced": gold.replace("=", " = ")},
+        right={
+            "rewritten": same,
+            "sides swapped": "=".join(reversed(gold.split("="))),
+            "spaced": gold.replace("=", " = "),
+        },
         wrong={**{f"lie {place}": lie for place, lie in enumerate(lies)}, "a number": "5", "false": "1=2"},
     )
 
@@ -393,6 +454,7 @@ def functional(source: Random) -> Problem:
 def factored(source: Random) -> Problem:
     a, b = source.sample(range(1, 12), 2)
     coefficients = times((1, -a), (1, b))
+    middle, rest = Fraction(b - a, 2), -a * b - Fraction((b - a) ** 2, 4)
     return Problem(
         gold=f"y={polynomial(coefficients)}",
         variables=("x", "y"),
@@ -400,7 +462,7 @@ def factored(source: Random) -> Problem:
             "factored": f"y=(x-{a})(x+{b})",
             "factors swapped": f"y=(x+{b})(x-{a})",
             "to zero": f"{polynomial(coefficients)}-y=0",
-            "vertex": f"y=\\left({total((1, 'x'), (Fraction(b - a, 2), ''))}\\right)^2{_plus(-a * b - Fraction((b - a) ** 2, 4))}",
+            "vertex": f"y=\\left({total((1, 'x'), (middle, ''))}\\right)^2{_plus(rest)}",
         },
         wrong={
             "signs": f"y=(x+{a})(x-{b})",

@@ -106,12 +106,24 @@ _TRIG = (
     ("\\sin({m}x)", "2\\sin\\frac{{{m}x}}{{2}}\\cos\\frac{{{m}x}}{{2}}", ("\\cos({m}x)", "{m}\\sin x", "2\\sin({m}x)")),
     ("\\cos(2x)+{m}", "2\\cos^2 x+{m}-1", ("2\\cos^2 x+{m}", "\\cos^2 x+{m}", "2\\sin^2 x+{m}-1")),
     ("{m}\\sin^2 x", "{m}-{m}\\cos^2 x", ("{m}-\\cos^2 x", "{m}\\sin(x^2)", "{m}\\cos^2 x")),
-    ("\\tan x+{m}", "\\frac{{\\sin x}}{{\\cos x}}+{m}", ("\\frac{{\\cos x}}{{\\sin x}}+{m}", "\\tan(x+{m})", "\\tan x-{m}")),
+    (
+        "\\tan x+{m}",
+        "\\frac{{\\sin x}}{{\\cos x}}+{m}",
+        ("\\frac{{\\cos x}}{{\\sin x}}+{m}", "\\tan(x+{m})", "\\tan x-{m}"),
+    ),
     ("\\sec^2 x+{m}", "\\tan^2 x+1+{m}", ("\\tan^2 x+{m}", "\\csc^2 x+{m}", "\\sec x^2+{m}")),
     ("\\cos(x+y)", "\\cos x\\cos y-\\sin x\\sin y", ("\\cos x\\cos y+\\sin x\\sin y", "\\cos x+\\cos y", "\\cos(x-y)")),
-    ("\\sin x+\\cos x+{m}", "\\sqrt{{2}}\\sin\\left(x+\\frac{{\\pi}}{{4}}\\right)+{m}", ("\\sqrt{{2}}\\sin x+{m}", "\\sin(2x)+{m}")),
+    (
+        "\\sin x+\\cos x+{m}",
+        "\\sqrt{{2}}\\sin\\left(x+\\frac{{\\pi}}{{4}}\\right)+{m}",
+        ("\\sqrt{{2}}\\sin x+{m}", "\\sin(2x)+{m}"),
+    ),
     ("\\sin^4 x-\\cos^4 x", "\\sin^2 x-\\cos^2 x", ("\\cos 2x", "1", "\\sin^4 x+\\cos^4 x")),
-    ("{m}\\cos\\theta", "{m}\\sin\\left(\\frac{{\\pi}}{{2}}-\\theta\\right)", ("{m}\\sin\\theta", "\\cos {m}\\theta", "{m}\\cos\\phi")),
+    (
+        "{m}\\cos\\theta",
+        "{m}\\sin\\left(\\frac{{\\pi}}{{2}}-\\theta\\right)",
+        ("{m}\\sin\\theta", "\\cos {m}\\theta", "{m}\\cos\\phi"),
+    ),
     ("\\arctan x+{m}", "{m}+\\tan^{{-1}}x", ("\\frac{{1}}{{\\tan x}}+{m}", "\\arcsin x+{m}", "\\arctan(x+{m})")),
 )
 
@@ -138,16 +150,40 @@ _EXPONENTIALS = (
     ("2^{{n+{m}}}", "{p}\\cdot 2^n", ("2^{{n-{m}}}", "2^{{{m}n}}", "(n+{m})^2", "{m}\\cdot 2^n")),
     ("4^n+{m}", "2^{{2n}}+{m}", ("2^n+{m}", "4n+{m}", "n^4+{m}", "8^n+{m}")),
     ("e^{{{m}x}}", "(e^x)^{{{m}}}", ("e^{{x+{m}}}", "{m}e^x", "e^{{x^{m}}}", "{m}^x")),
-    ("\\frac{{{m}^n-1}}{{3}}", "\\frac{{1-{m}^n}}{{-3}}", ("\\frac{{{m}^n+1}}{{3}}", "\\frac{{{m}^{{n+1}}-1}}{{3}}", "{m}^n-1")),
+    (
+        "\\frac{{{m}^n-1}}{{3}}",
+        "\\frac{{1-{m}^n}}{{-3}}",
+        ("\\frac{{{m}^n+1}}{{3}}", "\\frac{{{m}^{{n+1}}-1}}{{3}}", "{m}^n-1"),
+    ),
     ("\\ln(2x)+{m}", "\\ln 2+\\ln x+{m}", ("2\\ln x+{m}", "\\ln(x+2)+{m}", "\\ln 2\\cdot\\ln x+{m}", "\\log(2x)+{m}")),
     ("x^{{{m}}}y", "yx^{{{m}}}", ("xy^{{{m}}}", "(xy)^{{{m}}}", "x^{{{m}}}+y", "{m}xy")),
     ("\\sqrt{{x^2+{m}}}", "(x^2+{m})^{{1/2}}", ("x+\\sqrt{{{m}}}", "\\sqrt{{x^2-{m}}}", "\\sqrt{{x+{m}}}", "x^2+{m}")),
     ("|x-{m}|", "|{m}-x|", ("x-{m}", "|x+{m}|", "{m}-x", "|x|-{m}")),
-    ("\\frac{{{m}}}{{\\sqrt{{x}}+1}}", "\\frac{{{m}(\\sqrt{{x}}-1)}}{{x-1}}", ("\\frac{{{m}}}{{\\sqrt{{x+1}}}}", "\\frac{{{m}}}{{\\sqrt{{x}}-1}}", "\\frac{{{m}}}{{x+1}}")),
-    ("\\frac{{a+b}}{{{m}ab}}", "\\frac{{1}}{{{m}}}\\left(\\frac{{1}}{{a}}+\\frac{{1}}{{b}}\\right)", ("\\frac{{a-b}}{{{m}ab}}", "\\frac{{ab}}{{{m}(a+b)}}", "\\frac{{1}}{{{m}(a+b)}}")),
-    ("\\frac{{{m}\\pi r^2 h}}{{3}}", "\\frac{{{m}}}{{3}}\\pi hr^2", ("\\frac{{{m}\\pi r h^2}}{{3}}", "{m}\\pi r^2h", "\\frac{{{m}r^2h}}{{3}}")),
-    ("\\frac{{{m}GM}}{{R^2}}", "{m}GMR^{{-2}}", ("\\frac{{{m}GM}}{{R}}", "\\frac{{{m}Gm}}{{R^2}}", "\\frac{{{m}GM}}{{r^2}}")),
-    ("\\lfloor x\\rfloor+{m}", "\\left\\lfloor x+{m}\\right\\rfloor", ("\\lceil x\\rceil+{m}", "x+{m}", "\\lfloor {m}x\\rfloor", "\\lfloor x\\rfloor-{m}")),
+    (
+        "\\frac{{{m}}}{{\\sqrt{{x}}+1}}",
+        "\\frac{{{m}(\\sqrt{{x}}-1)}}{{x-1}}",
+        ("\\frac{{{m}}}{{\\sqrt{{x+1}}}}", "\\frac{{{m}}}{{\\sqrt{{x}}-1}}", "\\frac{{{m}}}{{x+1}}"),
+    ),
+    (
+        "\\frac{{a+b}}{{{m}ab}}",
+        "\\frac{{1}}{{{m}}}\\left(\\frac{{1}}{{a}}+\\frac{{1}}{{b}}\\right)",
+        ("\\frac{{a-b}}{{{m}ab}}", "\\frac{{ab}}{{{m}(a+b)}}", "\\frac{{1}}{{{m}(a+b)}}"),
+    ),
+    (
+        "\\frac{{{m}\\pi r^2 h}}{{3}}",
+        "\\frac{{{m}}}{{3}}\\pi hr^2",
+        ("\\frac{{{m}\\pi r h^2}}{{3}}", "{m}\\pi r^2h", "\\frac{{{m}r^2h}}{{3}}"),
+    ),
+    (
+        "\\frac{{{m}GM}}{{R^2}}",
+        "{m}GMR^{{-2}}",
+        ("\\frac{{{m}GM}}{{R}}", "\\frac{{{m}Gm}}{{R^2}}", "\\frac{{{m}GM}}{{r^2}}"),
+    ),
+    (
+        "\\lfloor x\\rfloor+{m}",
+        "\\left\\lfloor x+{m}\\right\\rfloor",
+        ("\\lceil x\\rceil+{m}", "x+{m}", "\\lfloor {m}x\\rfloor", "\\lfloor x\\rfloor-{m}"),
+    ),
     ("\\max(x,y)+{m}", "{m}+\\max(y,x)", ("\\min(x,y)+{m}", "x+{m}", "\\max(x,z)+{m}", "\\max(x,y)-{m}")),
 )
 
@@ -172,10 +208,22 @@ def exponential(source: Random) -> Problem:
 
 
 _COUNTS = (
-    ("\\binom{{n}}{{2}}+{m}", "\\frac{{n(n-1)}}{{2}}+{m}", ("\\frac{{n(n+1)}}{{2}}+{m}", "\\binom{{n}}{{3}}+{m}", "\\frac{{n^2}}{{2}}+{m}")),
+    (
+        "\\binom{{n}}{{2}}+{m}",
+        "\\frac{{n(n-1)}}{{2}}+{m}",
+        ("\\frac{{n(n+1)}}{{2}}+{m}", "\\binom{{n}}{{3}}+{m}", "\\frac{{n^2}}{{2}}+{m}"),
+    ),
     ("{m}n!", "{m}n(n-1)!", ("{m}n", "{m}(n-1)!", "({m}n)!", "{m}(n+1)!")),
-    ("\\binom{{n}}{{{m}}}", "\\binom{{n}}{{n-{m}}}", ("\\binom{{n+1}}{{{m}}}", "\\frac{{n}}{{{m}}}", "\\binom{{{m}}}{{n}}")),
-    ("\\binom{{2n}}{{n}}+{m}", "\\frac{{(2n)!}}{{(n!)^2}}+{m}", ("\\frac{{(2n)!}}{{n!}}+{m}", "\\binom{{n}}{{2}}+{m}", "2+{m}")),
+    (
+        "\\binom{{n}}{{{m}}}",
+        "\\binom{{n}}{{n-{m}}}",
+        ("\\binom{{n+1}}{{{m}}}", "\\frac{{n}}{{{m}}}", "\\binom{{{m}}}{{n}}"),
+    ),
+    (
+        "\\binom{{2n}}{{n}}+{m}",
+        "\\frac{{(2n)!}}{{(n!)^2}}+{m}",
+        ("\\frac{{(2n)!}}{{n!}}+{m}", "\\binom{{n}}{{2}}+{m}", "2+{m}"),
+    ),
     ("(n+{m})!", "(n+{m})(n+{m}-1)!", ("n!+{m}!", "(n-{m})!", "n+{m}")),
 )
 
@@ -197,10 +245,26 @@ def number_count(source: Random) -> Problem:
     k = source.randint(2, n // 2 - 1)
     gold, same, lies = source.choice(
         (
-            (f"\\binom{{{n}}}{{{k}}}", f"\\binom{{{n}}}{{{n - k}}}", (f"\\binom{{{n}}}{{{k + 1}}}" if 2 * k + 1 != n else f"\\binom{{{n}}}{{1}}", f"\\frac{{{n}}}{{{k}}}", f"{n}^{k}")),
+            (
+                f"\\binom{{{n}}}{{{k}}}",
+                f"\\binom{{{n}}}{{{n - k}}}",
+                (
+                    f"\\binom{{{n}}}{{{k + 1}}}" if 2 * k + 1 != n else f"\\binom{{{n}}}{{1}}",
+                    f"\\frac{{{n}}}{{{k}}}",
+                    f"{n}^{k}",
+                ),
+            ),
             (f"{n}!", f"{n}\\cdot {n - 1}!", (f"{n - 1}!", f"{n}", f"{n}!+1", f"-{n}!")),
-            (f"2^{{{n * 10}}}-1", f"-1+4^{{{n * 5}}}", (f"2^{{{n * 10}}}", f"2^{{{n * 10}}}+1", f"2^{{{n * 10 + 1}}}-1")),
-            (f"\\frac{{{n}!}}{{{k}!}}", f"\\frac{{1}}{{{k}!}}\\cdot {n}!", (f"\\frac{{{k}!}}{{{n}!}}", f"({n - k})!", f"\\binom{{{n}}}{{{k}}}")),
+            (
+                f"2^{{{n * 10}}}-1",
+                f"-1+4^{{{n * 5}}}",
+                (f"2^{{{n * 10}}}", f"2^{{{n * 10}}}+1", f"2^{{{n * 10 + 1}}}-1"),
+            ),
+            (
+                f"\\frac{{{n}!}}{{{k}!}}",
+                f"\\frac{{1}}{{{k}!}}\\cdot {n}!",
+                (f"\\frac{{{k}!}}{{{n}!}}", f"({n - k})!", f"\\binom{{{n}}}{{{k}}}"),
+            ),
         )
     )
     return Problem(
@@ -211,12 +275,46 @@ def number_count(source: Random) -> Problem:
 
 
 _SUMS = (
-    ("\\sum_{{{i}=1}}^{{n}}{i}^{m}", ("\\sum_{{{i}=0}}^{{n}}({i}+1)^{m}", "\\sum_{{{i}=1}}^{{n}}{i}^{k}", "\\sum_{{{i}=1}}^{{n+1}}{i}^{m}", "n^{m}")),
-    ("\\sum_{{{i}=0}}^{{\\infty}}(-1)^{i} x^{{{m}{i}}}", ("\\sum_{{{i}=0}}^{{\\infty}}x^{{{m}{i}}}", "\\sum_{{{i}=1}}^{{\\infty}}(-1)^{i} x^{{{m}{i}}}", "\\sum_{{{i}=0}}^{{\\infty}}(-1)^{i} x^{{{k}{i}}}")),
-    ("\\sum_{{{i}=0}}^{{\\infty}}\\frac{{{m}^{i}x^{i}}}{{{i}!}}", ("\\sum_{{{i}=0}}^{{\\infty}}\\frac{{{m}^{i}x^{i}}}{{{i}}}", "\\sum_{{{i}=0}}^{{\\infty}}\\frac{{x^{i}}}{{{i}!}}", "\\sum_{{{i}=1}}^{{\\infty}}\\frac{{{m}^{i}x^{i}}}{{{i}!}}")),
-    ("\\sum_{{{i}=1}}^{{\\infty}}\\frac{{x^{i}}}{{{i}+{m}}}", ("\\sum_{{{i}=1}}^{{\\infty}}\\frac{{x^{i}}}{{{i}+{k}}}", "\\sum_{{{i}=0}}^{{\\infty}}\\frac{{x^{i}}}{{{i}+{m}}}", "\\sum_{{{i}=1}}^{{\\infty}}\\frac{{x^{i}}}{{{i}-{m}}}")),
-    ("\\prod_{{{i}=1}}^{{n}}({m}{i}-1)", ("\\prod_{{{i}=1}}^{{n}}({m}{i}+1)", "\\prod_{{{i}=2}}^{{n}}({m}{i}-1)", "\\sum_{{{i}=1}}^{{n}}({m}{i}-1)")),
-    ("\\sum_{{{i}=0}}^{{\\infty}}({i}+1){m}^{i} x^{i}", ("\\sum_{{{i}=0}}^{{\\infty}}{i}\\cdot {m}^{i} x^{i}", "\\sum_{{{i}=0}}^{{\\infty}}({i}+1){k}^{i} x^{i}", "\\sum_{{{i}=0}}^{{\\infty}}{m}^{i} x^{i}")),
+    (
+        "\\sum_{{{i}=1}}^{{n}}{i}^{m}",
+        ("\\sum_{{{i}=0}}^{{n}}({i}+1)^{m}", "\\sum_{{{i}=1}}^{{n}}{i}^{k}", "\\sum_{{{i}=1}}^{{n+1}}{i}^{m}", "n^{m}"),
+    ),
+    (
+        "\\sum_{{{i}=0}}^{{\\infty}}(-1)^{i} x^{{{m}{i}}}",
+        (
+            "\\sum_{{{i}=0}}^{{\\infty}}x^{{{m}{i}}}",
+            "\\sum_{{{i}=1}}^{{\\infty}}(-1)^{i} x^{{{m}{i}}}",
+            "\\sum_{{{i}=0}}^{{\\infty}}(-1)^{i} x^{{{k}{i}}}",
+        ),
+    ),
+    (
+        "\\sum_{{{i}=0}}^{{\\infty}}\\frac{{{m}^{i}x^{i}}}{{{i}!}}",
+        (
+            "\\sum_{{{i}=0}}^{{\\infty}}\\frac{{{m}^{i}x^{i}}}{{{i}}}",
+            "\\sum_{{{i}=0}}^{{\\infty}}\\frac{{x^{i}}}{{{i}!}}",
+            "\\sum_{{{i}=1}}^{{\\infty}}\\frac{{{m}^{i}x^{i}}}{{{i}!}}",
+        ),
+    ),
+    (
+        "\\sum_{{{i}=1}}^{{\\infty}}\\frac{{x^{i}}}{{{i}+{m}}}",
+        (
+            "\\sum_{{{i}=1}}^{{\\infty}}\\frac{{x^{i}}}{{{i}+{k}}}",
+            "\\sum_{{{i}=0}}^{{\\infty}}\\frac{{x^{i}}}{{{i}+{m}}}",
+            "\\sum_{{{i}=1}}^{{\\infty}}\\frac{{x^{i}}}{{{i}-{m}}}",
+        ),
+    ),
+    (
+        "\\prod_{{{i}=1}}^{{n}}({m}{i}-1)",
+        ("\\prod_{{{i}=1}}^{{n}}({m}{i}+1)", "\\prod_{{{i}=2}}^{{n}}({m}{i}-1)", "\\sum_{{{i}=1}}^{{n}}({m}{i}-1)"),
+    ),
+    (
+        "\\sum_{{{i}=0}}^{{\\infty}}({i}+1){m}^{i} x^{i}",
+        (
+            "\\sum_{{{i}=0}}^{{\\infty}}{i}\\cdot {m}^{i} x^{i}",
+            "\\sum_{{{i}=0}}^{{\\infty}}({i}+1){k}^{i} x^{i}",
+            "\\sum_{{{i}=0}}^{{\\infty}}{m}^{i} x^{i}",
+        ),
+    ),
 )
 
 
@@ -228,7 +326,10 @@ def sums(source: Random) -> Problem:
     values = {"m": m, "k": m + 1}
     return Problem(
         gold=gold.format(i=index, **values),
-        right={"renamed": gold.format(i=renamed, **values), "spaced": gold.format(i=index, **values).replace("}", "} ")},
+        right={
+            "renamed": gold.format(i=renamed, **values),
+            "spaced": gold.format(i=index, **values).replace("}", "} "),
+        },
         wrong={
             **{f"lie {place}": lie.format(i=renamed, **values) for place, lie in enumerate(lies)},
             "index left free": gold.format(i=renamed, **values).replace(f"_{{{renamed}=", "_{r="),

@@ -32,7 +32,7 @@ def _pair(name: str, problem: Problem, source: Random) -> LiePair:
     expected = source.random() < _RIGHT_SHARE
     boxed = dict(listed(problem.right if expected else problem.wrong))
     whole = dict(listed(problem.whole_right if expected else problem.whole_wrong))
-    if not expected and (source.random() < _GENERIC_SHARE or not boxed and not whole):
+    if not expected and (source.random() < _GENERIC_SHARE or not (boxed or whole)):
         boxed, whole = any_lies(problem, source), {}
     elif expected and problem.right:
         boxed.setdefault("as it is", problem.gold)

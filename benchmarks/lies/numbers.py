@@ -42,7 +42,7 @@ def integer(source: Random) -> Problem:
             "plus or minus": f"\\pm {n}",
             "squared": f"{n}^2",
             "inverse": f"\\frac{{1}}{{{n}}}",
-            "root": f"\\sqrt{{{n}}}" ,
+            "root": f"\\sqrt{{{n}}}",
             "with pi": f"{n}\\pi",
             "with a letter": f"{n}x",
             "imaginary": f"{n}i",
@@ -316,7 +316,9 @@ def based_inside(source: Random) -> Problem:
     wrap = source.choice(
         ("-{}_{}", "x={}_{}", "\\{{{}_{}\\}}", "2\\cdot {}_{}", "n=-{}_{}", "+{}_{}", "\\frac{{{}_{}}}{{7}}", "|{}_{}|")
     )
-    joined = source.choice(("{}_{}, {}_{}", "({}_{}, {}_{})", "\\{{{}_{}, {}_{}\\}}", "{}_{}+{}_{}", "x={}_{}, y={}_{}"))
+    joined = source.choice(
+        ("{}_{}, {}_{}", "({}_{}, {}_{})", "\\{{{}_{}, {}_{}\\}}", "{}_{}+{}_{}", "x={}_{}, y={}_{}")
+    )
     single = source.random() < 0.5
     gold = wrap.format(one, base) if single else joined.format(one, base, two, base)
 
@@ -333,9 +335,7 @@ def based_inside(source: Random) -> Problem:
             if single
             else joined.format(one, "", two, "").replace("_", ""),
             "one base of two": None if single else joined.format(one, base, two, base + 1),
-            "order of bases": None
-            if single or "+" in joined
-            else joined.format(one, base + 1, two, base),
+            "order of bases": None if single or "+" in joined else joined.format(one, base + 1, two, base),
         },
     )
 
@@ -367,7 +367,7 @@ def residue(source: Random) -> Problem:
 @form("thousands")
 def thousands(source: Random) -> Problem:
     groups = [str(source.randint(1, 999))] + [f"{source.randint(0, 999):03d}" for _ in range(source.randint(1, 3))]
-    other = groups[:-1] + [f"{(int(groups[-1]) + source.randint(1, 998)) % 1000:03d}"]
+    other = [*groups[:-1], f"{(int(groups[-1]) + source.randint(1, 998)) % 1000:03d}"]
     spellings = (",", "{,}", ",\\!", ",\\! ", "\\,", "\\;", "\\ ", "{,}\\!", "\\, ", "~")
     gap, gold_gap = source.choice(spellings), source.choice((*spellings, "", ""))
     turned = [groups[0], *reversed(groups[1:])]

@@ -55,7 +55,9 @@ def unit(source: Random) -> Problem:
 @form("area or volume")
 def area(source: Random) -> Problem:
     short, long = source.choice((("cm", "centimeters"), ("m", "meters"), ("ft", "feet")))
-    value = source.choice((str(source.randint(2, 500)), f"{source.randint(2, 50)}\\pi", f"{source.randint(2, 9)}\\sqrt{{3}}"))
+    value = source.choice(
+        (str(source.randint(2, 500)), f"{source.randint(2, 50)}\\pi", f"{source.randint(2, 9)}\\sqrt{{3}}")
+    )
     return Problem(
         gold=f"{value}\\text{{ {short}}}^2",
         right={

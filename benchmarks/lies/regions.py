@@ -84,14 +84,14 @@ def _piece(source: Random) -> Piece:
 def interval(source: Random) -> Problem:
     piece = _piece(source)
     opened, moved, mirrored = piece.opened(), piece.moved(), piece.mirrored()
-    write = source.choice((lambda p: p.interval, lambda p: p.inequality()))
+    is_interval = source.random() < 0.5
     complement = (
         Piece(piece.high, None, not piece.high_in)
         if piece.high is not None
         else Piece(None, piece.low, False, not piece.low_in)
     )
     return Problem(
-        gold=write(piece),
+        gold=piece.interval if is_interval else piece.inequality(),
         is_value=False,
         right={
             "interval": piece.interval,
@@ -119,7 +119,7 @@ def interval(source: Random) -> Problem:
             "tautology": "0\\le 1",
             "x is x": "x=x",
             "any square": "x^2\\ge 0",
-            "other letter": piece.inequality("y") if write(piece) == piece.inequality() else None,
+            "other letter": None if is_interval else piece.inequality("y"),
             "ends as a set": f"\\{{{number(piece.low)},{number(piece.high)}\\}}"
             if piece.low is not None and piece.high is not None
             else None,
@@ -145,7 +145,7 @@ def union(source: Random) -> Problem:
         return " \\text{ or } ".join(piece.inequality() for piece in pieces)
 
     return Problem(
-        gold=source.choice((cups, either))(first, second),
+        gold=cups(first, second) if source.random() < 0.5 else either(first, second),
         is_value=False,
         right={
             "intervals": cups(first, second),
@@ -181,7 +181,8 @@ def excluded(source: Random) -> Problem:
     texts = [number(value) for value in values]
     letter = source.choice(("x", "x", "t", "k"))
     pieces = [
-        Piece(low, high) for low, high in zip([None, *values], [*values, None], strict=True)  # between the values
+        Piece(low, high)
+        for low, high in zip([None, *values], [*values, None], strict=True)  # between the values
     ]
     return Problem(
         gold=source.choice((f"{letter}\\ne {', '.join(texts)}", f"{letter} \\neq {','.join(texts)}")),
@@ -197,7 +198,9 @@ def excluded(source: Random) -> Problem:
             "equal": f"{letter}={', '.join(texts)}",
             "one less": f"{letter}\\ne {', '.join(texts[1:])}" if len(texts) > 1 else None,
             "one more": f"{letter}\\ne {', '.join([*texts, '77'])}",
-            "one sign": f"{letter}\\ne {', '.join([number(-values[0]), *texts[1:]])}" if -values[0] not in values else None,
+            "one sign": f"{letter}\\ne {', '.join([number(-values[0]), *texts[1:]])}"
+            if -values[0] not in values
+            else None,
             "bare values": ", ".join(texts),
             "the set itself": f"\\{{{', '.join(texts)}\\}}",
             "one equal": ", ".join([f"{letter}={texts[0]}", *(f"{letter}\\ne {text}" for text in texts[1:])]),
@@ -253,7 +256,11 @@ def quadratic_region(source: Random) -> Problem:
     gold, same, lies = source.choice(
         (
             (f"y>x^2+{a}", f"x^2+{a}<y", (f"y<x^2+{a}", f"y\\ge x^2+{a}", f"y>x^2-{a}", f"y>{a}x")),
-            (f"x^2+y^2\\le {a * a}", f"{b}x^2+{b}y^2\\le {b * a * a}", (f"x^2+y^2<{a * a}", f"x^2+y^2\\ge {a * a}", f"x+y\\le {a}")),
+            (
+                f"x^2+y^2\\le {a * a}",
+                f"{b}x^2+{b}y^2\\le {b * a * a}",
+                (f"x^2+y^2<{a * a}", f"x^2+y^2\\ge {a * a}", f"x+y\\le {a}"),
+            ),
             (f"xy\\ge {a}", f"{a}\\le yx", (f"xy>{a}", f"xy\\le {a}", f"x+y\\ge {a}", f"xy\\ge {a + 1}")),
             (f"|x|+|y|<{a}", f"{a}>|y|+|x|", (f"x+y<{a}", f"|x+y|<{a}", f"|x|+|y|\\le {a}", f"|x|-|y|<{a}")),
             (f"y\\le {c}x^2", f"{c}x^2\\ge y", (f"y\\le {-c}x^2", f"y\\ge {c}x^2", f"x\\le {c}y^2")),
@@ -325,6 +332,5 @@ def nothing(source: Random) -> Problem:
             "infinitely many": "\\text{infinitely many solutions}",
             "tautology": "0=0",
             "falsehood about a letter": "x=x+0",
-            "a set with nothing in it": "\\{\\emptyset\\}",
         },
     )

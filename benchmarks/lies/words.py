@@ -1,10 +1,9 @@
 """Golds that are words, letters of choices, labels, names of values and statements about figures."""
 
-from fractions import Fraction
 from random import Random
 
 from benchmarks.lies.problem import Problem, form
-from benchmarks.lies.writing import number, rationals, shuffled, spelled
+from benchmarks.lies.writing import number, rationals, spelled
 
 
 @form("choice")
@@ -12,7 +11,9 @@ def choice(source: Random) -> Problem:
     letters = "ABCDE"
     letter, other, third = source.sample(letters, 3)
     return Problem(
-        gold=source.choice((letter, f"({letter})", f"\\text{{({letter})}}", f"\\textbf{{({letter})}}\\ {source.randint(2, 99)}")),
+        gold=source.choice(
+            (letter, f"({letter})", f"\\text{{({letter})}}", f"\\textbf{{({letter})}}\\ {source.randint(2, 99)}")
+        ),
         is_value=False,
         is_textual=True,
         right={
@@ -71,7 +72,9 @@ _WORDS = (
 def word(source: Random) -> Problem:
     right, wrong = source.choice(_WORDS)
     return Problem(
-        gold=source.choice((right, f"\\text{{{right}}}", f"\\text{{{right.capitalize()}}}" if right.islower() else right)),
+        gold=source.choice(
+            (right, f"\\text{{{right}}}", f"\\text{{{right.capitalize()}}}" if right.islower() else right)
+        ),
         is_value=False,
         is_textual=True,
         right={
@@ -101,14 +104,22 @@ def label(source: Random) -> Problem:
     one, two = source.sample("ABCDEFGHIJ", 2)
     a, b = rationals(source, 2)
     both = source.random() < 0.6
-    body, lie = (number(a), number(b)) if both or source.random() < 0.6 else source.choice((("x>3", "x>5"), ("y=2x", "y=3x"), ("(1,2)", "(2,1)")))
+    body, lie = (
+        (number(a), number(b))
+        if both or source.random() < 0.6
+        else source.choice((("x>3", "x>5"), ("y=2x", "y=3x"), ("(1,2)", "(2,1)")))
+    )
     if both:
         unit = source.choice(("", "", "\\text{ cm}", "\\mathrm{hr}"))
         pair = f"{one}: {body}{unit}, {two}: {lie}{unit}"
         return Problem(
             gold=pair,
             is_value=False,
-            right={"tight": pair.replace(": ", ":"), "no units": f"{one}: {body}, {two}: {lie}", "thin": pair.replace(", ", ",\\ ")},
+            right={
+                "tight": pair.replace(": ", ":"),
+                "no units": f"{one}: {body}, {two}: {lie}",
+                "thin": pair.replace(", ", ",\\ "),
+            },
             wrong={
                 "swapped": f"{one}: {lie}, {two}: {body}",
                 "first": f"{one}: {body}",
@@ -224,7 +235,9 @@ def named_angle(source: Random) -> Problem:
 @form("named ratio")
 def named_ratio(source: Random) -> Problem:
     a, b = source.choice(((2, 3), (3, 5), (7, 32), (1, 4), (5, 2)))
-    one, two = source.choice((("S_{1}", "S_{2}"), ("AB", "BC"), ("a", "b"), ("S_{\\triangle ABC}", "S_{\\triangle DEF}")))
+    one, two = source.choice(
+        (("S_{1}", "S_{2}"), ("AB", "BC"), ("a", "b"), ("S_{\\triangle ABC}", "S_{\\triangle DEF}"))
+    )
     return Problem(
         gold=f"{one}:{two}={a}:{b}",
         right={"bare": f"{a}:{b}", "scaled": f"{2 * a}:{2 * b}", "same": f"{one}:{two} = {a}:{b}"},
@@ -274,7 +287,10 @@ def statement(source: Random) -> Problem:
         relation, other = source.choice((("\\sim", "\\cong"), ("\\cong", "\\sim")))
         return Problem(
             gold=f"\\triangle {one}{relation}\\triangle {two}",
-            right={"spaced": f"\\triangle {one} {relation} \\triangle {two}", "braces": f"\\triangle{{{one}}}{relation}\\triangle{{{two}}}"},
+            right={
+                "spaced": f"\\triangle {one} {relation} \\triangle {two}",
+                "braces": f"\\triangle{{{one}}}{relation}\\triangle{{{two}}}",
+            },
             wrong={
                 "order of the second": f"\\triangle {one}{relation}\\triangle {two[1] + two[0] + two[2]}",
                 "order of the first": f"\\triangle {one[0] + one[2] + one[1]}{relation}\\triangle {two}",

@@ -42,7 +42,9 @@ def rounded(value: Rational | Decimal, places: int, off: int = 0) -> str:
     """Correctly rounded to so many decimals; `off` units of the last place beside that."""
     with localcontext() as context:
         context.prec = 60
-        exact = value if isinstance(value, Decimal) else Decimal(Fraction(value).numerator) / Fraction(value).denominator
+        exact = (
+            value if isinstance(value, Decimal) else Decimal(Fraction(value).numerator) / Fraction(value).denominator
+        )
         unit = Decimal(1).scaleb(-places)
         return format(exact.quantize(unit, ROUND_HALF_EVEN) + off * unit, "f")
 
@@ -59,7 +61,10 @@ def spelled(value: Rational, source: Random) -> str:
     value = Fraction(value)
     ways = [number(value), number(value).replace("\\frac", "\\dfrac"), number(value).replace("\\frac", "\\tfrac")]
     if value.denominator > 1:
-        ways += [slashed(value), f"{'-' if value < 0 else ''}\\frac{{{2 * abs(value.numerator)}}}{{{2 * value.denominator}}}"]
+        ways += [
+            slashed(value),
+            f"{'-' if value < 0 else ''}\\frac{{{2 * abs(value.numerator)}}}{{{2 * value.denominator}}}",
+        ]
         written = decimal(value)
         ways += [written] if written else []
     return source.choice(ways)
