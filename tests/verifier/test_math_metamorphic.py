@@ -130,8 +130,8 @@ def test_the_items_of_a_set_may_come_in_any_order() -> None:
         source.shuffle(items)
         in_braces = normalise(pair.answer).startswith("\\{")
         answer = "\\{" + ", ".join(items) + "\\}" if in_braces else ", ".join(items)
-        # `x=2,-3` names the first of its items only.
-        if "=" in items[0] and not all("=" in item for item in items):
+        # `x=2,-3` and `x\\ne2,3` name the first of their items only.
+        if any(sign in pair.answer and not all(sign in item for item in items) for sign in ("=", "\\ne")):
             continue
         verdict = judge_answer(answer, pair.gold, pair.options)
         if verdict is not pair.equal and not pair.gold.startswith("("):

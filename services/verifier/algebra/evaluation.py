@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _MOST_TERMS = 400
+_TERMS_TO_SHRINK = 80
+_MOST_DIGITS_OF_AN_INTEGRAL, _PIECES = 20, 8
 _SMALL_TERMS = 3
 _LARGEST_WHOLE_POWER = 10**6
 
@@ -107,6 +109,8 @@ class _Evaluator:
             return self._log(*expression.args)
         if name in ("Sum", "Product"):
             return self._repeated(expression, adds=name == "Sum")
+        if name == "Integral":
+            return self._integrated(expression)
         if name in ("Max", "Min"):
             values = [self._real(self.value(part)) for part in expression.args]
             return max(values) if name == "Max" else min(values)
@@ -135,6 +139,8 @@ class _Evaluator:
                 small = small + 1 if abs(term if adds else term - 1) < self._mp.mpf(10) ** (-self._mp.mp.dps - 5) else 0
                 if is_endless and small >= _SMALL_TERMS:
                     return total
+                if is_endless and number == first + _TERMS_TO_SHRINK and abs(term) > 1e-6:
+                    raise Undefined
         finally:
             if outer is None:
                 self._point.pop(index, None)
@@ -143,6 +149,30 @@ class _Evaluator:
         if is_endless:
             raise Undefined  # it converges too slowly, or not at all
         return total
+
+    def _integrated(self, expression: Any) -> Any:
+        """A definite integral, numerically and roughly."""
+        body, *limits = expression.args
+        if self._mp.mp.dps > _MOST_DIGITS_OF_AN_INTEGRAL or len(limits) != 1 or len(limits[0]) != 3:
+            raise NotEvaluable("integral")
+        variable, low, high = limits[0]
+        if low.is_infinite or high.is_infinite:
+            raise NotEvaluable("integral without end")
+        ends = [self._mp.re(self.value(end)) for end in (low, high)]
+        outer = self._point.get(variable)
+
+        def integrand(at: Any) -> Any:
+            self._point[variable] = at
+            return self.value(body)
+
+        try:
+            pieces = self._mp.linspace(*ends, _PIECES + 1)
+            return self._mp.quad(integrand, pieces, maxdegree=3)
+        finally:
+            if outer is None:
+                self._point.pop(variable, None)
+            else:
+                self._point[variable] = outer
 
     def _whole(self, value: Any) -> int:
         nearest = self._mp.nint(self._mp.re(value))

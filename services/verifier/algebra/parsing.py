@@ -43,9 +43,11 @@ def parse(text: str, applied: frozenset[str] = frozenset()) -> Any:
     Letters in `applied` are functions: `f(x+y)` with `f` among them is one symbol, not a product.
     """
     try:
+        values: dict[str, Any] = {}
         if applied:
-            text = _with_applied_functions(text, applied)
-        return _with_imaginary_unit(_parser()(_readable(text)))
+            text = _with_applied_functions(text, applied, values)
+        parsed = _with_imaginary_unit(_parser()(_readable(text)))
+        return _with_values(parsed, values) if values else parsed
     except (MemoryError, RecursionError):
         raise
     except Exception:  # noqa: BLE001 - the parser raises bare exceptions, and others from deep inside sympy
@@ -100,21 +102,30 @@ def applied_letters(text: str) -> frozenset[str]:
     )
 
 
-def _with_applied_functions(text: str, applied: frozenset[str]) -> str:
-    """The text with a symbol for each value of a function, named by the function and its worked-out arguments."""
+def _with_applied_functions(text: str, applied: frozenset[str], values: dict[str, Any]) -> str:
+    """The text with a symbol for each value of a function; `values` is given what they stand for."""
+    import sympy
+
     # Of one letter the parser makes a function by itself.
     found = re.search(rf"(?<![\\a-zA-Z])([{''.join(sorted(applied))}])((?:'|\^\{{-1\}})*)\((?![a-zA-Z]\))", text)
     if found is None:
         return text
     end = _closing(text, found.end() - 1)
-    inside = text[found.end() : end]
-    arguments = [parse(part, applied) for part in split_outside(inside, ",")]
+    arguments = [parse(part, applied) for part in split_outside(text[found.end() : end], ",")]
     if end < 0 or None in arguments:
         raise ValueError(text)
+    value = sympy.Function(found.group(1) + found.group(2))(*(sympy.expand(argument) for argument in arguments))
+    symbol = symbol_for(sympy.srepr(value))
+    values[symbol] = value
+    return text[: found.start()] + symbol + _with_applied_functions(text[end + 1 :], applied, values)
+
+
+def _with_values(parsed: Any, values: dict[str, Any]) -> Any:
     import sympy
 
-    name = found.group(1) + found.group(2) + str([sympy.srepr(sympy.expand(argument)) for argument in arguments])
-    return text[: found.start()] + symbol_for(name) + _with_applied_functions(text[end + 1 :], applied)
+    if not isinstance(parsed, sympy.Basic):
+        return parsed
+    return parsed.xreplace({symbol: values[symbol.name] for symbol in parsed.free_symbols if symbol.name in values})
 
 
 def _closing(text: str, opening: int) -> int:

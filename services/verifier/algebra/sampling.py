@@ -5,6 +5,7 @@ chooses a branch, do not count; so points are tried near zero first and then fur
 domain of both sides (`\\ln(x-7)` has none near zero). What is zero but for rounding is zero.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _MORE_DIGITS = 160
 _MOST_DIGITS = 12_000
 _NEAR, _FAR = 24, 40
 _FEW = 10
+_FEW_ROUGH, _ROUGH_DIGITS, _ROUGHLY = 2, 15, 1e-4
 _ENOUGH = 8
 _ENOUGH_IN_A_SMALL_DOMAIN = 4
 _ENOUGH_OF_ANY_SIGN = 3
@@ -127,6 +129,21 @@ def _differ_far_out(first: Any, second: Any, symbols: Sequence[Any]) -> bool:
     for distance in _FAR_OUT:
         point = {symbol: sympy.Rational(distance) + sympy.Rational(index, 7) for index, symbol in enumerate(symbols)}
         if _compare_at(first, second, point, _Seen(), is_signed=False) is False:
+            return True
+    return False
+
+
+def differ_roughly(first: Any, second: Any) -> bool:
+    """Whether two expressions differ at some point in their first digits, which is enough to tell them apart.
+
+    Raises:
+        NotEvaluable: a side has parts that cannot be evaluated.
+    """
+    for point, _ in itertools.islice(_points(_symbols(first, second)), _FEW_ROUGH):
+        left, right = evaluate(first, point, _ROUGH_DIGITS), evaluate(second, point, _ROUGH_DIGITS)
+        if left is None or right is None or not (left.is_plain and right.is_plain):
+            continue
+        if abs(left.number - right.number) > _ROUGHLY * max(1, abs(left.number), abs(right.number)):
             return True
     return False
 
@@ -282,6 +299,8 @@ def _agree(first: Any, second: Any, point: Point, left: Value, right: Value) -> 
     with mpmath.workdps(digits + more):
         ten = mpmath.mpf(10)
         (before, _), (after, size) = coarse, fine
+        if before == 0 and after <= ten ** -(digits + more // 2):
+            return True  # nothing but rounding, which was lucky once
         return bool(after <= before * ten ** -(3 * more // 8) or after <= size * ten ** -(digits + more - more // 5))
 
 

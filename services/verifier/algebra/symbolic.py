@@ -16,8 +16,8 @@ from services.verifier.algebra.equations import same_equation
 from services.verifier.algebra.evaluation import NotEvaluable, evaluate
 from services.verifier.algebra.formal import from_one_start, have_same_form, with_standard_indices
 from services.verifier.algebra.parsing import applied_letters, parse, parse_gold
-from services.verifier.algebra.sampling import Agreement, compare_functions, same_up_to_constant
-from services.verifier.algebra.unknowns import have_other_unknowns, with_known_parts
+from services.verifier.algebra.sampling import Agreement, compare_functions, differ_roughly, same_up_to_constant
+from services.verifier.algebra.unknowns import have_other_unknowns, with_example, with_known_parts
 from services.verifier.mathematics.names import split_equals
 from services.verifier.mathematics.question import How
 
@@ -205,6 +205,8 @@ def _same_expression(left: Any, right: Any) -> bool | None:
     )
     if found in (Agreement.SAME, Agreement.DIFFERENT):
         return found is Agreement.SAME
+    if found is Agreement.OTHER_DOMAIN and _is_repeated(left):
+        return False  # Math-Verify would try to work them out
     if have_same_form(left, right) or _verify([left], [right]):
         return True
     return False if found is Agreement.OTHER_DOMAIN else None
@@ -220,12 +222,32 @@ def _compare_repeated(left: Any, right: Any) -> Agreement:
 
 
 def _compare_values(left: Any, right: Any, whole: frozenset[Any] = frozenset()) -> Agreement:
-    left, right = with_known_parts(left), with_known_parts(right)
+    if left.has(_integral()) or right.has(_integral()):
+        if _differ_roughly(left, right):
+            return Agreement.DIFFERENT
+    first, second = with_known_parts(left), with_known_parts(right)
     try:
-        found = compare_functions(left, right, whole)
+        found = compare_functions(first, second, whole)
+        if found is not Agreement.DIFFERENT or not have_other_unknowns(first, second):
+            return found
+        found = compare_functions(with_example(left), with_example(right), whole)
     except NotEvaluable:
         return Agreement.UNKNOWN
-    return Agreement.UNKNOWN if found is Agreement.DIFFERENT and have_other_unknowns(left, right) else found
+    return Agreement.DIFFERENT if found is Agreement.DIFFERENT else Agreement.UNKNOWN
+
+
+def _integral() -> Any:
+    import sympy
+
+    return sympy.Integral
+
+
+def _differ_roughly(left: Any, right: Any) -> bool:
+    """Whether numerical integration already tells two expressions apart; working them out may take for ever."""
+    try:
+        return differ_roughly(left, right)
+    except NotEvaluable:
+        return False
 
 
 def _is_repeated(expression: Any) -> bool:

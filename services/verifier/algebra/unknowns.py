@@ -4,7 +4,10 @@
 worked out it would be zero. So is an integral or a sum over an unknown function, as a whole.
 """
 
+import random
 from typing import Any
+
+_DEGREE = 5
 
 
 def with_known_parts(expression: Any) -> Any:
@@ -28,6 +31,25 @@ def have_other_unknowns(first: Any, second: Any) -> bool:
         {each for each in side.free_symbols if each.name.startswith("unknown_")} for side in (first, second)
     )
     return ours != theirs
+
+
+def with_example(expression: Any) -> Any:
+    """The expression with a polynomial for each unknown function: what differs for one function is not the same."""
+    import sympy
+    from sympy.core.function import AppliedUndef
+
+    def example(value: Any) -> Any:
+        source = random.Random(str(value.func))
+        return sympy.Add(
+            *(
+                sympy.Rational(source.randint(1, 50), 7) * argument**power
+                for argument in value.args
+                for power in range(_DEGREE)
+            )
+        )
+
+    worked = expression.replace(lambda node: isinstance(node, AppliedUndef), example)
+    return worked.doit()
 
 
 def _named(expression: Any, values: Any, kind: str) -> Any:

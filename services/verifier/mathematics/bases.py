@@ -61,6 +61,13 @@ def read_based(text: str) -> Based | None:
     return None
 
 
+def with_plain_bases(text: str) -> str:
+    """The text with every base written as a subscript in digits: `12_3` for `(12)_{\\text{three}}`."""
+    if not has_base(text):
+        return text
+    return _NUMERAL.sub(lambda match: f"{match.group('digits')}_{{{_base(match)}}}", text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InTen:
     """`2\\cdot12_3` is `InTen(text="2\\cdot(5)", bases=("3",))`."""

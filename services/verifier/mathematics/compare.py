@@ -22,6 +22,7 @@ from services.verifier.mathematics.question import All, Decided, Symbolic
 from services.verifier.mathematics.rationals import Number, Numbers, read_number, read_numbers
 from services.verifier.mathematics.reach import is_out_of_reach
 from services.verifier.mathematics.text import is_prose, is_words, normalise, same_text
+from services.verifier.mathematics.units import split_unit
 
 __all__ = ["Decided", "Symbolic", "compare_answer", "extract_answer"]
 
@@ -32,6 +33,7 @@ _TOO_COMPLEX = Decided(equal=None, reason="too_complex")
 _NO_OPTIONS: frozenset[str] = frozenset()
 
 _CROSSED_OUT = re.compile(r"\\(?:[bx]?cancel(?:to)?|sout|st|not)(?![a-zA-Z])")
+_WORD = re.compile(r"\\text|(?<![\\a-zA-Z])[a-zA-Z][a-z]{3,}")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _KEPT_GOLDS = 8192
 _LONGEST_KEPT = 4096
@@ -116,7 +118,7 @@ def _read_gold(ground_truth: str) -> _Gold:
         numbers=read_numbers(text) if len(text) <= LONGEST else None,
         choice=read_choice(text, is_gold=True) if len(text) <= LONGEST else None,
         is_words=is_words(text),
-        has_words="\\text" in text or re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", text) is not None,
+        has_words=_WORD.search(re.sub(r"\\(?:begin|end)\{[a-z]+\}", "", split_unit(text)[0])) is not None,
         too_complex=is_too_large(text) or is_too_big(text),
     )
 
@@ -153,7 +155,7 @@ def _compare(answer: str, gold: _Gold, policy: Policy) -> Decided | Symbolic:
         return _MISMATCH
     if not gold.has_words and is_prose(answer):
         return _MISMATCH
-    if is_out_of_reach(answer, gold.text):
+    if is_out_of_reach(answer, gold.text, gold_is_small=not gold.too_complex):
         return _MISMATCH
     if gold.too_complex or is_too_large(answer) or is_too_big(answer):
         return _TOO_COMPLEX

@@ -96,7 +96,9 @@ def _lower(match: re.Match[str]) -> str:
 # ---------------------------------------------------------------- matrices
 
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix)\}(?P<cells>.*)\\end\{\1\}", re.DOTALL)
-_ARRAY = re.compile(r"[(\[]\\begin\{array\}(?:\{[^{}]*\})?(?P<cells>.*)\\end\{array\}[)\]]", re.DOTALL)
+_ARRAY = re.compile(
+    r"[(\[]\\begin\{(?P<name>array|matrix)\}(?:\{[^{}]*\})?(?P<cells>.*)\\end\{(?P=name)\}[)\]]", re.DOTALL
+)
 
 
 def read_matrix(text: str) -> tuple[tuple[str, ...], ...] | None:

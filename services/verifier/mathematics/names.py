@@ -32,6 +32,8 @@ _OPERATOR = re.compile(rf"\\(?:{_FUNCTIONS})(?![a-zA-Z])(?P<argument>.+)", re.DO
 _ARITHMETIC = re.compile(r"[-+\d^{}()/: ]*")
 _COORDINATES = frozenset("xyz")
 _BARE_COORDINATES = re.compile(r"[xyz](?:[-+:/]?[xyz])+|\\frac\{[xyz]\}\{[xyz]\}")
+_SEVERAL = re.compile(r"\b(?:or|and)\b")
+_POINT = re.compile(r"(?P<name>[A-Z](?:_\{?\w\}?|'+)?)(?P<value>\((?:[^()]|\([^()]*\))*\))", re.DOTALL)
 _BACKWARDS = re.compile(rf"(?P<value>[^=]+)=(?P<name>{SYMBOL})")
 _LABEL = re.compile(r"(?P<name>[A-Z][a-z]{0,15}|\\text\{[^{}:]+\}):(?P<value>[^:=]+|.*\\text\{.*)", re.DOTALL)
 _TYPOGRAPHY = re.compile(r"\\(?:overline|text|line|mathbb|overleftrightarrow)|[{} ]|^m(?=\\angle)")
@@ -82,9 +84,9 @@ def read_assignment(text: str) -> Assignment | None:
                 kind=Kind.NAME, name=_canonical(label.group("name")), arguments=(), value=label.group("value")
             )
     if "=" not in text:
-        return None
+        return _read_point(text)
     first, *rest = split_equals(text)
-    if not rest or not all(rest):
+    if not rest or not all(rest) or _SEVERAL.search(first):
         return None
     value = "=".join(rest)
     named = _read_name(first)
@@ -97,12 +99,25 @@ def read_assignment(text: str) -> Assignment | None:
     return Assignment(kind=Kind.NAME, name=backwards.group("name"), arguments=(), value=backwards.group("value"))
 
 
+def _read_point(text: str) -> Assignment | None:
+    """`P(1,2)`: a capital letter with coordinates."""
+    point = _POINT.fullmatch(text)
+    if point is None:
+        return None
+    coordinates = split_outside(point.group("value")[1:-1], ",")
+    if len(coordinates) < 2 or not all(re.search(r"\d", coordinate) for coordinate in coordinates):
+        return None
+    return Assignment(kind=Kind.NAME, name=point.group("name"), arguments=(), value=point.group("value"))
+
+
 def _read_name(text: str) -> tuple[Kind, str, tuple[str, ...]] | None:
     text = text.strip()
     if not text:
         return None
     if _PLAIN.fullmatch(text):
-        return Kind.NAME, _canonical(text), ()
+        # Two or three small letters are a product before they are a word.
+        kind = Kind.EXPRESSION if re.fullmatch("[a-z]{2,3}", text) else Kind.NAME
+        return kind, _canonical(text), ()
     derivative = _DERIVATIVE.fullmatch(text)
     if derivative:
         by = "" if derivative.group("by") in "xt" else derivative.group("by")

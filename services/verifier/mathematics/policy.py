@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from services.verifier.mathematics import options as math_options
 from services.verifier.mathematics.approximations import split_approximation
-from services.verifier.mathematics.bases import has_base, in_base_ten, read_based
+from services.verifier.mathematics.bases import has_base, in_base_ten, read_based, with_plain_bases
 from services.verifier.mathematics.forms import (
     Listing,
     read_antiderivative,
@@ -78,6 +78,7 @@ class Policy:
         Raises:
             TooManyToMatch: two long lists with too much left open.
         """
+        answer, gold = with_plain_bases(answer), with_plain_bases(gold)
         first, second = read_residue(answer), read_residue(gold)
         if first or second:
             return first == second
@@ -217,6 +218,8 @@ class Policy:
         if "," in answer + gold or " or " in answer + gold:
             return None
         first, second = _as_equation(answer), _as_equation(gold)
+        if (first is None) != (second is None):
+            return False  # an inequality and something else
         if first is None or second is None:
             return Leaf(gold=gold, answer=answer, how=How.AS_WRITTEN)
         if math_options.GOLD_RESTATES_QUESTION in self._options:
@@ -265,7 +268,9 @@ class Policy:
             left, right = left or _column(read_list(answer)), right or _column(read_list(gold))
         if left is None or right is None:
             # A matrix with something around it, or something that is no matrix at all.
-            return False if "\\begin" not in answer or "\\begin" not in gold else self._leaf(answer, gold)
+            if "\\begin" not in answer or "\\begin" not in gold or "\\text" in answer or read_list(answer):
+                return False
+            return self._leaf(answer, gold)
         if [len(row) for row in left] != [len(row) for row in right]:
             return False
         pairs = zip(sum(left, ()), sum(right, ()), strict=True)
@@ -332,6 +337,8 @@ class Policy:
     def _compare_equations(self, answer: str, gold: str) -> Result:
         left, right = read_assignment(answer), read_assignment(gold)
         if not _names_something(gold):
+            if left and left.value == left.name:
+                return False
             return self._compare_chain(left.value if left else answer, gold)
         if not _names_something(answer):
             value = _value_named_by(gold, right)
@@ -345,10 +352,13 @@ class Policy:
         return self._compare_as_equations(answer, gold)
 
     def _compare_chain(self, answer: str, gold: str) -> Result:
-        # A chain such as `\\frac{1}{2}=0.5` must be right in every link, or `3=5` would pass for 5.
+        # `q=q` says nothing, and a chain such as `\\frac{1}{2}=0.5` must be right in every link, or `3=5` would pass for 5.
         parts = split_equals(answer)
         if len(parts) > _MOST_LINKS:
             raise TooManyToMatch
+        known = {number.value for part in parts if (number := read_number(part)) is not None}
+        if len(known) > 1:
+            return False
         return conjunction(self._compare_items(part, gold) if part else False for part in parts)
 
     def _compare_two_assignments(self, left: Assignment, right: Assignment, answer: str, gold: str) -> Result:
@@ -436,7 +446,7 @@ class Policy:
             if left.bases != right.bases and math_options.CONVERT_BASES not in self._options:
                 return False
             answer, gold = left.text, right.text
-        answer, gold = (with_symbols(_in_radians(text)) for text in (answer, gold))
+        answer, gold = (with_symbols(_in_radians(_without_percent(text))) for text in (answer, gold))
         return Leaf(answer=answer, gold=gold, how=how, decimals=self._decimals)
 
 
@@ -474,7 +484,7 @@ def _is_relation(text: str) -> bool:
 
 
 def _names_something(text: str) -> bool:
-    return has_equals(text) or (":" in text and read_assignment(text) is not None)
+    return has_equals(text) or (("(" in text or ":" in text) and read_assignment(text) is not None)
 
 
 def _value_named_by(gold: str, named: Assignment | None) -> str | None:
@@ -559,6 +569,11 @@ def _with_arguments(assignment: Assignment, names: tuple[str, ...]) -> str:
     renaming = dict(zip(assignment.arguments, names, strict=True))
     renaming |= {new: old for old, new in renaming.items() if new not in renaming}
     return rename(assignment.value, renaming)
+
+
+def _without_percent(text: str) -> str:
+    number = read_number(text) if text.endswith("%") else None
+    return text if number is None else f"\\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
 
 
 def _in_radians(text: str) -> str:

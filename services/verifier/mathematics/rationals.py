@@ -21,6 +21,11 @@ class Number:
     """Digits after the point of a plain decimal literal."""
     percent: bool = False
 
+    @property
+    def is_count(self) -> bool:
+        """Whether it is written without a sign and without a fraction, as a number of percent would be."""
+        return self.value >= 0 and (self.decimals is not None or self.value.denominator == 1)
+
 
 class _NotExact(Exception):
     """The text is not an exact rational number in a form known here."""
@@ -262,7 +267,7 @@ def same_number(answer: Number, gold: Number, *, decimals: int, percent_sign_opt
         return True
     if percent_sign_optional and answer.percent != gold.percent:
         percent, bare = (answer, gold) if answer.percent else (gold, answer)
-        if bare.value == percent.value * 100:
+        if bare.value == percent.value * 100 and (gold.percent or bare.is_count):
             return True  # `50` and `50\\%`
     if gold.decimals is None:
         return is_rounded(answer, gold.value, decimals)

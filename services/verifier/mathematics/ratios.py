@@ -65,6 +65,12 @@ class Clock:
         return 0 if self.half == "am" and self.hours == 12 else self.hours
 
 
+def _may_be_ratio(parts: list[int], text: str) -> bool:
+    if re.search(r"(?<!\d)0", text):
+        return False
+    return text.count(":") == 2 or math.gcd(*parts) == 1
+
+
 def read_clock(text: str) -> Clock | None:
     """A time of the day, or a duration in hours and minutes: minutes have two digits, or half a day is named."""
     if len(text) > 60:
@@ -85,5 +91,5 @@ def read_clock(text: str) -> Clock | None:
         minutes=minutes,
         seconds=seconds,
         half=match.group("half") or "",
-        may_be_ratio=is_bare and minutes > 0 and math.gcd(hours, minutes, seconds) == 1,
+        may_be_ratio=is_bare and _may_be_ratio([hours, minutes, seconds], plain),
     )

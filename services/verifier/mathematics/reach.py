@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from services.verifier.mathematics.magnitude import MOST_DIGITS
 from services.verifier.mathematics.tokens import Tokens
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|\\[a-zA-Z]+|\S")
@@ -37,13 +38,18 @@ class _Span:
         return _Span(self.low + ends[0], self.high + ends[1])
 
 
-def is_out_of_reach(answer: str, gold: str) -> bool:
-    """Whether the answer is a number at least ten times larger or smaller than the gold, or the gold is zero."""
+def is_out_of_reach(answer: str, gold: str, *, gold_is_small: bool) -> bool:
+    """Whether the answer is a number at least ten times larger or smaller than the gold, or the gold is zero.
+
+    A gold that is small has no more than `MOST_DIGITS` digits, whatever it is, and a set or an equation is no number.
+    """
     if not _GROWS.search(answer):
         return False
     size = _span(answer)
     if size is None:
         return False
+    if gold_is_small and size.low > 2 * MOST_DIGITS:
+        return True
     if re.fullmatch(r"[-+]?0*\.?0*", gold):
         return size.low > -_LARGEST_LOGARITHM
     other = _span(gold)

@@ -53,10 +53,14 @@ _FONTS = "mbox|text|textrm|textbf|textit|textsf|texttt|textnormal|mathrm|mathbf|
 _END = "(?![a-zA-Z])"
 # What TeX takes for a whole argument without braces, as far as it is used.
 _BARE_ARGUMENT = r"(?:\w|\\(?:pi|theta|alpha|beta|phi|lambda|infty)(?![a-zA-Z]))"
+_BOLD = r"\\(?:mathbf|textbf|boldsymbol|bm)\s*\{([a-zA-Z])\}"
 _SWITCHES = "bf|it|rm|sf|tt|em|sl|bfseries|itshape|tiny|small|normalsize|large|Large|LARGE|huge|Huge|boldmath"
 COMMANDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        # Bold letters beside a dot or a cross are vectors.
+        (rf"{_BOLD}\s*\\times\s*{_BOLD}", r"\\vec{\1}\\cross \\vec{\2}"),
+        (rf"{_BOLD}\s*\\cdot\s*{_BOLD}", r"\\vec{\1}\\cdot \\vec{\2}"),
         # Colour, size, boxes and empty space are typography.
         (r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}", ""),
         (r"\\fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}", ""),
@@ -96,7 +100,7 @@ COMMANDS = [
         (rf"\\(?:times|ast){_END}", r"\\cdot"),
         (rf"\\(?:lor|vee){_END}|\\text\s*\{{\s*or\s*\}}", " or "),
         (rf"\\(?:land|wedge){_END}|\\text\s*\{{\s*and\s*\}}", " and "),
-        (r"\\(?:bold(?:symbol)?|bm)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\(?:bold(?:symbol)?|bm)\s*(?=\{)", ""),
         (r"\\\$", r"\\text{dollars}"),
         (r"\\text\s*\{\s*percent\s*\}", r"\\%"),
         (r"([+\-]\s*)\\text\s*\{\s*(?:const(?:ant)?\.?|C)\s*\}", r"\1C"),
@@ -106,7 +110,7 @@ COMMANDS = [
 SIGNS = [
     (needle, re.compile(pattern), replacement)
     for needle, pattern, replacement in (
-        ("", r"(?<=\d)(?:\{,\}|\{\\,\}|(?:\\[,!;: ]|~)+|,(?:\\!)+)\s*(?=\d{3}(?!\d))", ""),
+        ("", r"(?<=\d)(?:\{\\?,\}(?:\\!)*|(?:\\[,!;: ]|~)+|,(?:\\!)+)\s*(?=\d{3}(?!\d))", ""),
         ("\\!", r"\\!", ""),
         ("", r"(?<!\\)\\[,;:> ]|~", " "),
         ("\\", rf"(\\frac|\\binom)\s*({_BARE_ARGUMENT})\s*({_BARE_ARGUMENT})", r"\1{\2}{\3}"),

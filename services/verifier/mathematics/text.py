@@ -28,6 +28,7 @@ _GROUPED = re.compile(
     r"(?P<before>[-+=a-z]*|\\text\{[a-z]+\})(?P<number>\d{1,3}(?:,\d{3})+)(?P<after>(?:[^,\d][^,]*)?)", re.ASCII
 )
 _SPACED_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?|\d{1,3}(?:, ?\d{3}){2,}", re.ASCII)
+_MONEY = re.compile(r"\\(?:text|mathrm)\s*\{\s*\\?\$\s*\}")
 _THIN_GROUPS = re.compile(r"[-+]?\d{1,3}(?:,(?:\\[,;: ]|~)\s*\d{3}){2,}", re.ASCII)
 _MARKDOWN = re.compile(r"(\*\*|__|\*|_|`+)(?P<inner>[^*_`]+)\1")
 
@@ -44,14 +45,13 @@ def normalise(text: str) -> str:
     if _SPACED.fullmatch(text) and "percent" not in text:
         return in_symbols(_ungrouped(_respaced(text.strip().rstrip(" .")).strip(" ,;")))
     text = _plain_characters(text[:_LONGEST_NORMALISED]).strip()
-    if text[:1] in "*_`" and (emphasised := _MARKDOWN.fullmatch(text)):
-        return normalise(emphasised.group("inner"))
     for opening, closing in _WRAPPERS:
         if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
     if "$" in text:
+        text = _MONEY.sub(r"\\$", text)
         text = text.replace("\\$", "\\text{dollars}").replace("$", "").strip()
-    text = _without_braces(text)
+    text = _without_emphasis(_without_braces(text.removeprefix("\\displaystyle")))
     if _THIN_GROUPS.fullmatch(text):
         return re.sub(r"[^-+\d]", "", text)
     if len(text) <= LONGEST:
@@ -88,6 +88,12 @@ def _rewritten(text: str) -> str:
     return _respaced(text)
 
 
+def _without_emphasis(text: str) -> str:
+    """The text without the marks of Markdown around all of it."""
+    emphasised = _MARKDOWN.fullmatch(text) if text[:1] in ("*", "_", "`") else None
+    return emphasised.group("inner").strip() if emphasised else text
+
+
 def _without_braces(text: str) -> str:
     """The text without a full stop behind it and without braces around all of it."""
     text = text.strip().rstrip(" .")
@@ -122,8 +128,8 @@ def same_text(answer: str, gold: str) -> bool:
 
 
 def is_words(text: str) -> bool:
-    """Whether this is a word or several, with hyphens and apostrophes, and nothing else."""
-    return len(text) > 1 and text[0].isalpha() and all(part.isalpha() for part in re.split(r"[-' ]", text))
+    """Whether this is a word or several, with hyphens, apostrophes and full stops, and nothing else."""
+    return len(text) > 1 and text[0].isalpha() and all(part.isalpha() for part in re.split(r"[-' ]|\. ?", text))
 
 
 _COMMANDS = re.compile(r"\\[a-zA-Z]+")

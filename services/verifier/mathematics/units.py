@@ -189,6 +189,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     if inside:
         value = inside.group("value")
         written = _CLEAN.sub(r" \1 ", inside.group("unit"))
+        written = written.replace("(", " ").replace(")", " ") if written.count("(") == written.count(")") else written
         if value.endswith("\u00b0"):
             value, written = value[:-1], "\u00b0" + written.strip()
         unit = read_unit(" ".join(written.split()).replace(" ^", "^"))
