@@ -3,13 +3,24 @@
 from collections.abc import Iterator
 from random import Random
 
-from benchmarks.lies import equations, expressions, numbers, quantities, regions, several, words
+from benchmarks.lies import (
+    equations,
+    expressions,
+    numbers,
+    quantities,
+    regions,
+    roots,
+    several,
+    systems,
+    unusual_numbers,
+    words,
+)
 from benchmarks.lies.generic import any_lies, dress, respond
 from benchmarks.lies.problem import FORMS, LiePair, Problem, listed
 
 __all__ = ["FORMS", "generate"]
 
-_MAKERS = (equations, expressions, numbers, quantities, regions, several, words)
+_MAKERS = (equations, expressions, numbers, quantities, regions, roots, several, systems, unusual_numbers, words)
 """Imported so that their forms are registered."""
 _RIGHT_SHARE = 0.4
 _GENERIC_SHARE = 0.25

@@ -32,7 +32,7 @@ def any_lies(problem: Problem, source: Random) -> dict[str, str]:
         "empty": source.choice(EMPTY),
         "not the gold": f"\\text{{not }}{problem.gold}",
         "a falsehood": source.choice(("1=2", "0=1", "3=5", "2<1")),
-        "a tautology": source.choice(("1<2", "q=q", "2+2=4+0\\cdot q", "7=7+0")),
+        "a tautology": source.choice(("1<2", "q=q", "q+1=1+q", "\\sin q=\\sin q")),
     }
     if problem.is_value:
         answers = [answer for _, answer in listed(problem.wrong)]

@@ -121,7 +121,7 @@ def interval(source: Random) -> Problem:
             "any square": "x^2\\ge 0",
             "other letter": None if is_interval else piece.inequality("y"),
             "ends as a set": f"\\{{{number(piece.low)},{number(piece.high)}\\}}"
-            if piece.low is not None and piece.high is not None
+            if piece.low is not None and piece.high is not None and not is_interval
             else None,
             "and something else": f"{piece.interval}\\cup\\{{77\\}}"
             if piece.high is not None

@@ -175,6 +175,11 @@ _NAMES = (
     ("\\det A", "\\det B", "\\operatorname{{tr}}A"),
     ("[ABC]", "[ABD]", "[BCD]"),
     ("|z|", "|w|", "z"),
+    ("\\text{{Area}}", "\\text{{Perimeter}}", "\\text{{Volume}}"),
+    ("n(A\\cup B)", "n(A\\cap B)", "n(A)"),
+    ("\\operatorname{{Var}}(X)", "\\operatorname{{Var}}(Y)", "E(X)"),
+    ("AB+CD", "AB-CD", "AB"),
+    ("a^2+b^2+c^2", "a^2+b^2", "abc"),
     ("x_{{\\text{{min}}}}", "x_{{\\text{{max}}}}", "y_{{\\text{{min}}}}"),
 )
 
@@ -317,7 +322,7 @@ def statement(source: Random) -> Problem:
 
 @form("plain text")
 def plain_text(source: Random) -> Problem:
-    n = source.randint(2, 9999)
+    n = source.choice((source.randint(2, 9), source.randint(10, 9999)))
     other = n + source.randint(1, 9)
     before = f"We add them up: 3 + {other} makes something else.\n"
     return Problem(
