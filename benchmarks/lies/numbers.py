@@ -37,7 +37,6 @@ def integer(source: Random) -> Problem:
             "digits swapped": swapped if int(swapped) != n else None,
             "a little more": f"{n}.0001",
             "a little less": f"{n - 1}.999999",
-            "percent": f"{n}\\%",
             "twice": f"{n},{n}",
             "plus or minus": f"\\pm {n}",
             "squared": f"{n}^2",
@@ -83,7 +82,6 @@ def negative(source: Random) -> Problem:
             "plus or minus": f"\\pm{n}",
             "absolute": f"|-{n}|",
             "bound": f"x<-{n}",
-            "percent": f"-{n}\\%",
         },
     )
 
@@ -112,7 +110,6 @@ def decimals(source: Random) -> Problem:
             "truncated": decimal(Fraction(units // 10, 10 ** (places - 1))),
             "one more digit": f"{text}1",
             "sign": f"-{text}",
-            "percent": f"{text}\\%",
             "comma": text.replace(".", ", "),
             "repeating": f"{text[:-1]}\\overline{{{text[-1]}}}",
         },
@@ -178,7 +175,6 @@ def fraction(source: Random) -> Problem:
             "numerator alone": f"{sign}{top}",
             "two decimals": rounded(value, 2) if not written else None,
             "truncated": rounded(value, 6, off=1) if not written else None,
-            "percent": f"{number(value)}\\%",
             "ratio turned": f"{sign}{bottom}/{top}",
             "wrong mixed": f"{sign}{whole + 1}\\frac{{{top % bottom}}}{{{bottom}}}" if whole else None,
             "with a letter": f"{number(value)}n",
