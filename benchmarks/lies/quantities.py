@@ -150,7 +150,7 @@ def degrees(source: Random) -> Problem:
 
 @form("ratio of two")
 def ratio(source: Random) -> Problem:
-    value = proper(source, 15)
+    value = proper(source, 9)  # with two digits behind the colon it could be a time of day
     a, b = value.numerator, value.denominator
     k = source.randint(2, 5)
     return Problem(

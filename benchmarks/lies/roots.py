@@ -159,11 +159,8 @@ def absolute(source: Random) -> Problem:
     return Problem(
         gold=f"{left}{low},{high}{right}",
         is_value=False,
-        right={
-            "absolute value": f"|{inside}|{sign}{number(width)}",
-            "chain": f"{low}{sign}x{sign}{high}",
-            "turned": f"|{total((-1, 'x'), (centre, ''))}|{sign}{number(width)}",
-        },
+        right={"chain": f"{low}{sign}x{sign}{high}"},
+        # Unsolved, the inequality may be the question again, so it is left out where it is true.
         wrong={
             "direction": f"|{inside}|>{number(width)}",
             "centre's sign": f"|{total((1, 'x'), (centre, ''))}|{sign}{number(width)}",

@@ -169,7 +169,6 @@ _NAMES = (
     ("a+b", "a-b", "ab"),
     ("m+n", "m-n", "mn"),
     ("xy", "x+y", "xz"),
-    ("x^2+y^2", "x^2-y^2", "x+y"),
     ("\\frac{{a}}{{b}}", "\\frac{{b}}{{a}}", "ab"),
     ("V_{{\\max}}", "V_{{\\min}}", "W_{{\\max}}"),
     ("\\det A", "\\det B", "\\operatorname{{tr}}A"),

@@ -10,7 +10,7 @@ from typing import Any
 
 _MOST_TERMS = 400
 _TERMS_TO_SHRINK = 80
-_MOST_DIGITS_OF_AN_INTEGRAL, _PIECES = 20, 8
+_MOST_DIGITS_OF_AN_INTEGRAL, _PIECES, _LARGEST_ERROR = 20, 8, 1e-9
 _SMALL_TERMS = 3
 _LARGEST_WHOLE_POWER = 10**6
 
@@ -167,12 +167,15 @@ class _Evaluator:
 
         try:
             pieces = self._mp.linspace(*ends, _PIECES + 1)
-            return self._mp.quad(integrand, pieces, maxdegree=3)
+            value, error = self._mp.quad(integrand, pieces, maxdegree=5, error=True)
         finally:
             if outer is None:
                 self._point.pop(variable, None)
             else:
                 self._point[variable] = outer
+        if error > _LARGEST_ERROR * max(1, abs(value)):
+            raise NotEvaluable("integral that converges too slowly")
+        return value
 
     def _whole(self, value: Any) -> int:
         nearest = self._mp.nint(self._mp.re(value))

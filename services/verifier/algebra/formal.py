@@ -1,7 +1,7 @@
-"""Compares sympy expressions by their form: what is the same but for order, expansion and factors. For the workers only.
+"""Compares sympy expressions by their form, up to order, multiplying out and factors. For the workers only.
 
-Functions count as atoms, so an identity between them is not used: `\\sin^2x+\\cos^2x` is not 1 here. That is what tells an
-identity from another identity.
+Functions count as atoms, so an identity between them is not used: `\\sin^2x+\\cos^2x` is not 1 here. That is what tells
+one identity from another.
 """
 
 from typing import Any

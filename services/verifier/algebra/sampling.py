@@ -1,8 +1,8 @@
 """Compares sympy expressions by their values at rational points, the same in every run. For the workers only.
 
-Every judgement is True, False, or None where the points do not tell. Points that a side is not defined at, or where it
-chooses a branch, do not count; so points are tried near zero first and then further out, until enough of them lie in the
-domain of both sides (`\\ln(x-7)` has none near zero). What is zero but for rounding is zero.
+Every judgement is True, False, or None where the points do not tell. A point does not count where a side is undefined
+or chooses a branch. So points are tried near zero first and then further out, until enough of them lie in the domain of
+both sides (`\\ln(x-7)` has none near zero). What is zero but for rounding is zero.
 """
 
 import itertools
@@ -20,7 +20,7 @@ _MORE_DIGITS = 160
 _MOST_DIGITS = 12_000
 _NEAR, _FAR = 24, 40
 _FEW = 10
-_FEW_ROUGH, _ROUGH_DIGITS, _ROUGHLY = 2, 15, 1e-4
+_FEW_ROUGH, _ROUGH_DIGITS, _ROUGHLY = 2, 15, 1e-7
 _ENOUGH = 8
 _ENOUGH_IN_A_SMALL_DOMAIN = 4
 _ENOUGH_OF_ANY_SIGN = 3

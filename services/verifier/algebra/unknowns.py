@@ -1,7 +1,7 @@
-"""Makes expressions evaluable: works out what is left to do, and gives what nobody knows a symbol. For the workers only.
+"""Makes expressions evaluable: works out what is left to do, and puts symbols for unknown values. For the workers only.
 
-`f(x)+1` becomes `u+1`: whatever the function is, it has one value there. A derivative of a bare symbol is such a value too;
-worked out it would be zero. So is an integral or a sum over an unknown function, as a whole.
+`f(x)+1` becomes `u+1`: whatever the function is, it has one value there. A derivative of a bare symbol is such a value
+too; worked out it would be zero. An integral or a sum over an unknown function is one unknown value as a whole.
 """
 
 import random

@@ -17,10 +17,11 @@ from services.verifier.mathematics.forms import is_several, read_choice
 from services.verifier.mathematics.guards import LONGEST, is_too_large
 from services.verifier.mathematics.magnitude import is_too_big
 from services.verifier.mathematics.options import check_options
-from services.verifier.mathematics.policy import Policy, TooManyToMatch
+from services.verifier.mathematics.policy import Policy
 from services.verifier.mathematics.question import All, Decided, Symbolic
 from services.verifier.mathematics.rationals import Number, Numbers, read_number, read_numbers
 from services.verifier.mathematics.reach import is_out_of_reach
+from services.verifier.mathematics.rules import TooManyToMatch
 from services.verifier.mathematics.text import is_prose, is_words, normalise, same_text
 from services.verifier.mathematics.units import split_unit
 
@@ -33,6 +34,7 @@ _TOO_COMPLEX = Decided(equal=None, reason="too_complex")
 _NO_OPTIONS: frozenset[str] = frozenset()
 
 _CROSSED_OUT = re.compile(r"\\(?:[bx]?cancel(?:to)?|sout|st|not)(?![a-zA-Z])")
+_SHORT_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]+\}|\\text\{.{0,3}\}")
 _WORD = re.compile(r"\\text|(?<![\\a-zA-Z])[a-zA-Z][a-z]{3,}")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _KEPT_GOLDS = 8192
@@ -109,7 +111,8 @@ def _read_gold(ground_truth: str) -> _Gold:
         )
     if ground_truth.count("{") - ground_truth.count("\\{") != ground_truth.count("}") - ground_truth.count("\\}"):
         raise InvalidInput(
-            f"ground truth {ground_truth[:40]!r} of a mathematics problem has braces that do not close; drop the problem"
+            f"ground truth {ground_truth[:40]!r} of a mathematics problem has braces that do not close; "
+            "drop the problem"
         )
     return _Gold(
         text=text,
@@ -118,7 +121,7 @@ def _read_gold(ground_truth: str) -> _Gold:
         numbers=read_numbers(text) if len(text) <= LONGEST else None,
         choice=read_choice(text, is_gold=True) if len(text) <= LONGEST else None,
         is_words=is_words(text),
-        has_words=_WORD.search(re.sub(r"\\(?:begin|end)\{[a-z]+\}", "", split_unit(text)[0])) is not None,
+        has_words=_WORD.search(_SHORT_WORDS.sub("", split_unit(text)[0])) is not None,
         too_complex=is_too_large(text) or is_too_big(text),
     )
 
@@ -151,11 +154,7 @@ def _compare(answer: str, gold: _Gold, policy: Policy) -> Decided | Symbolic:
         settled = _compare_plainly(answer, gold, policy)
         if settled is not None:
             return _EXACT if settled else _MISMATCH
-    if _CROSSED_OUT.search(answer) and not _CROSSED_OUT.search(gold.text):
-        return _MISMATCH
-    if not gold.has_words and is_prose(answer):
-        return _MISMATCH
-    if is_out_of_reach(answer, gold.text, gold_is_small=not gold.too_complex):
+    if _is_another_kind(answer, gold):
         return _MISMATCH
     if gold.too_complex or is_too_large(answer) or is_too_big(answer):
         return _TOO_COMPLEX
@@ -166,6 +165,18 @@ def _compare(answer: str, gold: _Gold, policy: Policy) -> Decided | Symbolic:
     if isinstance(result, bool):
         return _EXACT if result else _MISMATCH
     return Symbolic(gold=gold.text, answer=answer, question=result)
+
+
+def _is_another_kind(answer: str, gold: _Gold) -> bool:
+    """Whether no close look is needed: it is crossed out, a sentence, a number out of all proportion, no name."""
+    if _CROSSED_OUT.search(answer) and not _CROSSED_OUT.search(gold.text):
+        return True
+    if not gold.has_words and is_prose(answer):
+        return True
+    if is_out_of_reach(answer, gold.text, gold_is_small=not gold.too_complex):
+        return True
+    # A name is its own text and nothing else.
+    return gold.is_words and not re.search(r"\d", answer) and is_too_large(answer)
 
 
 def _compare_numbers(answer: Numbers | None, gold: Numbers) -> bool | None:

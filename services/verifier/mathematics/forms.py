@@ -44,6 +44,9 @@ class Listing:
     items: tuple[str, ...]
 
 
+_CASES = re.compile(
+    r"\\begin\{(?P<name>cases|aligned|gathered|array)\}(?:\{[lcr]+\})?(?P<rows>.*)\\end\{(?P=name)\}", re.DOTALL
+)
 _PLUS_OR_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 
 
@@ -57,6 +60,10 @@ def read_list(text: str) -> Listing | None:
         items = split_items(text[1:-1])
         if len(items) > 1 and closes_at_end(text):
             return Listing(brackets=text[0] + text[-1], items=tuple(items))
+    cases = _CASES.fullmatch(text)
+    if cases:
+        rows = [row.replace("&", "").strip(" ,") for row in cases.group("rows").split("\\\\") if row.strip()]
+        return Listing(brackets="", items=tuple(rows)) if all("=" in row for row in rows) else None
     signed = expand_signs(split_items(text))
     return Listing(brackets="", items=signed) if len(signed) > 1 else None
 

@@ -1,7 +1,7 @@
 """Statements about points: angles, triangles, parallels. The order of the points counts where it has a meaning. Pure.
 
-`\\angle ABC` is `\\angle CBA` and not `\\angle ACB`. `\\triangle ABC\\sim\\triangle DEF` says which point belongs to which,
-so both names may be reordered together only. Used by `policy.py`.
+`\\angle ABC` is `\\angle CBA` and not `\\angle ACB`. `\\triangle ABC\\sim\\triangle DEF` says which point belongs to
+which, so both names may only be reordered together. Used by `proportions.py`.
 """
 
 import re

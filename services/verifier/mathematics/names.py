@@ -1,7 +1,7 @@
 """What an answer names before it gives a value: `x=`, `f(x)=`, `f(3)=`, `\\angle A=`, `P(A|B)=`, `a+b=`, `J:`. Pure.
 
-A gold that names its value is met by the bare value, and an answer may name what the gold leaves bare. So it matters what
-is a name: `a+b=5` says what `a+b` is, and `3x+4y=12` is the equation of a line, which 12 does not answer.
+Where a gold names its value, the bare value is right, and an answer may name what the gold leaves bare. So it matters
+what is a name: `a+b=5` says what `a+b` is, and `3x+4y=12` is the equation of a line, which 12 does not answer.
 """
 
 import re
@@ -15,10 +15,13 @@ SYMBOL = (
     rf"(?:\\(?!(?:frac|sqrt|infty|pi|pm|text|begin|emptyset|angle|vec|bar|hat|cdot|times|div|in|arc[a-z]+|{_FUNCTIONS})"
     r"(?![a-zA-Z]))[a-zA-Z]+|[a-zA-Z])(?:_(?:\w|\{[\w,+\-\\ ]+\}))?"
 )
-_ACCENTED = r"\\(?:overline|vec|hat|bar|tilde|widehat|dot|ddot|overleftrightarrow|text|mathbb|mathcal|line)\{[^{}]*\}(?:_(?:\w|\{[^{}]*\}))?"
+_ACCENTED = (
+    r"\\(?:overline|vec|hat|bar|tilde|widehat|dot|ddot|overleftrightarrow|text|mathbb|mathcal|line)"
+    r"\{[^{}]*\}(?:_(?:\w|\{[^{}]*\}))?"
+)
 _POINTS = r"m?\\(?:angle|triangle) ?(?:[A-Z]+|\d|\\[a-z]+)"
 _TERM = rf"(?:{_ACCENTED}|{_POINTS}|{SYMBOL}'*|\[[A-Z]{{3,6}}\])"
-_PLAIN = re.compile(rf"{SYMBOL}'*|[a-zA-Z]{{2,12}}|{_ACCENTED}|{_POINTS}|\[[A-Z]{{3,6}}\]|\([a-zA-Z](?:,[a-zA-Z])+\)")
+_PLAIN = re.compile(rf"{SYMBOL}'*|[a-zA-Z]{{2,12}}|{_ACCENTED}|{_POINTS}|\[[A-Z]{{3,6}}\]|\({SYMBOL}(?:,{SYMBOL})+\)")
 _WRAPPED = re.compile(r"\|(?P<inside>[^|]+)\||\\\|(?P<norm>[^|]+)\\\|")
 _HEAD = re.compile(
     rf"(?P<head>(?:{SYMBOL}|{_ACCENTED}|[a-zA-Z]{{2,6}})'*(?:\^(?:-1|\{{-1\}}|\{{\(\d\)\}}))?)(?P<rest>[(\[].*[)\]])",
@@ -47,7 +50,7 @@ class Kind(StrEnum):
     FUNCTION = "function"
     """`f(x)`: its arguments are bound."""
     EXPRESSION = "expression"
-    """`a+b`, `\\sin A`, `\\lim_{x\\to0}f(x)`: a name only where the value is a constant, else one side of an equation."""
+    """`a+b`, `\\sin A`, `\\lim_{x\\to0}f(x)`: a name where the value is a constant, else a side of an equation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

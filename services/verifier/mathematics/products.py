@@ -1,7 +1,7 @@
-"""Products whose factors must not change places: matrices and compositions. Pure; used by `policy.py`.
+"""Products whose factors must not change places: matrices and compositions. Pure; used by `values.py`.
 
-An expression is a sum of words with coefficients: `2A^{-1}B+C` is `{("A^-1", "B"): 2, ("C",): 1}`. Products are multiplied
-out, inverses and transposes of products turned round, and a factor beside its inverse goes.
+An expression is a sum of words with coefficients: `2A^{-1}B+C` is `{("A^-1", "B"): 2, ("C",): 1}`. Products are
+multiplied out, inverses and transposes of products are turned round, and a factor next to its inverse disappears.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""Ratios of any length, and times of the day, which look like them. Pure; used by `policy.py`.
+"""Ratios of any length, and times of the day, which look like them. Pure; used by `proportions.py`.
 
-`1:2:3` is `2:4:6`, and `2:30` is a time: it is not `1:15`. Data sets reduce their ratios, so `6:12` is a time too, while
+`1:2:3` is `2:4:6`, and `2:30` is a time: it is not `1:15`. Data sets reduce their ratios, so `6:12` is a time too.
 `7:32` may be either; then both readings have to agree.
 """
 

@@ -1,7 +1,7 @@
 """Says of a number too large to work out that it cannot be another number. Pure; used by `compare.py`.
 
-`\\frac{7^{7^{7^7}}-7}{6}` is not 11: interval arithmetic on logarithms shows how large it is at least. Only positive parts
-and differences in which one side is far larger are followed; anything else has no known size.
+`\\frac{7^{7^{7^7}}-7}{6}` is not 11: interval arithmetic on logarithms shows how large it is at least. Positive parts
+are followed, and differences in which one side is far larger; anything else has no known size.
 """
 
 import math

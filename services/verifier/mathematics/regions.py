@@ -215,7 +215,7 @@ def _read_inequality(text: str) -> Region | None:
         upwards[0] = not upwards[0]
     absolute = _ABSOLUTE.fullmatch(parts[0])
     if absolute:
-        return _from_absolute(absolute.group("name"), parts[1], upwards[0], closed[0])
+        return _from_absolute(absolute.group("name"), parts[1], inside=upwards[0], closed=closed[0])
     if not _is_solved(parts[0], parts[1]):
         return None
     bound = parts[1]
@@ -223,15 +223,22 @@ def _read_inequality(text: str) -> Region | None:
     return Region(name=parts[0], pieces=(piece,), as_inequality=True)
 
 
-def _from_absolute(name: str, bound: str, inside: bool, closed: bool) -> Region | None:
-    number = read_number(bound)
-    if number is None or number.value <= 0:
+def _from_absolute(name: str, bound: str, *, inside: bool, closed: bool) -> Region | None:
+    """`|x|<5`; with more between the bars it is an inequality still to be solved."""
+    if not _is_positive(bound):
         return None
     if inside:
         pieces: tuple[Piece, ...] = (_piece(f"-{bound}", bound, closed, closed),)
     else:
         pieces = (_piece(_LOWEST, f"-{bound}", False, closed), _piece(bound, _HIGHEST, closed, False))
     return Region(name=name, pieces=pieces, as_inequality=True)
+
+
+def _is_positive(bound: str) -> bool:
+    number = read_number(bound)
+    if number is not None:
+        return number.value > 0
+    return "-" not in bound and not _VARIABLE.search(bound) and bool(re.search(r"\d|\\pi", bound))
 
 
 def _is_solved(name: str, others: str) -> bool:

@@ -27,7 +27,8 @@ _WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GROUPED = re.compile(
     r"(?P<before>[-+=a-z]*|\\text\{[a-z]+\})(?P<number>\d{1,3}(?:,\d{3})+)(?P<after>(?:[^,\d][^,]*)?)", re.ASCII
 )
-_SPACED_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?|\d{1,3}(?:, ?\d{3}){2,}", re.ASCII)
+_SPACED_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?", re.ASCII)
+_DOTS = re.compile("\\.{3,}|\u2026")
 _MONEY = re.compile(r"\\(?:text|mathrm)\s*\{\s*\\?\$\s*\}")
 _THIN_GROUPS = re.compile(r"[-+]?\d{1,3}(?:,(?:\\[,;: ]|~)\s*\d{3}){2,}", re.ASCII)
 _MARKDOWN = re.compile(r"(\*\*|__|\*|_|`+)(?P<inner>[^*_`]+)\1")
@@ -39,12 +40,18 @@ def normalise(text: str) -> str:
         text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     if text.startswith("\\") and (plain := _PLAIN_IN_FONT.fullmatch(text)):
         text = plain.group(1)
+    if "..." in text or "\u2026" in text:
+        text = _DOTS.sub(r"\\dots ", text)
     if _UNTOUCHED.fullmatch(text):
         text = _ungrouped(text.rstrip(".,"))
         return in_symbols(text) if text.isalpha() else text
     if _SPACED.fullmatch(text) and "percent" not in text:
         return in_symbols(_ungrouped(_respaced(text.strip().rstrip(" .")).strip(" ,;")))
-    text = _plain_characters(text[:_LONGEST_NORMALISED]).strip()
+    return in_symbols(_ungrouped(_without_typography(text[:_LONGEST_NORMALISED])))
+
+
+def _without_typography(text: str) -> str:
+    text = _plain_characters(text).strip()
     for opening, closing in _WRAPPERS:
         if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
@@ -57,14 +64,13 @@ def normalise(text: str) -> str:
     if len(text) <= LONGEST:
         text = _without_braces(_rewritten(text))
     whole = _WHOLE_TEXT.fullmatch(text)
-    text = (whole.group(1) if whole else text).strip(" ,;")
-    return in_symbols(_ungrouped(text))
+    return (whole.group(1) if whole else text).strip(" ,;")
 
 
 def _ungrouped(text: str) -> str:
     if "," in text and _GROUPED.fullmatch(text):
         return text.replace(",", "")
-    return re.sub("[ ,]", "", text) if " " in text and _SPACED_GROUPS.fullmatch(text) else text
+    return text.replace(" ", "") if " " in text and _SPACED_GROUPS.fullmatch(text) else text
 
 
 def _plain_characters(text: str) -> str:

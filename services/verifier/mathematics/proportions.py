@@ -1,0 +1,68 @@
+"""The rules for times of the day, ratios, and statements about points. Pure; used by `policy.py`."""
+
+from services.verifier.mathematics.geometry import read_statement, same_triangle
+from services.verifier.mathematics.question import Result
+from services.verifier.mathematics.rationals import read_number
+from services.verifier.mathematics.ratios import read_clock, read_ratio
+from services.verifier.mathematics.rules import Rules
+
+
+def compare_times(answer: str, gold: str, _rules: Rules) -> bool | None:
+    """Times of the day; what may be a ratio as well has to agree as both."""
+    if ":" not in gold and "m" not in gold and "noon" not in gold:
+        return None
+    time = read_clock(gold)
+    if time is None:
+        return None
+    other = read_clock(answer)
+    if other is not None:
+        return time.same_time(other)
+    return None if time.may_be_ratio else False
+
+
+def compare_statements(answer: str, gold: str, _rules: Rules) -> bool | None:
+    """Which figures are parallel, similar, or the same triangle."""
+    if "\\" not in gold and "|" not in gold:
+        return None
+    triangles = same_triangle(answer, gold)
+    if triangles is not None:
+        return triangles
+    statement = read_statement(gold)
+    return None if statement is None else statement == read_statement(answer)
+
+
+def compare_ratios(answer: str, gold: str, rules: Rules) -> Result | None:
+    """Part by part, over one part of each; a ratio of two is a fraction, too."""
+    left, right = read_ratio(answer), read_ratio(gold)
+    if left is None or right is None:
+        ratio = left or right
+        if ratio is None:
+            return None
+        if len(ratio.parts) != 2:
+            return False
+        fraction = _quotient(*ratio.parts)
+        return rules.items(fraction, gold) if left else rules.items(answer, fraction)
+    if len(left.parts) != len(right.parts):
+        return False
+    pivot = next((index for index, part in enumerate(right.parts) if _value_of(part)), 0)
+    if _value_of(left.parts[pivot]) == 0:
+        return False
+    return rules.pairwise(
+        (_quotient(part, left.parts[pivot]), _quotient(other, right.parts[pivot]))
+        for index, (part, other) in enumerate(zip(left.parts, right.parts, strict=True))
+        if index != pivot
+    )
+
+
+def _quotient(above: str, below: str) -> str:
+    first, second = read_number(above), read_number(below)
+    if first is not None and second is not None and second.value:
+        value = first.value / second.value
+        return f"{value.numerator}/{value.denominator}"
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _value_of(text: str) -> object:
+    """The number, or None where it is none that can be read."""
+    number = read_number(text)
+    return None if number is None else number.value
