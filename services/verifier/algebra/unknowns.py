@@ -48,8 +48,23 @@ def with_example(expression: Any) -> Any:
             )
         )
 
-    worked = expression.replace(lambda node: isinstance(node, AppliedUndef), example)
-    return worked.doit()
+    known = expression.replace(lambda node: isinstance(node, AppliedUndef), example)
+    return known.replace(lambda node: isinstance(node, sympy.Integral), _integrated).doit()
+
+
+def _integrated(integral: Any) -> Any:
+    """A definite integral of a polynomial, which is much faster than the general way."""
+    import sympy
+
+    body, *limits = integral.args
+    if len(limits) != 1 or len(limits[0]) != 3:
+        return integral
+    variable, low, high = limits[0]
+    try:
+        whole = sympy.Poly(sympy.expand(body), variable).integrate()
+    except sympy.PolynomialError:
+        return integral
+    return whole.eval(high) - whole.eval(low)
 
 
 def _named(expression: Any, values: Any, kind: str) -> Any:

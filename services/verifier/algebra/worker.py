@@ -35,6 +35,11 @@ _FIRST_QUESTIONS = (
     ("same", "\\frac{\\pi}{3}", "1.047198"),
     ("up_to_constant", "\\frac{x^2}{2}", "\\frac{(x+1)^2}{2}"),
     ("up_to_factor", "2x+3y=6", "4x+6y=12"),
+    ("up_to_factor", "x^2+y^2=25", "\\sin(x+y)=\\sin{x}\\cos{y}+\\cos{x}\\sin{y}"),
+    ("up_to_constant", "\\ln(x-7)", "\\ln(-7+x)"),
+    ("same", "\\sum_{n=0}^{\\infty}\\frac{x^n}{n!}", "\\sum_{k=0}^{\\infty}\\frac{x^k}{k!}"),
+    ("same", "\\int_0^1f(x)dx", "\\int_0^1f(1-x)dx"),
+    ("up_to_factor", "f(x+y)=f(x)+f(y)", "f(y+x)=f(y)+f(x)"),
     ("as_written", "\\{1,2\\}\\cup\\{3\\}", "\\{1,2,3\\}"),
     ("as_written", "x^2<4", "x<2"),
 )
