@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
@@ -79,8 +79,12 @@ class Report:
     @property
     def lines(self) -> list[str]:
         """Every kind with its count and a few examples."""
-        found = [*sorted(self.wrong.items()), *sorted(self.undecided.items())]
-        return [line for (what, form, kind), pairs in found for line in _told(what, form, kind, pairs)]
+        return [*self.false_verdicts, *_all_told(self.undecided)]
+
+    @property
+    def false_verdicts(self) -> list[str]:
+        """The same of the false verdicts alone."""
+        return _all_told(self.wrong)
 
 
 def judge(pairs: Sequence[LiePair], verdicts: Sequence[Verdict]) -> Report:
@@ -116,6 +120,10 @@ def _fault(pair: LiePair, verdict: Verdict) -> str:
     if verdict.status is VerdictStatus.UNDECIDED:
         return f"undecided ({verdict.reason})"
     return "false_rejects" if pair.expected else f"{verdict.status.value}"
+
+
+def _all_told(found: Mapping[tuple[str, str, str], Sequence[LiePair]]) -> list[str]:
+    return [line for place, pairs in sorted(found.items()) for line in _told(*place, pairs)]
 
 
 def _told(what: str, form: str, kind: str, pairs: Sequence[LiePair]) -> Iterable[str]:

@@ -20,7 +20,7 @@ import structlog
 from benchmarks.attack_verifier import grade_with_settings
 from benchmarks.lies.generate import generate
 from benchmarks.lies.problem import LiePair
-from benchmarks.lies.real_golds import find_folder, read_golds, right_pairs, wrong_pairs
+from benchmarks.lies.real_golds import find_folder, lies, read_golds, right_pairs, wrong_pairs
 from prime.types import Verdict, VerdictStatus
 
 _SECONDS = 6.0
@@ -49,6 +49,7 @@ def _real_pairs(seed: int) -> Iterator[LiePair]:
         golds = read_golds(folder)
         yield from right_pairs(golds)
         yield from wrong_pairs(golds, 2, seed)
+        yield from lies(golds)
 
 
 def _report(pairs: Sequence[LiePair], ours: Sequence[Verdict], theirs: Sequence[bool | None]) -> None:

@@ -35,7 +35,7 @@ def any_lies(problem: Problem, source: Random) -> dict[str, str]:
         "a tautology": source.choice(("1<2", "q=q", "q+1=1+q", "\\sin q=\\sin q")),
     }
     if problem.is_value:
-        answers = [answer for _, answer in listed(problem.wrong)]
+        answers = [answer for kind, answer in listed(problem.wrong) if kind not in ("name alone", "itself")]
         if answers:
             other = source.choice(answers)
             lies["hedge"] = f"{other}\\text{{ or }}{problem.gold}"

@@ -9,6 +9,7 @@ from random import Random
 
 from benchmarks.lies.problem import LiePair
 
+_CHOICE = re.compile(r"\(?[A-Z]\)?")
 _LINES = ("aime24.jsonl", "aime_2022_2024.jsonl", "amc.jsonl", "amc23.jsonl")
 
 
@@ -57,11 +58,34 @@ REWRITINGS: dict[str, Callable[[str], str]] = {
 }
 
 
+LIES: dict[str, Callable[[str], str]] = {
+    "hedge": lambda gold: f"$\\boxed{{1234 \\text{{ or }} {gold}}}$",
+    "hedge in two boxes": lambda gold: f"$\\boxed{{1234}}$ or $\\boxed{{{gold}}}$",
+    "itself and more": lambda gold: f"\\boxed{{{gold}, 1234}}",
+    "not the gold": lambda gold: f"\\boxed{{\\text{{not }}{gold}}}",
+    "empty": lambda gold: "\\boxed{}",
+    "in the text alone": lambda gold: f"The answer is {gold}, of course. \\boxed{{?}}",
+    "prose": lambda gold: "\\boxed{\\text{see the solution above}}",
+    "falsehood": lambda gold: "\\boxed{1=2}",
+    "identity": lambda gold: "\\boxed{\\sin(x+y)=\\sin x\\cos y+\\cos x\\sin y}",
+    "a chain that does not hold": lambda gold: f"\\boxed{{123456=1234={gold}}}",
+}
+
+
 def right_pairs(golds: Sequence[str]) -> Iterator[LiePair]:
     """Every gold as an answer to itself, in several spellings."""
     for gold in golds:
         for kind, write in REWRITINGS.items():
             yield LiePair(form="real gold", kind=kind, gold=gold, response=write(gold), expected=True)
+
+
+def lies(golds: Sequence[str]) -> Iterator[LiePair]:
+    """What is wrong about every one of these golds."""
+    for gold in golds:
+        for kind, write in LIES.items():
+            if kind == "itself and more" and _CHOICE.fullmatch(gold):
+                continue  # `(B), 12` may be the choice with its value
+            yield LiePair(form="real gold", kind=kind, gold=gold, response=write(gold), expected=False)
 
 
 def wrong_pairs(golds: Sequence[str], others: int, seed: int) -> Iterator[LiePair]:

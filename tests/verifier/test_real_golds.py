@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.attack_verifier import grade_all, judge
 from benchmarks.lies.problem import LiePair
-from benchmarks.lies.real_golds import REWRITINGS, find_folder, read_golds, right_pairs, wrong_pairs
+from benchmarks.lies.real_golds import REWRITINGS, find_folder, lies, read_golds, right_pairs, wrong_pairs
 from prime.adapters.telemetry import Meters
 from services.verifier.main import open_verifier
 from services.verifier.sandbox.zygotes import Tier
@@ -25,7 +25,7 @@ pytestmark = [
 
 async def wrongly_judged(pairs: list[LiePair]) -> list[str]:
     async with open_verifier(VerifierSettings(workers=2, min_tier=Tier.B, cache_entries=0), Meters()) as parts:
-        return judge(pairs, await grade_all(parts.grader, pairs)).lines
+        return judge(pairs, await grade_all(parts.grader, pairs)).false_verdicts
 
 
 def golds() -> list[str]:
@@ -38,6 +38,10 @@ async def test_every_gold_accepts_itself_and_its_rewritings() -> None:
     assert len(pairs) > 3000
     assert len(REWRITINGS) >= 6
     assert not await wrongly_judged(pairs)
+
+
+async def test_every_gold_rejects_hedges_and_other_lies_about_it() -> None:
+    assert not await wrongly_judged(list(lies(golds())))
 
 
 async def test_every_gold_rejects_a_hundred_others() -> None:
