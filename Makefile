@@ -84,7 +84,7 @@ soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; abo
 attack-verifier: setup ## 20,000 lies and rewritings through the verifier; about five minutes; the last line is JSON
 	$(BIN)/python -m benchmarks.attack_verifier
 
-bench-differential: setup ## the verifier beside Math-Verify on the same rows; about five minutes; the last line is JSON
+bench-differential: setup ## the verifier beside Math-Verify on the same rows; about ten minutes; the last line is JSON
 	$(BIN)/python -m benchmarks.verifier_differential
 
 bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about 25 minutes

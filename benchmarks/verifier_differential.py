@@ -32,7 +32,7 @@ def main() -> None:
     """Grade with both and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=6_000)
+    parser.add_argument("--pairs", type=int, default=4_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tier", choices=("A", "B"), default="A", help="B: where namespaces cannot be had")
     arguments = parser.parse_args()
