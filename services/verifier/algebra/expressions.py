@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.verifier.algebra.evaluation import NotEvaluable
-from services.verifier.algebra.formal import from_one_start, have_same_form
+from services.verifier.algebra.formal import from_one_start, have_same_form, rational_polynomial
 from services.verifier.algebra.sampling import Agreement, compare_functions, differ_roughly
 from services.verifier.algebra.unknowns import have_other_unknowns, with_example, with_known_parts
 
@@ -35,6 +35,9 @@ def same_expression(left: Any, right: Any) -> bool | None:
     difference = sympy.Add(left, sympy.Mul(-1, right))
     if isinstance(difference, sympy.Rational):
         return bool(difference == 0)
+    polynomial = rational_polynomial(difference)
+    if polynomial is not None:
+        return bool(polynomial.is_zero)
     found = (
         _compare_repeated(left, right) if _is_repeated(left) or _is_repeated(right) else _compare_values(left, right)
     )

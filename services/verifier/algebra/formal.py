@@ -7,6 +7,7 @@ one identity from another.
 from typing import Any
 
 _MOST_OPERATIONS = 400
+_LARGEST_POWER = 12
 
 
 def with_standard_indices(expression: Any) -> Any:
@@ -89,6 +90,19 @@ def is_nothing(expression: Any) -> bool:
     import sympy
 
     return bool(_are_small(expression) and sympy.expand(expression) == 0)
+
+
+def rational_polynomial(expression: Any) -> Any | None:
+    """The polynomial with rational coefficients that it is, multiplied out; None where it is none, or a large one."""
+    import sympy
+
+    symbols = sorted(expression.free_symbols, key=str)
+    if not symbols or not _are_small(expression) or not expression.is_polynomial(*symbols):
+        return None
+    if any(not power.exp.is_Integer or power.exp > _LARGEST_POWER for power in expression.atoms(sympy.Pow)):
+        return None
+    polynomial = sympy.Poly(expression, *symbols)
+    return polynomial if polynomial.domain.is_ZZ or polynomial.domain.is_QQ else None
 
 
 def _are_small(*expressions: Any) -> bool:

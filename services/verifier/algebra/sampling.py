@@ -1,4 +1,7 @@
-"""Compares sympy expressions by their values at rational points, the same in every run. For the workers only.
+"""Compares sympy expressions by their values at rational points. For the workers only.
+
+The points follow from the expressions, so they are the same in every run. They change with every answer, so an answer
+cannot be made that is right at them and wrong elsewhere.
 
 Every judgement is True, False, or None where the points do not tell. A point does not count where a side is undefined
 or chooses a branch. So points are tried near zero first and then further out, until enough of them lie in the domain of
@@ -14,7 +17,6 @@ from typing import Any
 
 from services.verifier.algebra.evaluation import Value, evaluate
 
-_SEED = 20240229
 _DIGITS = 50
 _MORE_DIGITS = 160
 _MOST_DIGITS = 12_000
@@ -56,7 +58,9 @@ def compare_functions(first: Any, second: Any, whole: frozenset[Any] = frozenset
     if _differ_far_out(first, second, symbols):
         return Agreement.DIFFERENT
     seen = _Seen()
-    for point, is_signed in _points(symbols, whole | _whole_symbols(first, second), _are_endless(first, second)):
+    for point, is_signed in _points(
+        (first, second), symbols, whole | _whole_symbols(first, second), _are_endless(first, second)
+    ):
         if _compare_at(first, second, point, seen, is_signed=is_signed) is False:
             return Agreement.DIFFERENT
         if seen.are_enough:
@@ -139,7 +143,7 @@ def differ_roughly(first: Any, second: Any) -> bool:
     Raises:
         NotEvaluable: a side has parts that cannot be evaluated.
     """
-    for point, _ in itertools.islice(_points(_symbols(first, second)), _FEW_ROUGH):
+    for point, _ in itertools.islice(_points((first, second), _symbols(first, second)), _FEW_ROUGH):
         left, right = evaluate(first, point, _ROUGH_DIGITS), evaluate(second, point, _ROUGH_DIGITS)
         if left is None or right is None or not (left.is_plain and right.is_plain):
             continue
@@ -161,7 +165,8 @@ def same_up_to_constant(first: Any, second: Any) -> bool | None:
         return True
     # Beside the points of `same_function`: where both differences are zero, they are nothing but rounding.
     beside = (
-        {symbol: value + sympy.Rational(1, 127) for symbol, value in point.items()} for point, _ in _points(symbols)
+        {symbol: value + sympy.Rational(1, 127) for symbol, value in point.items()}
+        for point, _ in _points((first, second), symbols)
     )
     start = next((point for point in beside if _is_plain_at(first, point) and _is_plain_at(second, point)), None)
     if start is None:
@@ -180,7 +185,7 @@ def vanishes(expression: Any) -> bool | None:
 
     zeros = 0
     symbols = _symbols(expression)
-    for point, _ in _points(symbols, _whole_symbols(expression), _are_endless(expression)):
+    for point, _ in _points((expression,), symbols, _whole_symbols(expression), _are_endless(expression)):
         value = evaluate(expression, point, _DIGITS)
         if value is None or not value.is_plain:
             continue
@@ -202,7 +207,7 @@ def same_up_to_factor(first: Any, second: Any, *, positive: bool) -> bool | None
     import mpmath  # type: ignore[import-untyped]
     import sympy
 
-    for point, _ in _points(_symbols(first, second), _whole_symbols(first, second)):
+    for point, _ in _points((first, second), _symbols(first, second), _whole_symbols(first, second)):
         values = [evaluate(side, point, _DIGITS) for side in (first, second)]
         if any(value is None or not value.is_plain for value in values):
             continue
@@ -254,12 +259,12 @@ def _are_endless(*expressions: Any) -> bool:
 
 
 def _points(
-    symbols: Sequence[Any], whole: frozenset[Any] = frozenset(), are_small: bool = False
+    of: Sequence[Any], symbols: Sequence[Any], whole: frozenset[Any] = frozenset(), are_small: bool = False
 ) -> Iterator[tuple[dict[Any, Any], bool]]:
     """Rational points and whether a coordinate is negative: positive ones and of any sign, near zero first."""
     import sympy
 
-    source = random.Random(_SEED)
+    source = random.Random(" = ".join(map(str, of)))
     for attempt in range(_FEW if are_small else _NEAR + _FAR):
         is_signed = attempt % 2 == 1
         point = {}

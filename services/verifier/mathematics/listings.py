@@ -16,7 +16,7 @@ _LEAST_IN_BRACKETS = 3
 def compare_matrices(answer: str, gold: str, rules: Rules) -> Result | None:
     """Cell by cell."""
     left, right = read_matrix(answer), read_matrix(gold)
-    if left is None and right is None:
+    if (left is None and right is None) or has_equals(answer) or has_equals(gold):
         return None
     if math_options.COLUMN_VECTOR_IS_TUPLE in rules.options:
         left, right = left or _column(read_list(answer)), right or _column(read_list(gold))

@@ -13,6 +13,7 @@ from services.verifier.mathematics.rules import Rules, settled
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|subset|subseteq|setminus|backslash|mathbb|R)(?![a-zA-Z])")
 _ORDER = re.compile(r"<|>|\\(?:le|ge)(?![a-zA-Z])")
 _CONNECTIVES = re.compile(r"\b(?:or|and)\b")
+_OR = re.compile(r"\bor\b")
 _INFINITIES = frozenset(["\\infty", "+\\infty", "-\\infty"])
 
 
@@ -53,7 +54,7 @@ def _are_joined_differently(answer: str, gold: str) -> bool:
         return False
     if len({*_CONNECTIVES.findall(answer), *_CONNECTIVES.findall(gold)}) > 1:
         return True
-    return _ORDER.search(gold) is not None and (" or " in answer) != (" or " in gold)
+    return _ORDER.search(gold) is not None and bool(_OR.search(answer)) != bool(_OR.search(gold))
 
 
 def _compare_inequalities(answer: str, gold: str, rules: Rules) -> Result:
