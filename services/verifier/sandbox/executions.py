@@ -78,7 +78,7 @@ class Task:
     """One run of a program: `Task(stdin=b"3 5")`, or `Task(mode="call", detail=b'{"fn_name": ...}')`."""
 
     mode: str = "script"
-    """`script`, `check` (a script that is a checker), `call`, `assert` or `exec`."""
+    """`script`, `check` (a script that is a checker), `call`, `exec`; of a pair `answer` and `examine`."""
     stdin: bytes = b""
     detail: bytes = b""
     arguments: Sequence[str] = ()
@@ -151,7 +151,7 @@ class Program:
                 f"a process could not be locked up, so nothing was run: {stderr.decode(errors='replace')}"
             )
         outcome = _outcome(Ending(ending), exit_code, cpu_s >= limits.cpu_seconds, stderr)
-        if outcome is Outcome.OK and task.mode in ("call", "assert"):
+        if outcome is Outcome.OK and task.mode in ("call", "examine"):
             outcome, value = _returned(value)
         if self._profile == "binary" and peak_kib > limits.memory_mib * 1024:
             # Its address space is larger than what it may use of it.

@@ -7,7 +7,7 @@ into namespaces of the program's own; per test a fresh, confined process. Used b
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from prime.errors import NotReady, SandboxError
 from services.verifier.sandbox.cgroups import ControlGroup, remove_leftovers
@@ -80,6 +80,30 @@ class Sandbox:
         finally:
             self._free.put_nowait(slot)
 
+    @contextlib.asynccontextmanager
+    async def pair(self, source: bytes, runs: int) -> AsyncIterator[tuple[Program, Program]]:
+        """A program, and in the same place an empty one that can talk with it but sees nothing else of it.
+
+        For so many runs of each, always one of both at the same time: of the modes `answer` and `examine`.
+
+        Raises:
+            NotReady: the sandbox is closed.
+            SandboxError: no supervisor could be had.
+        """
+        slot = await self._free.get()
+        try:
+            if self._closed:
+                raise NotReady("the verifier is stopping; ask again when it is back")
+            async with slot.open_pair(runs) as connections:
+                if slot.group is not None:
+                    slot.group.ran_out_of_memory()  # what happened before is not this program's doing
+                programs = [Program(connection, slot.group) for connection in connections]
+                for program, content in zip(programs, (source, b""), strict=True):
+                    await program.load("python", content, with_box=False)
+                yield programs[0], programs[1]
+        finally:
+            self._free.put_nowait(slot)
+
     @property
     def restarts(self) -> int:
         """How often a zygote was started anew since `start`."""
@@ -95,6 +119,14 @@ class Sandbox:
         self._closed = True
         for slot in self._slots:
             slot.close()
+
+
+def _channel(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    try:
+        one, other = socket.socketpair()
+    except OSError as error:
+        raise SandboxError(f"no channel between two programs can be made ({error.strerror})") from None
+    return stack.enter_context(one), stack.enter_context(other)
 
 
 _EVERY_TEST_HAS = ("session", "rlimits", "no_new_privs", "landlock", "seccomp")
@@ -155,7 +187,17 @@ class _Slot:
             self.group.remove()
 
     @contextlib.asynccontextmanager
-    async def open(self, with_box: bool) -> AsyncIterator[socket.socket]:
+    async def open_pair(self, runs: int) -> AsyncIterator[tuple[socket.socket, socket.socket]]:
+        """Connections to two new supervisors whose programs can talk with each other."""
+        async with contextlib.AsyncExitStack() as stack:
+            with contextlib.ExitStack() as ours:  # the supervisors have their own of each channel
+                pairs = [_channel(ours) for _ in range(runs)]
+                first = await stack.enter_async_context(self.open(False, [one for one, _ in pairs]))
+                second = await stack.enter_async_context(self.open(False, [other for _, other in pairs]))
+            yield first, second
+
+    @contextlib.asynccontextmanager
+    async def open(self, with_box: bool, channels: Sequence[socket.socket] = ()) -> AsyncIterator[socket.socket]:
         """A connection to a new supervisor, which is dead when the context is left."""
         zygote = self._zygote
         if zygote is None or self._served >= self._recycle_after:
@@ -169,7 +211,7 @@ class _Slot:
         pidfd = -1
         try:
             with theirs:
-                pidfd = await self._fork(zygote, theirs, with_box)
+                pidfd = await self._fork(zygote, theirs, with_box, channels)
             yield ours
         except SandboxError:
             # Whose fault it was is not known; a fresh zygote costs little.
@@ -180,9 +222,11 @@ class _Slot:
             if pidfd >= 0:
                 await end_supervisor(pidfd)
 
-    async def _fork(self, zygote: Zygote, connection: socket.socket, with_box: bool) -> int:
+    async def _fork(
+        self, zygote: Zygote, connection: socket.socket, with_box: bool, channels: Sequence[socket.socket]
+    ) -> int:
         try:
-            return await zygote.fork(connection, with_box)
+            return await zygote.fork(connection, with_box, channels)
         except BaseException:
             # Cancelled half-way, too: its answer would be taken for the next one.
             self.stop()

@@ -94,14 +94,16 @@ class Zygote:
         self.end()
         raise SandboxError(greeting.get("refused") or f"the sandbox's zygote did not start: {said or 'no message'}")
 
-    async def fork(self, connection: socket.socket, with_box: bool) -> int:
+    async def fork(self, connection: socket.socket, with_box: bool, channels: Sequence[socket.socket] = ()) -> int:
         """A supervisor at the other end of `connection`; a pidfd of it. One call at a time.
+
+        `channels` are what its program can talk through to another one, one for each run.
 
         Raises:
             SandboxError: the zygote is dead, or may not fork. It is then of no more use.
         """
         try:
-            self._request(connection, with_box)
+            self._request(connection, with_box, channels)
             async with asyncio.timeout(_FORK_SECONDS):
                 await _readable(self._control.fileno())
             return self._forked()
@@ -118,8 +120,9 @@ class Zygote:
         except OSError as error:
             raise _gone(error) from None
 
-    def _request(self, connection: socket.socket, with_box: bool) -> None:
-        socket.send_fds(self._control, [b"B" if with_box else b"P"], [connection.fileno()])
+    def _request(self, connection: socket.socket, with_box: bool, channels: Sequence[socket.socket] = ()) -> None:
+        descriptors = [each.fileno() for each in (connection, *channels)]
+        socket.send_fds(self._control, [b"B" if with_box else b"P"], descriptors)
 
     def _forked(self) -> int:
         answer, descriptors, _, _ = socket.recv_fds(self._control, 256, 1)

@@ -17,8 +17,8 @@ BOX = "/tmp"
 """A small tmpfs of the program's own: what the compiler works in, and where a checker reads its files."""
 BOX_READ = landlock.READ_FILE | landlock.READ_FOLDER
 BOX_WRITE = landlock.EVERYTHING_ON_FILES & ~landlock.EXECUTE
-VALUE, TOKEN = 3, 4
-"""Descriptors of a called function's value and of the token that assertions give back."""
+VALUE = 3
+"""Descriptor of a called function's value, and of what came of assertions."""
 _SIGKILL = 9
 # Where a user is counted together with everything else that it runs on the machine.
 _SHARED_PROCESSES = 1024

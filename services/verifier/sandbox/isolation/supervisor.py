@@ -21,12 +21,12 @@ from services.verifier.sandbox.isolation.confinement import (
     BOX,
     BOX_READ,
     BOX_WRITE,
-    TOKEN,
     VALUE,
     confine,
     keep_descriptors,
     restrict_files,
 )
+from services.verifier.sandbox.isolation.dialogue import CHANNEL
 from services.verifier.sandbox.isolation.kernel import JailError
 from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
 from services.verifier.sandbox.isolation.wire import FRAME, REPORT, Ending
@@ -36,7 +36,6 @@ _STDERR_KEPT = 64 * 1024
 _PIPE_HOLDS = 60 * 1024
 _NOTE_BYTES = 1024
 _LOCKED = b"\1"
-_TOKEN_BYTES = 16
 _MIB = 1024 * 1024
 COMPILED = os.path.join(BOX, "program")
 _LARGEST_BINARY = 64 * _MIB
@@ -48,10 +47,10 @@ class Task:
     """What an untrusted process does once it is confined."""
 
     mode: str
-    """`script`, `check` (a script that is a checker), `call`, `assert`, `exec` or `serve`."""
+    """`script`, `check` (a script that is a checker), `call`, `answer`, `examine`, `exec` or `serve`."""
     source: bytes
     detail: bytes
-    """JSON of a call, or the source of the assertions."""
+    """JSON of a call, or of assertions."""
     arguments: tuple[str, ...]
     """Command line; of `serve` the module whose `serve()` is run."""
 
@@ -66,13 +65,15 @@ class _Program:
     """Descriptor of a compiled program, or -1."""
     readable: list[str]
     with_box: bool
+    channels: list[int]
+    """Descriptors that lead to the process beside it, one for each run that talks with it."""
     shares_user: bool
     """Whether its user has other processes on this machine, which no namespace tells apart."""
     refusal: str
     """Why it cannot be locked up, if so."""
 
 
-def supervise(connection: socket.socket, readable: list[str], *, shares_user: bool) -> Task:
+def supervise(connection: socket.socket, readable: list[str], *, channels: list[int], shares_user: bool) -> Task:
     """Answer requests for one program until the connection closes, then end this process.
 
     Returns only in an untrusted child, with what it has to do.
@@ -82,7 +83,7 @@ def supervise(connection: socket.socket, readable: list[str], *, shares_user: bo
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     header, (source,) = _receive(connection)
-    program = _load(header, source, readable, shares_user=shares_user)
+    program = _load(header, source, readable, channels=channels, shares_user=shares_user)
     gc.freeze()
     while True:
         task = _serve(connection, program)
@@ -90,7 +91,9 @@ def supervise(connection: socket.socket, readable: list[str], *, shares_user: bo
             return task
 
 
-def _load(header: dict[str, Any], source: bytes, readable: list[str], *, shares_user: bool) -> _Program:
+def _load(
+    header: dict[str, Any], source: bytes, readable: list[str], *, channels: list[int], shares_user: bool
+) -> _Program:
     profile, binary, refusal = header["profile"], -1, ""
     try:
         if profile == "binary":
@@ -104,6 +107,7 @@ def _load(header: dict[str, Any], source: bytes, readable: list[str], *, shares_
         binary=binary,
         readable=readable,
         with_box=header["with_box"],
+        channels=channels,
         shares_user=shares_user,
         refusal=refusal,
     )
@@ -157,7 +161,6 @@ class _Run:
         self._note = mmap.mmap(-1, _NOTE_BYTES)
         self._outward = {"stdout": bytearray(), "stderr": bytearray(), "value": bytearray()}
         self._ending = Ending.EXITED
-        self._token = os.urandom(_TOKEN_BYTES)
         self._status, self._cpu_s, self._wall_s, self._peak_kib = 0, 0.0, 0.0, 0
         self._stdin_write = -1
 
@@ -166,6 +169,8 @@ class _Run:
     def fork(self, program: _Program, connection: socket.socket) -> bool:
         """True in the child, which is then confined; false in the supervisor."""
         readers, kept = self._pipes(connection)
+        if self._task.mode in ("answer", "examine"):
+            kept.append((program.channels.pop(), CHANNEL))
         supervisor = os.getpid()
         self._started = time.monotonic()
         self._pid = os.fork()
@@ -183,18 +188,13 @@ class _Run:
     def _pipes(self, connection: socket.socket) -> tuple[dict[int, str], list[tuple[int, int]]]:
         """What the supervisor reads, by name, and what the child keeps, with the number it knows it by."""
         outward = ["stderr"] if self._task.mode == "serve" else ["stdout", "stderr"]
-        if self._task.mode in ("call", "assert"):
+        if self._task.mode in ("call", "examine"):
             outward.append("value")
         readers, kept = {}, []
         for name in outward:
             reader, writer = os.pipe()
             readers[reader] = name
             kept.append((writer, _CHILD_NUMBERS[name]))
-        if self._task.mode == "assert":
-            token, token_writer = os.pipe()
-            os.write(token_writer, self._token)
-            os.close(token_writer)
-            kept.append((token, TOKEN))
         if self._task.mode == "serve":
             return readers, [*kept, (connection.fileno(), 0), (connection.fileno(), 1)]
         stdin, self._stdin_write = os.pipe()
@@ -310,9 +310,6 @@ class _Run:
             os.close(self._stdin_write)
         if self._note[:1] != _LOCKED:
             self.refuse(self._note[:].rstrip(b"\0").decode() or "died before it was locked up")
-        if self._task.mode == "assert":
-            passed = bytes(self._outward["value"]) == self._token
-            self._outward["value"] = bytearray(b"passed" if passed else b"")
         self._note.close()
 
     def refuse(self, reason: str) -> None:

@@ -11,39 +11,18 @@ import contextlib
 import functools
 import gc
 import io
-import json
 import os
 import sys
 import threading
 from types import CodeType
 from typing import Any, NoReturn
 
-from services.verifier.sandbox.isolation import kernel
-from services.verifier.sandbox.isolation.confinement import TOKEN, VALUE
+from services.verifier.sandbox.isolation import answers, calls, examiner, kernel
 from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
 from services.verifier.sandbox.isolation.supervisor import Task
 from services.verifier.sandbox.isolation.wire import COMPILE_ERROR_CODE, CRASH_CODE
 
-_DEPTH = 200
-_PRESET = """
-from typing import *
-import bisect, collections, functools, heapq, itertools, math, random, re, string, sys
-from bisect import *
-from collections import *
-from functools import *
-from heapq import *
-from itertools import *
-from math import *
-from string import *
-del pow  # `math` has one without a modulus
-"""
-"""Names that the function-call problems take for granted; a solution may define its own over them."""
-PRESET = compile(_PRESET, "preset.py", "exec", dont_inherit=True)
 _ENVIRONMENT = ["PATH=/usr/bin:/bin", "TMPDIR=/tmp", "LC_ALL=C.UTF-8", "HOME=/"]
-
-
-class _Unsupported(Exception):
-    """The solution returned something other than plain values."""
 
 
 def prepare(root: str) -> None:
@@ -170,60 +149,16 @@ def _script(task: Task) -> None:
     exec(_compiled(task.source), _main_module())
 
 
-def _call(task: Task) -> None:
-    write, end, encode = os.write, os._exit, json.JSONEncoder(ensure_ascii=True).encode
-    request = json.loads(task.detail)
-    names = _main_module()
-    names["__name__"] = "solution"  # no `if __name__ == "__main__"` part: there is no stdin to read
-    exec(PRESET, names)
-    exec(_compiled(task.source), names)
-    function = names.get(request["fn_name"])
-    if not callable(function):
-        function = getattr(names["Solution"](), request["fn_name"])
-    value = function(*request["arguments"])
-    try:
-        answer = b"value " + encode(_plain(value)).encode()
-    except (_Unsupported, ValueError, RecursionError) as error:
-        answer = b"unsupported " + str(error).encode("utf-8", "replace")[:200]
-    while answer:
-        answer = answer[write(VALUE, answer) :]
-    # The function has returned: nothing that the solution left running can change the value.
-    end(0)
+def _call(task: Task) -> NoReturn:
+    calls.call(_compiled(task.source), task.source, task.detail)
 
 
-def _assert(task: Task) -> None:
-    # The token stays in its pipe until the assertions have passed. A program that looks for the pipe finds it: this
-    # way of testing cannot keep a secret from the program, which is why its verdicts are labelled.
-    read, write, end = os.read, os.write, os._exit
-    names = _main_module()
-    names["__name__"] = "solution"
-    exec(PRESET, names)
-    exec(_compiled(task.source), names)
-    exec(compile(task.detail, "assertions.py", "exec", dont_inherit=True), names)
-    write(VALUE, read(TOKEN, 64))
-    end(0)
+def _answer(task: Task) -> NoReturn:
+    answers.answer(_compiled(task.source), task.source)
 
 
-_MODES = {"script": _script, "check": _script, "call": _call, "assert": _assert}
+def _examine(task: Task) -> NoReturn:
+    examiner.examine(task.detail)
 
 
-def _plain(value: object, depth: int = 0) -> object:
-    """The value made of exact built-in types; a subclass may lie about itself, so it is refused."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float, str):
-        return value
-    if depth >= _DEPTH:
-        raise _Unsupported("nested too deep")
-    if kind in (list, tuple):
-        return [_plain(item, depth + 1) for item in value]  # type: ignore[attr-defined]
-    if kind is dict:
-        return {_key(key): _plain(item, depth + 1) for key, item in value.items()}  # type: ignore[attr-defined]
-    raise _Unsupported(f"type {kind.__name__}")
-
-
-def _key(key: object) -> str:
-    if type(key) is str:
-        return key
-    if type(key) is int:
-        return str(key)
-    raise _Unsupported("a key that is neither text nor integer")
+_MODES = {"script": _script, "check": _script, "call": _call, "answer": _answer, "examine": _examine}

@@ -21,6 +21,10 @@ class Ending(IntEnum):
     """It could not be locked up; the program was not run."""
 
 
+MOST_CHANNELS = 64
+"""Descriptors that a supervisor may be given at its start, one for each run of a process that talks with another."""
+
+
 COMPILE_ERROR_CODE, CRASH_CODE = 121, 122
 """Exit codes of a process whose program is no valid Python, and of a checker that raised an exception.
 

@@ -19,6 +19,7 @@ from services.verifier.sandbox.isolation import kernel, landlock, limits, namesp
 from services.verifier.sandbox.isolation.confinement import BOX  # noqa: E402
 from services.verifier.sandbox.isolation.supervisor import Task, supervise  # noqa: E402
 from services.verifier.sandbox.isolation.untrusted import prepare, run  # noqa: E402
+from services.verifier.sandbox.isolation.wire import MOST_CHANNELS  # noqa: E402
 
 _PROGRAMS_USE = (
     "array bisect cmath collections collections.abc contextlib copy dataclasses datetime decimal enum fractions "
@@ -76,25 +77,31 @@ def _isolate() -> list[str]:
 def _serve(control: socket.socket) -> Task:
     """Fork a supervisor per request, until the service is gone. Returns only in an untrusted process."""
     while True:
-        kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        kind, descriptors, _, _ = socket.recv_fds(control, 1, 1 + MOST_CHANNELS)
         if not kind:
             os._exit(0)
-        connection = socket.socket(fileno=descriptors[0])
+        connection, channels = socket.socket(fileno=descriptors[0]), descriptors[1:]
         try:
             pid, pidfd = _fork_supervisor(kind)
         except OSError as error:
             control.send(f"refused {error.strerror}".encode())
-            connection.close()
+            _close(connection, channels)
             continue
         if pid == 0:
             control.close()
-            return _supervise(connection, kind)
+            return _supervise(connection, kind, channels)
         socket.send_fds(control, [b"forked"], [pidfd])
         os.close(pidfd)
-        connection.close()
+        _close(connection, channels)
 
 
-def _supervise(connection: socket.socket, kind: bytes) -> Task:
+def _close(connection: socket.socket, channels: list[int]) -> None:
+    connection.close()
+    for channel in channels:
+        os.close(channel)
+
+
+def _supervise(connection: socket.socket, kind: bytes, channels: list[int]) -> Task:
     tier, readable = _CONFIG["tier"], _CONFIG["readable"]
     # Nothing about the machine stays for a program to find.
     _CONFIG.clear()
@@ -102,7 +109,7 @@ def _supervise(connection: socket.socket, kind: bytes) -> Task:
         kernel.mount("box", BOX, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=256m,nr_inodes=4096")
     if tier == "A":
         kernel.set_capabilities(0, 0)
-    return supervise(connection, readable, shares_user=tier == "B")
+    return supervise(connection, readable, channels=channels, shares_user=tier == "B")
 
 
 def _fork_supervisor(kind: bytes) -> tuple[int, int]:

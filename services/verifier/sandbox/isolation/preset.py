@@ -1,0 +1,74 @@
+"""Names that function-call problems take for granted: what LeetCode, LiveCodeBench and PRIME import before a solution.
+
+They lie where Python keeps its own names, behind those of the program: so they never answer for it nor shadow it.
+"""
+
+import builtins
+import sys
+from typing import Any
+
+_IMPORTS = """
+from string import *
+from re import *
+from datetime import *
+from collections import *
+from heapq import *
+from bisect import *
+from copy import *
+from math import *
+from random import *
+from statistics import *
+from itertools import *
+from functools import *
+from operator import *
+from io import *
+from json import *
+from typing import *
+from dataclasses import dataclass, field
+from sys import maxsize, setrecursionlimit
+import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools, operator
+import io, json, sys, typing, dataclasses, decimal, fractions, time, array, queue
+"""
+RECURSION_LIMIT = 600_000
+"""PRIME's; LiveCodeBench has 50,000. The stack has room for it."""
+_LIBRARY = "sortedcontainers"
+_SORTED = ("SortedList", "SortedDict", "SortedSet", "SortedKeyList")
+
+
+class ListNode:
+    """LeetCode's, for programs that define none of their own."""
+
+    def __init__(self, val: Any = 0, next: "ListNode | None" = None) -> None:
+        self.val, self.next = val, next
+
+
+class TreeNode:
+    """LeetCode's, for programs that define none of their own."""
+
+    def __init__(self, val: Any = 0, left: "TreeNode | None" = None, right: "TreeNode | None" = None) -> None:
+        self.val, self.left, self.right = val, left, right
+
+
+def _imported() -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(_IMPORTS, names)
+    return {name: value for name, value in names.items() if not hasattr(builtins, name) and name[:2] != "__"}
+
+
+_PRESET = {**_imported(), "ListNode": ListNode, "TreeNode": TreeNode}
+for _node in (ListNode, TreeNode):
+    _node.__module__ = "builtins"  # where a program finds them
+PRESET_NAMES = frozenset((*_PRESET, *_SORTED, "stdin", "stdout", "stderr"))
+
+
+def install(source: bytes) -> None:
+    """Make the names known in this process, for a program of that source."""
+    builtins.__dict__.update(_PRESET)
+    for name in ("stdin", "stdout", "stderr"):
+        builtins.__dict__[name] = getattr(sys, name)
+    if b"Sorted" in source:
+        try:
+            library = __import__(_LIBRARY)
+        except ImportError:
+            return  # not installed here; the program will say which name is missing
+        builtins.__dict__.update({name: getattr(library, name) for name in _SORTED})
