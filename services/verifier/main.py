@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import structlog
@@ -12,7 +13,7 @@ from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings
 from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
-from prime.errors import SandboxError
+from prime.errors import SandboxError, SettingsError
 from prime.v1 import verifier_pb2_grpc
 from services.verifier.algebra.pool import MathPool
 from services.verifier.canaries import Canaries
@@ -59,12 +60,13 @@ async def open_verifier(settings: VerifierSettings, meters: Meters) -> AsyncIter
 
     Raises:
         SandboxError: a layer of isolation cannot be had here, or does not hold; names it and what to change.
+        SettingsError: a file that the settings name cannot be read.
     """
     watcher = VerdictMeters(meters)
     sandbox = await _start_sandbox(settings)
     pool = MathPool(settings.workers, sandbox.tier, settings.math_seconds)
     try:
-        compiler = Compiler(sandbox)
+        compiler = Compiler(sandbox, _testlib(settings.testlib_path))
         canaries = Canaries(sandbox, pool, compiler)
         await canaries.check()
         limits = Limits(
@@ -87,6 +89,9 @@ async def open_verifier(settings: VerifierSettings, meters: Meters) -> AsyncIter
         )
         watcher.follow("prime_canary_age_seconds", "Since the sandbox last held.", lambda: canaries.age_seconds)
         watcher.follow("prime_sandbox_restarts", "Zygotes started anew.", lambda: sandbox.restarts)
+        watcher.follow(
+            "prime_tests_dropped", "Tests that were left out since they expect nothing.", lambda: programs.dropped_tests
+        )
         watcher.follow("prime_math_workers_replaced", "Mathematics workers that were ended.", lambda: pool.replaced)
         try:
             yield Parts(grader=grader, sandbox=sandbox, pool=pool, canaries=canaries)
@@ -95,6 +100,15 @@ async def open_verifier(settings: VerifierSettings, meters: Meters) -> AsyncIter
     finally:
         sandbox.close()
         pool.close()
+
+
+def _testlib(path: str) -> bytes:
+    if not path:
+        return b""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"verifier.testlib_path: {path!r} cannot be read ({error.strerror})") from None
 
 
 async def _start_sandbox(settings: VerifierSettings) -> Sandbox:

@@ -29,6 +29,8 @@ class VerifierSettings(ServiceSettings):
     """Output of one test."""
     max_tests: int = Field(1000, ge=1)
     """A problem with more tests is an invalid request."""
+    testlib_path: str = ""
+    """The header `testlib.h`, for checker programs that include it; without it they are an invalid request."""
     max_queue: int = Field(4096, ge=1)
     """Answers accepted and not yet graded; beyond it calls are turned away."""
     cache_entries: int = Field(16384, ge=0)

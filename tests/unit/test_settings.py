@@ -155,6 +155,7 @@ KEYS = [
     "verifier.ops_listen",
     "verifier.output_kib",
     "verifier.program_seconds",
+    "verifier.testlib_path",
     "verifier.wall_seconds",
     "verifier.workers",
 ]

@@ -7,8 +7,9 @@ import pytest
 from prime.errors import InvalidInput
 from prime.types import TestVerdict
 from services.verifier.programs.code_tests import Language
-from services.verifier.programs.grader import ProgramFinding
-from tests.verifier.judge import AC, QUICK, RE, WA, Judge, item_of
+from services.verifier.programs.compiler import Compiler
+from services.verifier.programs.grader import ProgramFinding, ProgramGrader
+from tests.verifier.judge import AC, LIMITS, QUICK, RE, WA, Judge, item_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -110,6 +111,67 @@ async def test_output_that_breaks_a_good_checker_is_wrong(judge_a: Judge, progra
     source = _SUM.replace("len(printed) == 2 and ", "")
     found = await ask(judge_a, program, source)
     assert (found.score, found.reason) == (0.0, "wrong_output:0")
+
+
+# Fails in a way of its own over `weird`, and judges everything else.
+_FAILS_OVER = """
+import os, sys
+printed, answer = [open(name).read().split() for name in sys.argv[2:]]
+if printed == ['weird']: {failure}
+sys.exit(0 if printed == answer else 1)
+"""
+FAILURES = [
+    *("sys.exit(3)", "sys.exit(7)", "sys.exit(4)", "sys.exit(8)", "sys.exit(42)", "1 / 0", "os.abort()"),
+    *("\n    while True: pass", "import time; time.sleep(99)", "bytearray(2**31)"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_no_output_keeps_a_working_checker_from_its_verdict(judge_a: Judge, failure: str) -> None:
+    source = _FAILS_OVER.replace("{failure}", failure)
+    for program, score in (("print('weird')", 0.0), ("print('other')", 0.0), ("print(3, 5)", 1.0)):
+        found = await ask(judge_a, program, source, more=QUICK)
+        assert (found.score, found.reason) == (score, "all_tests" if score else "wrong_output:0")
+
+
+async def test_a_checker_without_a_reference_has_a_word_on_it_all_the_same(judge_a: Judge) -> None:
+    source = _FAILS_OVER.replace("{failure}", "sys.exit(3)").replace("printed == answer", "printed == ['3']")
+    for program, score in (("print('weird')", 0.0), ("print(3)", 1.0)):
+        found = await ask(judge_a, program, source, more={"outputs": [""]})
+        assert found.score == score
+
+
+async def test_a_checker_that_fails_over_the_reference_fails_for_every_output_that_it_fails_over(
+    judge_a: Judge,
+) -> None:
+    source = "import sys\nsys.exit(3 if len(open(sys.argv[2]).read()) > 1 else 1)"
+    for program in ("print('weird')", "print(3, 5)"):
+        assert (await ask(judge_a, program, source)).score is None
+
+
+async def test_a_checker_is_compiled_once(judge_a: Judge) -> None:
+    source = (_SUM_CPP + "// once").encode()
+    first = await judge_a.compiler.compile(Language.CPP, source)
+    await ask(judge_a, "print(3, 5)", source.decode(), "cpp")
+    again = await judge_a.compiler.compile(Language.CPP, source)
+    assert again.content is first.content
+
+
+_TESTLIB_CHECKER = """
+#include "testlib.h"
+int main() { return right() ? 0 : 1; }
+"""
+_HEADER = b'#pragma once\n#include <cstdio>\ninline bool right() { return std::fopen("output.txt", "r"); }\n'
+
+
+async def test_a_checker_that_needs_testlib_is_refused_without_it_and_compiled_with_it(judge_a: Judge) -> None:
+    tests: dict[str, object] = {**_TESTS, "checker": {"language": "cpp", "source": _TESTLIB_CHECKER}}
+    item = item_of("print(1)", tests)
+    with pytest.raises(InvalidInput, match=r"testlib_path"):
+        judge_a.grader().parse(item)
+    compiler = Compiler(judge_a.sandbox, _HEADER)
+    grader = ProgramGrader(judge_a.sandbox, compiler, LIMITS, max_tests=10, program_seconds=60)
+    assert (await grader.grade(grader.parse(item))).score == 1.0
 
 
 async def test_a_checker_sees_nothing_of_the_program_and_the_program_nothing_of_it(judge_a: Judge) -> None:

@@ -4,7 +4,6 @@ to 55."""
 import pytest
 
 from services.verifier.programs.checkers import same_value
-from services.verifier.sandbox.executions import Task
 from tests.verifier.judge import AC, CALL, CE, MLE, OLE, QUICK, RE, TLE, WA, Case, Judge, names
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -189,14 +188,6 @@ async def test_assertions_are_a_unit_of_their_own_that_must_be_reached_and_hold(
 async def test_a_verdict_by_assertions_is_labelled(judge: Judge) -> None:
     found = await judge.grade("def solve(a, b): return a + b", {"assertions": ["assert solve(3, 5) == 8"]})
     assert (found.score, found.method) == (1.0, "code:assert")
-
-
-async def test_a_token_of_an_assertion_is_new_for_every_run(judge: Judge) -> None:
-    steal = "import os\nprint(os.read(4, 64).hex(), flush=True)\ndef solve(a, b): return 9"
-    task = Task(mode="assert", detail=b"assert solve(3, 5) == 9")
-    first, second = [(await judge.run(steal, task)).stdout for _ in range(2)]
-    assert len(first) == len(second) == 33
-    assert first != second
 
 
 @pytest.mark.parametrize(

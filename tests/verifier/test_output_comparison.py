@@ -3,7 +3,8 @@
 import pytest
 
 from services.verifier.grade import chain_answer
-from services.verifier.programs.checkers import Comparison, extract_program, same_output, same_value
+from services.verifier.programs.blocks import find_program
+from services.verifier.programs.checkers import Comparison, same_output, same_value
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ def test_a_chain_ends_with_its_answer_after_the_last_sign(response: str, answer:
     ],
 )
 def test_the_program_is_the_last_complete_block(response: str, program: str | None) -> None:
-    found = extract_program(response)
-    assert found == (None if program is None else ("python", program))
+    found = find_program(response)
+    assert (found.language, found.source) == ("python", program) if found else program is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_the_program_is_the_last_complete_block(response: str, program: str | No
 def test_a_block_is_in_the_language_of_its_label(
     response: str, languages: tuple[str, ...], found: tuple[str, str] | None
 ) -> None:
-    assert extract_program(response, languages) == found
+    program = find_program(response, languages)
+    assert (program and (program.language, program.source)) == found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,13 @@ def test_a_block_is_in_the_language_of_its_label(
         (b"3", "3.0", True),
         (b"1e3", "1000.0", True),
         (b"", "", True),
-        (b"3.0", "3", False),
+        (b"3.0", "3", True),
+        (b"-3.", "-3", True),
+        (b"1e2", "100", True),
+        (b"3.0000001", "3", False),
+        (b"03", "3", False),
+        (b"1e17", "100000000000000001", False),
+        (b"1e99999999999999999999", "3", False),
         (b"1000001", "1000000", False),
         (b"0.34", "0.33", False),
         (b"nan", "1.0", False),
@@ -120,7 +128,10 @@ def test_returned_values_are_compared_as_plain_values(returned: bytes, expected:
         (b"1\n1\n2", "1\n2\n2", Comparison.UNORDERED_LINES, False),
         (b"1 2", "2\n1", Comparison.UNORDERED_TOKENS, True),
         (b"1 2 2", "2 1", Comparison.UNORDERED_TOKENS, False),
-        (b"1 2.0", "2 1", Comparison.UNORDERED_TOKENS, False),
+        (b"1 2.0", "2 1", Comparison.UNORDERED_TOKENS, True),
+        (b"0.5000001 a", "a 0.5", Comparison.UNORDERED_TOKENS, True),
+        (b"0.51 a", "a 0.5", Comparison.UNORDERED_TOKENS, False),
+        (b"x 0.5\ny 2", "y 2\nx 0.5000001", Comparison.UNORDERED_LINES, True),
     ],
 )
 def test_output_in_any_order_still_has_each_thing_as_often(

@@ -2,29 +2,32 @@
 
     {"inputs": ["3 5\\n"], "outputs": ["8\\n"]}                      a script, fed through stdin
     {"inputs": [[3, 5]], "outputs": [8], "fn_name": "add"}           a function, or a method of `class Solution`
-    {"assertions": ["assert add(3, 5) == 8"]}                       assertions; of lower trust
+    {"assertions": ["assert add(3, 5) == 8"]}                       assertions
 
+The rows of public data sets are read as they are, by `row_formats.py`.
 Optional keys: `language` (`python`, `cpp` or `any`), `comparison` (`lines`, `unordered_lines`, `unordered_tokens`),
 `tolerance`, `checker` (`{"language", "source"}`, a program after testlib's protocol), `cpu_seconds`, `memory_mib`.
 Pure; used by `grader.py`.
 """
 
+import contextlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from prime.errors import InvalidInput
-from services.verifier.programs.checkers import DEEPEST, LONGEST_INTEGER, Comparison, depth_exceeds, read_integer
+from services.verifier.programs.arguments import read_arguments
+from services.verifier.programs.assertions import read_assertions
+from services.verifier.programs.checkers import DEEPEST, TOLERANCE, Comparison, depth_exceeds, read_integer
+from services.verifier.programs.row_formats import read_row
 
-_LARGEST = 64 * 1024 * 1024
 _LONGEST_LIMIT_S = 60.0
 _LARGEST_MEMORY_MIB = 4096
 _TEST_KEYS = ("inputs", "outputs", "fn_name", "assertions", "language")
 _JUDGING_KEYS = ("comparison", "tolerance", "checker", "cpu_seconds", "memory_mib")
-_LONG_INTEGER = re.compile(r"integer -?\d+")
+_LANGUAGES = {"python3": "python", "py": "python", "c++": "cpp"}
 _KEYS = frozenset((*_TEST_KEYS, *_JUDGING_KEYS))
 
 
@@ -57,10 +60,12 @@ class CodeTests:
 
     style: Style
     inputs: tuple[Any, ...]
-    """Text for a script, the list of arguments for a call, source for an assertion."""
+    """Text for a script, `Arguments` for a call, an `Assertion`."""
     outputs: tuple[Any, ...]
     """Text for a script, a plain value for a call, nothing for an assertion."""
     fn_name: str
+    dropped: int
+    """Tests that were left out since they expect nothing."""
     languages: tuple[Language, ...]
     comparison: Comparison
     tolerance: float
@@ -69,6 +74,18 @@ class CodeTests:
     """The problem's own limit, or None for the service's."""
     memory_mib: int | None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a program is asked for by name."""
+        if self.style is Style.ASSERT:
+            return tuple(dict.fromkeys(name for assertion in self.inputs for name in assertion.asks))
+        return (self.fn_name,) if self.fn_name else ()
+
+    @property
+    def is_unordered(self) -> bool:
+        """Whether the order of what comes out may be another."""
+        return self.comparison is not Comparison.LINES
+
 
 def parse_code_tests(ground_truth: str, max_tests: int) -> CodeTests:
     """Check and unpack the ground truth of a programming problem.
@@ -76,66 +93,80 @@ def parse_code_tests(ground_truth: str, max_tests: int) -> CodeTests:
     Raises:
         InvalidInput: it is no JSON of the form above, has no test, or a test expects nothing; names the place.
     """
-    tree = _load(ground_truth)
+    tree = read_row(ground_truth)
     unknown = sorted(set(tree) - _KEYS)
     if unknown:
         raise InvalidInput(f"ground truth: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
-    style, inputs, outputs = _tests(tree, max_tests)
+    tests = _tests(tree, max_tests)
     checker = _checker(tree.get("checker"))
-    if style is Style.STDIN and checker is None and not any(output.strip() for output in outputs):
-        raise InvalidInput("ground truth: every expected output is blank, so a program that does nothing would pass")
     languages = _languages(tree.get("language", Language.PYTHON))
-    if checker is not None and style is not Style.STDIN:
-        raise InvalidInput("ground truth: a checker judges what a script prints, not calls or assertions")
-    if style is not Style.STDIN and languages != (Language.PYTHON,):
-        raise InvalidInput("ground truth: calls and assertions are for Python only")
+    comparison = _comparison(tree.get("comparison", Comparison.LINES))
+    tolerance = _number(tree, "tolerance", 1.0, TOLERANCE)
+    _check_judging(tests, checker, languages)
+    if (tests.style is Style.ASSERT or checker is not None) and (
+        comparison is not Comparison.LINES or tolerance != TOLERANCE
+    ):
+        raise InvalidInput("ground truth: `comparison` and `tolerance` have no effect on assertions and checkers")
     return CodeTests(
-        style=style,
-        inputs=inputs,
-        outputs=outputs,
-        fn_name=tree.get("fn_name") or "",
+        style=tests.style,
+        inputs=tests.inputs,
+        outputs=tests.outputs,
+        fn_name=tests.fn_name,
+        dropped=tests.dropped,
         languages=languages,
-        comparison=_comparison(tree.get("comparison", Comparison.LINES)),
-        tolerance=_number(tree, "tolerance", 1.0, 1e-6),
+        comparison=comparison,
+        tolerance=tolerance,
         checker=checker,
         cpu_seconds=_number(tree, "cpu_seconds", _LONGEST_LIMIT_S, None),
         memory_mib=_whole(tree, "memory_mib", _LARGEST_MEMORY_MIB),
     )
 
 
-def _load(ground_truth: str) -> dict[str, Any]:
-    if len(ground_truth) > _LARGEST:
-        raise InvalidInput(f"ground truth of {len(ground_truth)} characters; the limit is {_LARGEST}")
-    try:
-        tree = json.loads(ground_truth, parse_int=read_integer)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"ground truth of a programming problem is no usable JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise InvalidInput("ground truth of a programming problem is not a JSON object with `inputs` and `outputs`")
-    return tree
+def _check_judging(tests: "_Tests", checker: Checker | None, languages: Sequence[Language]) -> None:
+    is_script = tests.style is Style.STDIN
+    if is_script and checker is None and not any(output.strip() for output in tests.outputs):
+        raise InvalidInput("ground truth: every expected output is blank, so a program that does nothing would pass")
+    if checker is not None and not is_script:
+        raise InvalidInput("ground truth: a checker judges what a script prints, not calls or assertions")
+    if not is_script and tuple(languages) != (Language.PYTHON,):
+        raise InvalidInput("ground truth: calls and assertions are for Python only")
 
 
 # ---------------------------------------------------------------- tests
 
 
-def _tests(tree: dict[str, Any], max_tests: int) -> tuple[Style, tuple[Any, ...], tuple[Any, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tests:
+    style: Style
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    fn_name: str
+    dropped: int = 0
+
+
+def _tests(tree: dict[str, Any], max_tests: int) -> _Tests:
+    fn_name = tree.get("fn_name") or ""
+    if fn_name and not (isinstance(fn_name, str) and fn_name.isidentifier()):
+        raise InvalidInput(f"ground truth of a programming problem: fn_name {str(fn_name)[:40]!r} is not a name")
     if "assertions" in tree:
-        if "inputs" in tree or "outputs" in tree or "fn_name" in tree:
-            raise InvalidInput("ground truth: `assertions` stand alone, without `inputs`, `outputs` or `fn_name`")
-        assertions = _assertions(tree["assertions"])
+        if "inputs" in tree or "outputs" in tree:
+            raise InvalidInput("ground truth: `assertions` stand alone, without `inputs` or `outputs`")
+        assertions = read_assertions(tree["assertions"], fn_name)
         _count(len(assertions), max_tests)
-        return Style.ASSERT, assertions, (None,) * len(assertions)
-    inputs, outputs, fn_name = tree.get("inputs"), tree.get("outputs"), tree.get("fn_name")
+        return _Tests(style=Style.ASSERT, inputs=assertions, outputs=(None,) * len(assertions), fn_name=fn_name)
+    inputs, outputs = tree.get("inputs"), tree.get("outputs")
     if not isinstance(inputs, list) or not isinstance(outputs, list):
         raise InvalidInput("ground truth of a programming problem: `inputs` and `outputs` must both be lists")
     if len(inputs) != len(outputs):
         raise InvalidInput(f"ground truth of a programming problem: {len(inputs)} inputs but {len(outputs)} outputs")
     _count(len(inputs), max_tests)
-    if fn_name is None:
-        return Style.STDIN, _texts(inputs, "input"), _texts(outputs, "output")
-    if not (isinstance(fn_name, str) and fn_name.isidentifier()):
-        raise InvalidInput(f"ground truth of a programming problem: fn_name {str(fn_name)[:40]!r} is not a name")
-    return Style.CALL, _arguments(inputs), _values(outputs)
+    kept, expected = _with_expectation(inputs, outputs, is_call=bool(fn_name))
+    dropped = len(inputs) - len(kept)
+    if fn_name:
+        arguments = tuple(read_arguments(given, index) for index, given in enumerate(kept))
+        return _Tests(style=Style.CALL, inputs=arguments, outputs=_values(expected), fn_name=fn_name, dropped=dropped)
+    texts = _texts(["" if given is None else given for given in kept], "input")
+    return _Tests(style=Style.STDIN, inputs=texts, outputs=_texts(expected, "output"), fn_name="", dropped=dropped)
 
 
 def _count(tests: int, max_tests: int) -> None:
@@ -145,13 +176,6 @@ def _count(tests: int, max_tests: int) -> None:
         raise InvalidInput(
             f"ground truth of a programming problem has {tests} tests, the limit is {max_tests} (`max_tests`)"
         )
-
-
-def _assertions(value: Any) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InvalidInput("ground truth: `assertions` must be source text or a list of it, none of it empty")
-    return tuple(texts)
 
 
 def _texts(values: Sequence[Any], what: str) -> tuple[str, ...]:
@@ -165,36 +189,29 @@ def _texts(values: Sequence[Any], what: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _arguments(inputs: Sequence[Any]) -> tuple[Any, ...]:
-    found = []
-    for index, value in enumerate(inputs):
-        if isinstance(value, str):
-            # One JSON value per line, as the function-call data sets write it.
-            try:
-                value = [json.loads(line, parse_int=read_integer) for line in value.split("\n") if line.strip()]
-            except (ValueError, RecursionError) as error:
-                raise InvalidInput(f"ground truth: input {index} is not one JSON value per line: {error}") from None
-        if not isinstance(value, list) or depth_exceeds(value, DEEPEST):
-            raise InvalidInput(f"ground truth: input {index} is {_kind(value)}, not a (flat enough) list of arguments")
-        if _holds_long_integer(value):
-            raise InvalidInput(f"ground truth: input {index} holds an integer too long to hand over as a number")
-        found.append(value)
-    return tuple(found)
+def _with_expectation(inputs: Sequence[Any], outputs: Sequence[Any], is_call: bool) -> tuple[list[Any], list[Any]]:
+    """Tests without those that expect nothing: data that is missing, which doing nothing would satisfy.
+
+    Raises:
+        InvalidInput: none is left.
+    """
+    read = [_json_of(output) if is_call else output for output in outputs]
+    wraps = is_call and all(isinstance(each, list) and len(each) == 1 for each in read if each is not None)
+    kept = [number for number, each in enumerate(read) if each is not None and not (wraps and each == [None])]
+    if not kept:
+        raise InvalidInput("ground truth: output 0 is null, and so are all; an expectation is never nothing")
+    return [inputs[number] for number in kept], [outputs[number] for number in kept]
 
 
-def _holds_long_integer(value: Any) -> bool:
-    """Whether `read_integer` has put a text in the place of one; good for comparing, not for calling."""
-    if isinstance(value, str):
-        return len(value) > LONGEST_INTEGER and bool(_LONG_INTEGER.fullmatch(value))
-    if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, list) and any(map(_holds_long_integer, value))
+def _json_of(value: Any) -> Any:
+    if isinstance(value, str) and "null" in value:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(value, parse_int=read_integer)
+    return value
 
 
 def _values(outputs: Sequence[Any]) -> tuple[Any, ...]:
     for index, value in enumerate(outputs):
-        if value is None:
-            raise InvalidInput(f"ground truth: output {index} is null; an expectation is never nothing")
         if depth_exceeds(value, DEEPEST):
             raise InvalidInput(f"ground truth: output {index} is nested deeper than {DEEPEST}")
     return tuple(outputs)
@@ -215,7 +232,7 @@ def _languages(value: Any) -> tuple[Language, ...]:
 
 def _language(value: Any, where: str) -> Language:
     try:
-        return Language(value)
+        return Language(_LANGUAGES.get(value, value) if isinstance(value, str) else value)
     except ValueError:
         raise InvalidInput(f"ground truth: {where} {str(value)[:40]!r} is not known; use python or cpp") from None
 

@@ -17,7 +17,10 @@ from services.verifier.sandbox.zygotes import Tier
 
 _COMPILER = "/usr/bin/g++"
 # Static: a program then needs no file at all, and starts faster.
-_FLAGS = ("-O2", "-std=c++17", "-static", "-pipe", "-fno-diagnostics-color", "-fmax-errors=5")
+_FLAGS = ("-O2", "-static", "-pipe", "-fno-diagnostics-color", "-fmax-errors=5")
+# What a program is written in that does not say so: the older one compiles faster, the newer one reads it, too.
+_STANDARDS = ("17", "23")
+_TESTLIB = "testlib.h"
 _LIMITS = Limits(cpu_seconds=20.0, wall_seconds=60.0, memory_mib=1536, output_kib=256)
 _CACHE_BYTES = 256 * 1024 * 1024
 
@@ -60,23 +63,32 @@ class Executable:
 
 
 class Compiler:
-    """Compiles in `sandbox`; keeps what it compiled, by source, flags and compiler version."""
+    """Compiles in `sandbox`; keeps what it compiled, by source, standard, flags and compiler version.
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    `testlib` is the header of that name, for checkers that include it.
+    """
+
+    def __init__(self, sandbox: Sandbox, testlib: bytes = b"") -> None:
         self._sandbox = sandbox
+        self._testlib = testlib
         self._version: bytes | None = None
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._cached_bytes = 0
 
-    def require(self) -> None:
-        """Raises InvalidInput when this verifier cannot compile C++; says why."""
+    def require(self, checker: str = "") -> None:
+        """Raises InvalidInput when this verifier cannot compile C++, or not this checker; says why."""
         if self._sandbox.tier is not Tier.A:
             raise InvalidInput("C++ needs a verifier with the tier A sandbox; this one runs tier B, Python only")
         if shutil.which(_COMPILER) is None:
             raise InvalidInput(f"this verifier has no C++ compiler at {_COMPILER}; install g++ where it runs")
+        if _TESTLIB in checker and not self._testlib:
+            raise InvalidInput(
+                f"ground truth: the checker includes {_TESTLIB}, which this verifier does not have; name the file in "
+                "`verifier.testlib_path`"
+            )
 
-    async def compile(self, language: Language, source: bytes) -> Executable:
-        """The executable form.
+    async def compile(self, language: Language, source: bytes, standard: str = "") -> Executable:
+        """The executable form, for a C++ standard or, without one, for the first of two that compiles it.
 
         Raises:
             CompileFailure: the compiler refused it, or ran out of its limits over it.
@@ -84,18 +96,37 @@ class Compiler:
         """
         if language is Language.PYTHON:
             return Executable(language=language, content=source)
-        key = hashlib.sha256(b"\0".join((source, *(flag.encode() for flag in _FLAGS), self._compiler_version())))
-        binary = self._recall(key.digest())
-        if binary is None:
-            binary = await self._run_compiler(source)
-            self._remember(key.digest(), binary)
+        standards = (standard,) if standard else _STANDARDS
+        keys = [self._key(source, each) for each in standards]
+        for key in keys:
+            binary = self._recall(key)
+            if binary is not None:
+                return Executable(language=language, content=binary)
+        for key, each, is_last in zip(keys, standards, [*[False] * (len(keys) - 1), True], strict=True):
+            try:
+                binary = await self._run_compiler(source, each)
+            except CompileFailure as failure:
+                if is_last or failure.execution.outcome is not Outcome.RUNTIME_ERROR:
+                    raise
+                continue
+            self._remember(key, binary)
+            break
+        assert binary is not None
         return Executable(language=language, content=binary)
 
-    async def _run_compiler(self, source: bytes) -> bytes:
-        arguments = (_COMPILER, *_FLAGS, "-o", "program", "solution.cpp")
+    def _key(self, source: bytes, standard: str) -> bytes:
+        parts = (source, standard.encode(), *(flag.encode() for flag in _FLAGS), self._compiler_version())
+        return hashlib.sha256(b"\0".join(parts)).digest()
+
+    async def _run_compiler(self, source: bytes, standard: str) -> bytes:
+        arguments = (_COMPILER, f"-std=c++{standard}", *_FLAGS, "-o", "program", "solution.cpp")
+        files = {"solution.cpp": source}
+        if _TESTLIB.encode() in source and self._testlib:
+            files[_TESTLIB] = self._testlib
         async with self._sandbox.program(b"", profile="compiler", with_box=True) as running:
-            task = Task(mode="exec", arguments=arguments, files={"solution.cpp": source})
-            execution = await running.run(task, _LIMITS, wants_binary=True)
+            execution = await running.run(
+                Task(mode="exec", arguments=arguments, files=files), _LIMITS, wants_binary=True
+            )
         if _was_starved(execution):
             raise SandboxError("the compiler ran out of wall time or was killed; the machine is too busy for it")
         if execution.outcome is not Outcome.OK or not execution.value:

@@ -5,18 +5,22 @@ All tests count. What the right output is stays here; the sandbox sees a program
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import structlog
 
 from prime.errors import InvalidInput, SandboxError
 from prime.types import GradeItem, TestRecord, TestVerdict
-from services.verifier.programs.checkers import extract_program, same_output, same_value
+from services.verifier.programs.assertions import Assertion
+from services.verifier.programs.blocks import Found, find_program
+from services.verifier.programs.checking import STOPPED, CheckerFailure, ask_checker
 from services.verifier.programs.code_tests import Checker, CodeTests, Language, Style, parse_code_tests
 from services.verifier.programs.compiler import CompileFailure, Compiler, Executable
-from services.verifier.sandbox.executions import INTERPRETER_MIB, Execution, Limits, Outcome, Task
+from services.verifier.programs.judging import Judged, judge, record_of, without_idlers
+from services.verifier.sandbox.executions import INTERPRETER_MIB, Execution, Limits, Outcome, Program, Task
+from services.verifier.sandbox.isolation.wire import MOST_CHANNELS
 from services.verifier.sandbox.sandbox import Sandbox
 from services.verifier.sandbox.zygotes import Tier
 
@@ -24,28 +28,12 @@ from services.verifier.sandbox.zygotes import Tier
 _IDLE_FACTOR = 4
 # A program that ends this little above its limit gets a second chance: the machine may have been slow.
 _BORDERLINE = 1.2
-# Comparing more than this is left to a thread, so that the service goes on answering.
-_LARGE_OUTPUT = 256 * 1024
+# Assertions held by one pair of supervisors; each may have to be repeated.
+_AT_A_TIME = MOST_CHANNELS // 2
 _log = structlog.get_logger()
-# Exit codes of testlib's protocol: right; wrong and badly presented; fault of the problem and points, which give no
-# verdict here. Every other end is a crash.
-_CHECKER_RIGHT, _CHECKER_WRONG, _CHECKER_GIVES_UP = (0,), (1, 2), (3, 7)
-_CHECKER_FILES = ("input.txt", "output.txt", "answer.txt")
-"""What a checker finds in its working folder, and is given as its arguments, in testlib's order."""
-_STOPPED = (Outcome.CPU_LIMIT, Outcome.WALL_LIMIT, Outcome.OUTPUT_LIMIT)
 
 ResultT = TypeVar("ResultT")
 
-_VERDICTS = {
-    Outcome.RUNTIME_ERROR: TestVerdict.RE,
-    Outcome.CPU_LIMIT: TestVerdict.TLE,
-    Outcome.WALL_LIMIT: TestVerdict.ILE,
-    Outcome.MEMORY_LIMIT: TestVerdict.MLE,
-    Outcome.OUTPUT_LIMIT: TestVerdict.OLE,
-    Outcome.UNSUPPORTED_RESULT: TestVerdict.RE,
-    Outcome.COMPILE_ERROR: TestVerdict.CE,
-    Outcome.POLICY: TestVerdict.SE,
-}
 _TIMED = (TestVerdict.TLE, TestVerdict.ILE)
 _WORDS = {
     TestVerdict.WA: "wrong_output",
@@ -65,6 +53,8 @@ class ProgramJob:
 
     language: Language
     source: bytes
+    standard: str
+    """Of C++, where the program names one."""
     tests: CodeTests
     binary: bool
     """Stop at the first failed test; the score is 0 or 1."""
@@ -100,6 +90,8 @@ class ProgramGrader:
         self._limits = limits
         self._max_tests = max_tests
         self._program_seconds = program_seconds
+        self.dropped_tests = 0
+        """Tests that were left out so far since they expect nothing."""
 
     def parse(self, item: GradeItem) -> ProgramJob:
         """Check an item; costs no process.
@@ -112,11 +104,17 @@ class ProgramGrader:
             raise InvalidInput("ground truth: checker programs need a verifier with the tier A sandbox")
         wanted = [*tests.languages, *([tests.checker.language] if tests.checker else [])]
         if Language.CPP in wanted:
-            self._compiler.require()
-        found = extract_program(item.response, tests.languages)
-        language, source = found if found else (tests.languages[0], "")
+            self._compiler.require(tests.checker.source if tests.checker else "")
+        found = find_program(item.response, tests.languages, tests.names) or Found(
+            language=tests.languages[0], source=""
+        )
+        self.dropped_tests += tests.dropped
         return ProgramJob(
-            language=Language(language), source=source.encode("utf-8", "replace"), tests=tests, binary=item.binary
+            language=Language(found.language),
+            source=found.source.encode("utf-8", "replace"),
+            standard=found.standard,
+            tests=tests,
+            binary=item.binary,
         )
 
     async def grade(self, job: ProgramJob) -> ProgramFinding:
@@ -128,19 +126,20 @@ class ProgramGrader:
         if not job.source:
             return _finding(job, [], "no_code")
         limits = self._limits_for(job.tests)
-        tests: list[_Test] = []
+        tests: list[Judged] = []
         try:
-            program = await _twice(lambda: self._compiler.compile(job.language, job.source))
-            await _twice(lambda: self._run_tests(program, job, limits, tests))
+            program = await _twice(lambda: self._compiler.compile(job.language, job.source, job.standard))
+            run = self._run_assertions if job.tests.style is Style.ASSERT else self._run_tests
+            await _twice(lambda: run(program, job, limits, tests))
             if job.tests.checker is not None:
                 checker = await self._compile_checker(job.tests.checker)
-                await _twice(lambda: self._ask_checker(checker, job.tests, limits, tests))
+                await _twice(lambda: ask_checker(self._sandbox, checker, job.tests, limits, tests))
         except CompileFailure as failure:
-            found = _finding(job, [_Test(record=_record(failure.execution, TestVerdict.CE))], "compile_error:0")
-            return replace(found, deterministic=failure.execution.outcome not in _STOPPED)
-        except _CheckerFailure as failure:
+            found = _finding(job, [Judged(record=record_of(failure.execution, TestVerdict.CE))], "compile_error:0")
+            return replace(found, deterministic=failure.execution.outcome not in STOPPED)
+        except CheckerFailure as failure:
             return _finding(job, tests, f"checker_error:{failure}")
-        return _finding(job, tests)
+        return _finding(job, without_idlers(tests))
 
     def _limits_for(self, tests: CodeTests) -> Limits:
         cpu_seconds = tests.cpu_seconds or self._limits.cpu_seconds
@@ -154,96 +153,94 @@ class ProgramGrader:
 
     # ------------------------------------------------------------ the program
 
-    async def _run_tests(self, program: Executable, job: ProgramJob, limits: Limits, done: list["_Test"]) -> None:
+    async def _run_tests(self, program: Executable, job: ProgramJob, limits: Limits, done: list[Judged]) -> None:
         """Run what is not done yet; what fails in between keeps what is done."""
         async with self._sandbox.program(program.content, profile=program.profile) as running:
             for index in range(len(done), len(job.tests.inputs)):
                 if self._used_up(done):
                     return
-                task = _solve(program, job.tests, index)
-                execution = await running.run(task, limits)
-                if _is_borderline(execution, limits):
+                for task in _solve(program, job.tests, index):
                     execution = await running.run(task, limits)
-                done.append(await _judge(job.tests, index, execution))
-                # What the checker has yet to judge has not failed.
-                failed = done[-1].printed is None and done[-1].record.verdict is not TestVerdict.AC
-                if failed and (job.binary or done[-1].record.verdict is TestVerdict.CE):
+                    if _is_borderline(execution, limits):
+                        execution = await running.run(task, limits)
+                    judged = await judge(job.tests, index, execution)
+                    if judged.passed:
+                        break
+                done.append(judged)
+                if _is_over(job, judged):
                     return
 
-    def _used_up(self, done: Sequence["_Test"]) -> bool:
+    async def _run_assertions(self, program: Executable, job: ProgramJob, limits: Limits, done: list[Judged]) -> None:
+        """The same for assertions, each beside the program in a process of its own."""
+        while len(done) < len(job.tests.inputs):
+            runs = min(len(job.tests.inputs) - len(done), _AT_A_TIME)
+            async with self._sandbox.pair(program.content, 2 * runs) as pair:
+                for index in range(len(done), len(done) + runs):
+                    if self._used_up(done):
+                        return
+                    execution = await _examine(*pair, job.tests.inputs[index], limits)
+                    if _is_borderline(execution, limits):
+                        execution = await _examine(*pair, job.tests.inputs[index], limits)
+                    done.append(await judge(job.tests, index, execution))
+                    if _is_over(job, done[-1]):
+                        return
+
+    def _used_up(self, done: Sequence[Judged]) -> bool:
         seconds = sum(test.record.cpu_ms for test in done) / 1000
         idle = sum(test.record.wall_ms for test in done) / 1000
         return seconds >= self._program_seconds or idle >= _IDLE_FACTOR * self._program_seconds
-
-    # ------------------------------------------------------------ the checker
 
     async def _compile_checker(self, checker: Checker) -> Executable:
         try:
             source = checker.source.encode("utf-8", "replace")
             return await _twice(lambda: self._compiler.compile(checker.language, source))
         except CompileFailure as failure:
-            raise _CheckerFailure(f"compile ({failure})") from None
-
-    async def _ask_checker(self, checker: Executable, tests: CodeTests, limits: Limits, done: list["_Test"]) -> None:
-        """Let the checker judge what was printed. In a sandbox of its own, where the program has never been."""
-        async with self._sandbox.program(checker.content, profile=checker.profile, with_box=True) as running:
-            for index, test in enumerate(done):
-                if test.printed is None:
-                    continue
-                texts = (str(text) for text in (tests.inputs[index], tests.outputs[index]))
-                given, answer = (text.encode("utf-8", "replace") for text in texts)
-
-                async def ask(printed: bytes, given: bytes = given, answer: bytes = answer) -> Execution:
-                    files = dict(zip(_CHECKER_FILES, (given, printed, answer), strict=True))
-                    return await running.run(_check(checker, files), limits)
-
-                execution = await ask(test.printed)
-                right = _checker_says(execution)
-                # Many a checker breaks over an output that is none. One that takes the reference answer works, and it
-                # is the output that was wrong; a program must not be spared for printing what breaks checkers.
-                if right is None and (_gives_up(execution) or not _checker_says(await ask(answer))):
-                    raise _CheckerFailure(f"{index} (exit code {execution.exit_code}, {execution.outcome.value})")
-                verdict = TestVerdict.AC if right else TestVerdict.WA
-                done[index] = _Test(record=replace(test.record, verdict=verdict))
+            raise CheckerFailure(f"compile ({failure})") from None
 
 
-def _checker_says(execution: Execution) -> bool | None:
-    """None when it says nothing that can be relied on."""
-    if execution.outcome in _STOPPED or execution.exit_code not in (*_CHECKER_RIGHT, *_CHECKER_WRONG):
-        return None
-    return execution.exit_code in _CHECKER_RIGHT
+async def _examine(answering: Program, examining: Program, assertion: Assertion, limits: Limits) -> Execution:
+    """How the program ended, if it ended badly, else how the assertions did."""
+    detail = json.dumps(asdict(assertion)).encode("utf-8", "replace")
+    answered, examined = await asyncio.gather(
+        answering.run(Task(mode="answer"), limits), examining.run(Task(mode="examine", detail=detail), limits)
+    )
+    if answered.outcome is not Outcome.OK:
+        return answered
+    return replace(
+        answered,
+        outcome=examined.outcome,
+        exit_code=examined.exit_code,
+        cpu_ms=answered.cpu_ms + examined.cpu_ms,
+        stderr_tail=examined.stderr_tail,
+    )
 
 
-def _gives_up(execution: Execution) -> bool:
-    return execution.outcome not in _STOPPED and execution.exit_code in _CHECKER_GIVES_UP
+def _is_over(job: ProgramJob, last: Judged) -> bool:
+    # What the checker has yet to judge has not failed.
+    failed = last.printed is None and not last.passed
+    return failed and (job.binary or last.record.verdict is TestVerdict.CE)
 
 
-class _CheckerFailure(Exception):
-    """The problem's own checker broke, so nobody knows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Test:
-    record: TestRecord
-    printed: bytes | None = None
-    """What is left for the checker to judge."""
-
-
-def _solve(program: Executable, tests: CodeTests, index: int) -> Task:
-    """One test of a solution."""
+def _solve(program: Executable, tests: CodeTests, index: int) -> list[Task]:
+    """One test of a solution; a second task is another reading of the same arguments, of which one has to do."""
     given = tests.inputs[index]
     if tests.style is Style.CALL:
-        return Task(mode="call", detail=json.dumps({"fn_name": tests.fn_name, "arguments": given}).encode())
-    if tests.style is Style.ASSERT:
-        return Task(mode="assert", detail=str(given).encode("utf-8", "replace"))
+        request = {"fn_name": tests.fn_name, "arguments": given, "unordered": tests.is_unordered}
+        readings = [True, False] if _has_integer_keys(given) else [False]
+        return [
+            Task(mode="call", detail=json.dumps({**request, "integer_keys": reading}).encode()) for reading in readings
+        ]
     stdin = str(given).encode("utf-8", "replace")
-    return Task(mode="exec", arguments=("program",), stdin=stdin) if program.is_compiled else Task(stdin=stdin)
+    return [Task(mode="exec", arguments=("program",), stdin=stdin) if program.is_compiled else Task(stdin=stdin)]
 
 
-def _check(checker: Executable, files: Mapping[str, bytes]) -> Task:
-    """One judgement of a checker."""
-    mode, name = ("exec", "program") if checker.is_compiled else ("check", "checker.py")
-    return Task(mode=mode, arguments=(name, *_CHECKER_FILES), files=files)
+def _has_integer_keys(value: Any) -> bool:
+    """Whether an argument is, or holds, a dictionary of which JSON may have made texts of the keys."""
+    values = list(value.values()) if isinstance(value, dict) else value
+    return isinstance(values, list) and any(
+        (isinstance(each, dict) and any(key.lstrip("-").isdigit() for key in each)) or _has_integer_keys(each)
+        for each in values
+    )
 
 
 async def _twice(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
@@ -262,42 +259,7 @@ def _is_borderline(execution: Execution, limits: Limits) -> bool:
     return execution.was_starved
 
 
-async def _judge(tests: CodeTests, index: int, execution: Execution) -> _Test:
-    if execution.outcome is not Outcome.OK:
-        return _Test(record=_record(execution, _VERDICTS[execution.outcome]))
-    if tests.checker is not None:
-        return _Test(record=_record(execution, TestVerdict.WA), printed=execution.stdout)
-    expected = tests.outputs[index]
-    expected_size = len(expected) if isinstance(expected, str | list) else 0
-    if len(execution.stdout) + len(execution.value) + expected_size > _LARGE_OUTPUT:
-        verdict = await asyncio.to_thread(_compare, tests, index, execution)
-    else:
-        verdict = _compare(tests, index, execution)
-    return _Test(record=_record(execution, verdict))
-
-
-def _compare(tests: CodeTests, index: int, execution: Execution) -> TestVerdict:
-    right: bool | None = True
-    if tests.style is Style.STDIN:
-        right = same_output(execution.stdout, tests.outputs[index], tests.comparison, tests.tolerance)
-    elif tests.style is Style.CALL:
-        right = same_value(execution.value, tests.outputs[index])
-    # Assertions that did not hold ended the process with an error; None is a value that is none.
-    return TestVerdict.RE if right is None else TestVerdict.AC if right else TestVerdict.WA
-
-
-def _record(execution: Execution, verdict: TestVerdict) -> TestRecord:
-    return TestRecord(
-        verdict=verdict,
-        cpu_ms=execution.cpu_ms,
-        wall_ms=execution.wall_ms,
-        peak_mib=execution.peak_mib,
-        output_bytes=len(execution.stdout),
-        signal=max(0, -execution.exit_code),
-    )
-
-
-def _finding(job: ProgramJob, tests: Sequence[_Test], failure: str = "") -> ProgramFinding:
+def _finding(job: ProgramJob, tests: Sequence[Judged], failure: str = "") -> ProgramFinding:
     records = tuple(test.record for test in tests)
     total = len(job.tests.inputs)
     passed = sum(record.verdict is TestVerdict.AC for record in records)
