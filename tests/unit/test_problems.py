@@ -130,13 +130,28 @@ def test_a_column_of_the_wrong_kind_is_named(tmp_path: Path, changes: dict[str, 
         ('{"inputs": "1", "outputs": "1"}', "must be an object with the lists 'inputs' and 'outputs'"),
         ('{"inputs": ["1", "2"], "outputs": ["1"]}', "has 2 inputs but 1 outputs"),
         ('{"inputs": [], "outputs": []}', "has no tests"),
-        ('{"inputs": ["1", "2"], "outputs": ["1", null]}', "test 2 expects null"),
+        ('{"inputs": ["1", "2"], "outputs": [null, null]}', "every test expects null"),
+        ('[{"input": "1"}]', "must be an object with the lists 'inputs' and 'outputs'"),
         ("print(4)", "must be JSON"),
     ],
 )
 def test_a_code_problem_without_usable_tests_is_refused(tmp_path: Path, ground_truth: str, message: str) -> None:
     row = _row(ability="code", reward_model={"ground_truth": ground_truth})
     _refused(_jsonl(tmp_path / "p.jsonl", _row(), row), rf"row 2: column 'reward_model\.ground_truth'.*{message}")
+
+
+@pytest.mark.parametrize(
+    "ground_truth",
+    [
+        '{"inputs": ["1", "2"], "outputs": ["1", null]}',
+        '[{"input": "1", "output": "1", "testtype": "stdin"}]',
+        '{"test_cases": [{"input": "1", "output": "1"}]}',
+        '{"assert_case": ["assert f(1) == 1"]}',
+    ],
+)
+def test_a_code_problem_may_have_the_form_of_its_data_set(tmp_path: Path, ground_truth: str) -> None:
+    row = _row(ability="code", reward_model={"ground_truth": ground_truth})
+    assert len(load_problems(_jsonl(tmp_path / "p.jsonl", row))) == 1
 
 
 def test_a_bad_parquet_row_is_named_like_a_jsonl_row(tmp_path: Path) -> None:
