@@ -124,7 +124,7 @@ def test_limits_of_a_row_act() -> None:
     assert parse({**row, "time_limit": None}).cpu_seconds is None
 
 
-@pytest.mark.parametrize("key", ["assertions", "assert_case"])
+@pytest.mark.parametrize("key", ["assertions", "assert_case", "test_cases"])
 def test_assertions_are_a_list_of_texts(key: str) -> None:
     tests = parse({key: ["assert f(1) == 2", "assert f(2) == 3"]})
     assert (tests.style, len(tests.inputs)) == (Style.ASSERT, 2)

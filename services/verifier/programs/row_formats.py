@@ -5,6 +5,7 @@
     {"verification_info": {"language": "python", "test_cases": [...]}}                  open-r1
     {"public_tests": {"input": [...], "output": [...]}, "private_tests": ...}           CodeContests
     {"assert_case": ["assert add(3, 5) == 8"]}                                          PRIME
+    {"test_cases": ["assert add(3, 5) == 8"]}                                           AceCoder
 
 Pure. What is packed with pickle is read by its opcodes, text only, and never unpickled.
 """
@@ -65,7 +66,10 @@ def _read(tree: Any) -> dict[str, Any]:
         return _code_contests(tree)
     if "test_cases" in tree:
         others = {key: value for key, value in tree.items() if key != "test_cases"}
-        return _cases(_list(_tree(tree["test_cases"], "test_cases"), "test_cases"), others)
+        cases = _list(_tree(tree["test_cases"], "test_cases"), "test_cases")
+        if cases and all(isinstance(case, str) for case in cases):
+            return {**others, "assertions": cases}
+        return _cases(cases, others)
     return _assert_case(tree) if "assert_case" in tree else tree
 
 
