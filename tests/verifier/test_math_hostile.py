@@ -1,5 +1,8 @@
 """What a policy under training might write instead of an answer: nothing runs, nothing hangs, nothing passes."""
 
+import random
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -376,3 +379,32 @@ def test_letters_are_what_latex_makes_of_them_and_no_constants_of_the_algebra_sy
     assert judge_answer("\\Gamma(5)", "24") is True
     assert judge_answer("i^2", "-1") is True
     assert judge_answer("\\beta+\\gamma", "\\gamma+\\beta") is True
+
+
+# ---------------------------------------------------------------- made against the grader
+
+
+def _zero_at(points: Sequence[Fraction], symbol: str = "x") -> str:
+    return "".join(f"({point.denominator}{symbol}-{point.numerator})" for point in points)
+
+
+def test_a_term_that_is_zero_at_many_points_is_still_there() -> None:
+    # Whatever points a grader looks at first, they are among small fractions.
+    source = random.Random(7)
+    for gold in ("x^2+1", "\\sin{x}", "\\frac{1}{x+5}", "e^x"):
+        points = [Fraction(source.randint(3, 400), source.choice((97, 101, 103, 107, 109, 113))) for _ in range(8)]
+        assert judge_answer(f"{gold}+{_zero_at(points)}", gold) is False
+
+
+@pytest.mark.parametrize("wrong", ["5", "x+y", "\\text{Mr. Hilt}", "\\text{no idea}", "3:31", "1,2", "\\emptyset"])
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *["3:30 p.m.", "25 (trees)", "0.1_2", "\\text{Mrs. Hilt}", "0.333\\ldots", "AB\\perp CD", "f\\circ g"],
+        *["\\triangle ABC\\sim\\triangle DEF", "\\ell_1\\parallel\\ell_2"],
+        "\\frac{dM}{dt}=\\frac{10^{5}L_{\\odot}}{7c^{2}}M^{6}",
+    ],
+)
+def test_a_wrong_answer_to_a_readable_gold_fails_and_never_blames_the_gold(gold: str, wrong: str) -> None:
+    assert judge_answer(gold, gold) is True
+    assert judge_answer(wrong, gold) is False

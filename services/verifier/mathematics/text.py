@@ -88,6 +88,8 @@ def _rewritten(text: str) -> str:
     if "\u00b0" in text or ("\\" in text and not _KEPT_COMMANDS.issuperset(_COMMAND.findall(text))):
         for pattern, replacement in COMMANDS:
             text = pattern.sub(replacement, text)
+        # What was coloured or underlined is in braces now, in which a comma would separate items.
+        text = _without_braces(text)
     for needle, pattern, replacement in SIGNS:
         if needle in text:
             text = pattern.sub(replacement, text)
