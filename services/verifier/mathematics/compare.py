@@ -176,7 +176,7 @@ def _is_another_kind(answer: str, gold: _Gold) -> bool:
     if is_out_of_reach(answer, gold.text, gold_is_small=not gold.too_complex):
         return True
     # A name is its own text and nothing else.
-    return gold.is_words and not re.search(r"\d", answer) and is_too_large(answer)
+    return gold.is_words and not re.search(r"\d", answer) and (is_too_large(answer) or is_too_big(answer))
 
 
 def _compare_numbers(answer: Numbers | None, gold: Numbers) -> bool | None:

@@ -65,12 +65,6 @@ class Clock:
         return 0 if self.half == "am" and self.hours == 12 else self.hours
 
 
-def _may_be_ratio(parts: list[int], text: str) -> bool:
-    if re.search(r"(?<!\d)0", text):
-        return False
-    return text.count(":") == 2 or math.gcd(*parts) == 1
-
-
 def read_clock(text: str) -> Clock | None:
     """A time of the day, or a duration in hours and minutes: minutes have two digits, or half a day is named."""
     if len(text) > 60:
@@ -83,13 +77,13 @@ def read_clock(text: str) -> Clock | None:
     if match is None or not (match.group("minutes") or match.group("half") or plain.endswith("clock")):
         return None
     hours, minutes, seconds = (int(match.group(name) or 0) for name in ("hours", "minutes", "seconds"))
-    if hours > 24:
-        return None
     is_bare = match.group("half") is None and plain.replace(":", "").isdigit()
+    if hours > 24 or (is_bare and match.group("seconds") and not re.search(r"\b0", plain)):
+        return None  # three numbers are a ratio, unless one of them is filled up with a zero
     return Clock(
         hours=hours,
         minutes=minutes,
         seconds=seconds,
         half=match.group("half") or "",
-        may_be_ratio=is_bare and _may_be_ratio([hours, minutes, seconds], plain),
+        may_be_ratio=is_bare and minutes > 0 and math.gcd(hours, minutes) == 1 and not match.group("seconds"),
     )
