@@ -98,8 +98,9 @@ CASES = [
         row=14,
         tries="plants modules that start by themselves",
         program="for n in ('sitecustomize.py', 'usercustomize.py', 'conftest.py', 'x.pth'):\n"
-        "  open('/tmp/prime-escape-' + n, 'w').write('print(8)')",
-        verdict=RE,
+        "  open('/tmp/prime-escape-' + n, 'w').write('print(8)'); open(n, 'w').write('print(8)')",
+        # It may write there, but nothing ever starts from there.
+        verdict=WA,
     ),
     Case(
         row=15,

@@ -1,4 +1,4 @@
-"""PID 1 of a program: forks one untrusted process per test, feeds it, bounds it, and reports how it ended.
+"""PID 1 of a program: forks one untrusted process per test, bounds it, and reports how it ended.
 
 It lives as long as its connection to the service; when that closes, or the zygote dies, it ends, and with it everything
 in its process namespace. What the right answers are it never learns.
@@ -7,6 +7,7 @@ in its process namespace. What the right answers are it never learns.
 import contextlib
 import gc
 import json
+import math
 import mmap
 import os
 import select
@@ -16,16 +17,20 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from services.verifier.sandbox.isolation import kernel
+from services.verifier.sandbox.isolation import kernel, landlock, libraries, scratch
+from services.verifier.sandbox.isolation.clock import Stopwatch
 from services.verifier.sandbox.isolation.confinement import (
     BOX,
     BOX_READ,
     BOX_WRITE,
+    PROFILES,
     TOKEN,
     VALUE,
+    Surroundings,
     confine,
+    file_rules,
     keep_descriptors,
-    restrict_files,
+    supervisor_rules,
 )
 from services.verifier.sandbox.isolation.kernel import JailError
 from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
@@ -33,7 +38,12 @@ from services.verifier.sandbox.isolation.wire import FRAME, REPORT, Ending
 
 _CHUNK = 64 * 1024
 _STDERR_KEPT = 64 * 1024
-_PIPE_HOLDS = 60 * 1024
+# How often it looks at what the program did with its time and its folder.
+_LOOK_SECONDS = 0.05
+# Over its processor time by this factor a program is stopped; what ends before may be tried again.
+_CPU_FACTOR = 1.2
+# In units of its wall time: by then a machine that is merely busy would have let it run.
+_PATIENCE = 30
 _NOTE_BYTES = 1024
 _LOCKED = b"\1"
 _TOKEN_BYTES = 16
@@ -64,15 +74,20 @@ class _Program:
     source: bytes
     binary: int
     """Descriptor of a compiled program, or -1."""
-    readable: list[str]
+    ruleset: int
+    """Descriptor of the rules for its files."""
     with_box: bool
-    shares_user: bool
-    """Whether its user has other processes on this machine, which no namespace tells apart."""
+    around: Surroundings
     refusal: str
     """Why it cannot be locked up, if so."""
 
+    @property
+    def scratch(self) -> str:
+        """The folder that it may write in; empty when it has none."""
+        return self.around.scratch if PROFILES[self.profile].has_scratch and not self.with_box else ""
 
-def supervise(connection: socket.socket, readable: list[str], *, shares_user: bool) -> Task:
+
+def supervise(connection: socket.socket, around: Surroundings) -> Task:
     """Answer requests for one program until the connection closes, then end this process.
 
     Returns only in an untrusted child, with what it has to do.
@@ -82,7 +97,7 @@ def supervise(connection: socket.socket, readable: list[str], *, shares_user: bo
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     header, (source,) = _receive(connection)
-    program = _load(header, source, readable, shares_user=shares_user)
+    program = _load(header, source, around)
     gc.freeze()
     while True:
         task = _serve(connection, program)
@@ -90,21 +105,28 @@ def supervise(connection: socket.socket, readable: list[str], *, shares_user: bo
             return task
 
 
-def _load(header: dict[str, Any], source: bytes, readable: list[str], *, shares_user: bool) -> _Program:
-    profile, binary, refusal = header["profile"], -1, ""
+def _load(header: dict[str, Any], source: bytes, around: Surroundings) -> _Program:
+    profile, binary, ruleset, refusal = header["profile"], -1, -1, ""
+    with_box = header["with_box"]
     try:
         if profile == "binary":
             binary, source = kernel.executable_in_memory(source), b""
-        restrict_files(profile, readable, box=BOX_WRITE if header["with_box"] else 0)
+        rules = file_rules(profile, around, box=BOX_WRITE if with_box else 0)
+        childs = file_rules(profile, around, box=BOX_READ) if with_box and profile != "compiler" else rules
+        ruleset = landlock.prepare(childs)
+        landlock.enforce(landlock.prepare([*rules, *supervisor_rules(around)]))
+        if profile == "python":
+            libraries.load_named(source, around.libraries)
+            kernel.require_one_thread(around.proc)
     except (JailError, OSError) as error:
         refusal = str(error)
     return _Program(
         profile=profile,
         source=source,
         binary=binary,
-        readable=readable,
-        with_box=header["with_box"],
-        shares_user=shares_user,
+        ruleset=ruleset,
+        with_box=with_box,
+        around=around,
         refusal=refusal,
     )
 
@@ -116,10 +138,11 @@ def _serve(connection: socket.socket, program: _Program) -> Task | None:
         with open(os.path.join(BOX, name), "wb") as file:
             file.write(content)
     task = Task(mode=header["mode"], source=program.source, detail=detail, arguments=tuple(header["arguments"]))
-    run = _Run(header, stdin, task)
-    if program.refusal:
-        run.refuse(program.refusal)
-    elif run.fork(program, connection):
+    run = _Run(header, stdin, task, program)
+    refusal = program.refusal or _clear(program.scratch)
+    if refusal:
+        run.refuse(refusal)
+    elif run.fork(connection):
         return task
     else:
         run.watch(connection)
@@ -127,6 +150,16 @@ def _serve(connection: socket.socket, program: _Program) -> Task | None:
         os._exit(0)  # it spoke for itself; our end of the connection closes, and that says it all
     connection.sendall(run.report())
     return None
+
+
+def _clear(folder: str) -> str:
+    """Empty the scratch folder; why that failed, if it did."""
+    try:
+        if folder:
+            scratch.clear(folder)
+    except OSError as error:
+        return f"scratch: the folder of the program before cannot be emptied ({error.strerror})"
+    return ""
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[bytes]]:
@@ -149,30 +182,31 @@ def _read(connection: socket.socket, length: int) -> bytes:
 class _Run:
     """One untrusted process from fork to burial."""
 
-    def __init__(self, header: dict[str, Any], stdin: bytes, task: Task) -> None:
+    def __init__(self, header: dict[str, Any], stdin: bytes, task: Task, program: _Program) -> None:
         self._header = header
         self._task = task
-        self._stdin = memoryview(stdin)
+        self._program = program
+        self._stdin = stdin
         self._room = int(header["output_bytes"])
         self._note = mmap.mmap(-1, _NOTE_BYTES)
         self._outward = {"stdout": bytearray(), "stderr": bytearray(), "value": bytearray()}
         self._ending = Ending.EXITED
         self._token = os.urandom(_TOKEN_BYTES)
-        self._status, self._cpu_s, self._wall_s, self._peak_kib = 0, 0.0, 0.0, 0
-        self._stdin_write = -1
+        self._status, self._cpu_s, self._wall_s, self._taken_s, self._peak_kib = 0, 0.0, 0.0, 0.0, 0
+        self._stopwatch: Stopwatch | None = None
 
     # ------------------------------------------------------------ the child
 
-    def fork(self, program: _Program, connection: socket.socket) -> bool:
+    def fork(self, connection: socket.socket) -> bool:
         """True in the child, which is then confined; false in the supervisor."""
         readers, kept = self._pipes(connection)
         supervisor = os.getpid()
         self._started = time.monotonic()
         self._pid = os.fork()
         if self._pid == 0:
-            if program.binary >= 0:
-                kept.append((program.binary, PROGRAM_DESCRIPTOR))
-            self._become_untrusted(program, supervisor, kept, connection)
+            if self._program.binary >= 0:
+                kept.append((self._program.binary, PROGRAM_DESCRIPTOR))
+            self._become_untrusted(supervisor, kept, connection)
             return True
         for source, _ in kept:
             if source != connection.fileno():
@@ -197,27 +231,24 @@ class _Run:
             kept.append((token, TOKEN))
         if self._task.mode == "serve":
             return readers, [*kept, (connection.fileno(), 0), (connection.fileno(), 1)]
-        stdin, self._stdin_write = os.pipe()
-        if len(self._stdin) <= _PIPE_HOLDS:
-            self._feed()
-        return readers, [*kept, (stdin, 0)]
+        # A file, as on the judges: it can be measured, mapped and read twice, and nobody has to feed it.
+        return readers, [*kept, (kernel.file_in_memory(self._stdin, self._program.around.proc), 0)]
 
-    def _become_untrusted(
-        self, program: _Program, supervisor: int, kept: list[tuple[int, int]], connection: socket.socket
-    ) -> None:
+    def _become_untrusted(self, supervisor: int, kept: list[tuple[int, int]], connection: socket.socket) -> None:
+        program = self._program
         try:
             os.setsid()
-            keep_descriptors(kept)
+            name = os.readlink("self", dir_fd=program.around.proc)
+            if program.with_box or program.scratch:
+                os.chdir(BOX if program.with_box else program.scratch)
+            landlock.enforce(program.ruleset)
+            keep_descriptors([*kept, *((number, number) for number in program.around.kept)])
             # The number now means something else, which must not be closed with the object.
             connection.detach()
-            if program.with_box:
-                os.chdir(BOX)
-                if program.profile != "compiler":
-                    restrict_files(program.profile, program.readable, box=BOX_READ)
             confine(
                 program.profile,
                 parent=supervisor,
-                shares_user=program.shares_user,
+                shares_machine=program.around.shares_machine,
                 cpu_seconds=self._header["cpu_seconds"],
                 memory_mib=self._header["memory_mib"],
             )
@@ -225,56 +256,61 @@ class _Run:
             self._note.write(str(error).encode("utf-8", "replace")[: _NOTE_BYTES - 1])
             os._exit(3)
         # From here on the supervisor knows that what happens is the program's doing.
-        self._note.write(_LOCKED)
+        self._note.write(_LOCKED + name.encode() + b"\n")
         self._note.close()
 
     # ------------------------------------------------------------ the supervisor
 
     def watch(self, connection: socket.socket) -> None:
-        """Feed and read until the child has ended, too much came out, or its time is up; then bury it."""
-        deadline = self._started + self._header["wall_seconds"]
+        """Read until the child has ended, too much came out, or its time is up; then bury it."""
         poll = select.poll()
         ended = os.pidfd_open(self._pid)
         poll.register(ended, select.POLLIN)
         poll.register(connection, select.POLLRDHUP)
         for reader in self._readers:
             poll.register(reader, select.POLLIN)
-        if self._stdin_write >= 0:
-            os.set_blocking(self._stdin_write, False)
-            poll.register(self._stdin_write, select.POLLOUT)
         running = True
+        # A worker lives until it is killed; who asks it keeps the time.
+        pause = None if self._task.mode == "serve" else _LOOK_SECONDS
+        look_at = self._started + _LOOK_SECONDS
         while running and self._ending is Ending.EXITED:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                self._ending = Ending.WALL_LIMIT
-                break
-            for descriptor, _ in poll.poll(left * 1000 + 1):
+            for descriptor, _ in poll.poll(pause and max(0.0, 1000 * (look_at - time.monotonic())) + 1):
                 if descriptor == ended:
                     running = False
                 elif descriptor == connection.fileno():
                     self._kill()
                     os._exit(0)  # nobody waits for the answer any more
-                elif self._is_done(descriptor):
+                elif not self._take(descriptor):
                     poll.unregister(descriptor)
+            if pause and running and time.monotonic() >= look_at:
+                self._look()
+                look_at = time.monotonic() + pause
         self._bury()
         os.close(ended)
 
-    def _is_done(self, descriptor: int) -> bool:
-        """Move what can be moved through a pipe; whether that was all."""
-        return not self._take(descriptor) if descriptor in self._readers else self._feed()
-
-    def _feed(self) -> bool:
-        """Write what fits; true when there is no more to write, or nobody who reads."""
-        try:
-            while self._stdin:
-                self._stdin = self._stdin[os.write(self._stdin_write, self._stdin[:_CHUNK]) :]
-        except BlockingIOError:
-            return False
-        except BrokenPipeError:
-            pass
-        os.close(self._stdin_write)  # end of file is part of the input
-        self._stdin_write = -1
-        return True
+    def _look(self) -> None:
+        """Stop the child when it has had its time, or has written too much."""
+        if self._note[:1] != _LOCKED:
+            # Still ours, and short of the processor perhaps.
+            if time.monotonic() - self._started > _PATIENCE * self._header["wall_seconds"]:
+                self._ending = Ending.STARVED
+            return
+        if self._stopwatch is None:
+            name = self._note[1:].split(b"\n", 1)[0].decode()
+            self._stopwatch = Stopwatch(self._pid, name, self._program.around.proc)
+        times = self._stopwatch.read()
+        self._taken_s = times.taken
+        if (
+            times.cpu >= _CPU_FACTOR * self._header.get("cpu_limit", math.inf)
+            or times.own >= self._header["wall_seconds"]
+            or times.idle >= self._header.get("idle_seconds", math.inf)
+        ):
+            self._ending = Ending.WALL_LIMIT
+        elif times.wall >= _PATIENCE * self._header["wall_seconds"]:
+            self._ending = Ending.STARVED
+        elif self._program.around.shares_machine and self._program.scratch:
+            if scratch.is_over_quota(self._program.scratch):
+                self._ending = Ending.OUTPUT_LIMIT
 
     def _take(self, descriptor: int) -> bool:
         """Read one piece; false at the end of the stream."""
@@ -295,19 +331,21 @@ class _Run:
         os.kill(self._pid, signal.SIGKILL)
 
     def _bury(self) -> None:
+        if self._stopwatch is not None:
+            self._taken_s = self._stopwatch.read().taken
         self._kill()
         _, self._status, usage = os.wait4(self._pid, 0)
         self._cpu_s, self._peak_kib = usage.ru_utime + usage.ru_stime, usage.ru_maxrss
         if os.getpid() == 1:
             self._bury_descendants()
         self._wall_s = time.monotonic() - self._started
+        if self._stopwatch is not None:
+            self._stopwatch.close()
         for descriptor in self._readers:
             # What was written before the end still lies in the pipe, at most a pipe's worth.
             while self._ending is Ending.EXITED and self._take(descriptor):
                 pass
             os.close(descriptor)
-        if self._stdin_write >= 0:
-            os.close(self._stdin_write)
         if self._note[:1] != _LOCKED:
             self.refuse(self._note[:].rstrip(b"\0").decode() or "died before it was locked up")
         if self._task.mode == "assert":
@@ -336,7 +374,9 @@ class _Run:
             binary = _compiled()
         out, err, value = (bytes(self._outward[name]) for name in ("stdout", "stderr", "value"))
         lengths = map(len, (out, err, value, binary))
-        head = REPORT.pack(self._ending, self._status, self._cpu_s, self._wall_s, self._peak_kib, *lengths)
+        head = REPORT.pack(
+            self._ending, self._status, self._cpu_s, self._wall_s, self._peak_kib, *lengths, self._taken_s
+        )
         return b"".join((head, out, err, value, binary))
 
 

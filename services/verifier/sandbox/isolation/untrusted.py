@@ -1,7 +1,7 @@
 """Runs the program: in a confined process, as if the interpreter had been started for it.
 
-Standard streams are real pipes. What the right answer is never comes in; out comes what the program printed and, for a
-call, the returned value as JSON on a descriptor of its own.
+Standard input is a file, the other streams are pipes. What the right answer is never comes in; out comes what the
+program printed and, for a call, the returned value as JSON on a descriptor of its own.
 """
 
 import _io
@@ -13,12 +13,13 @@ import gc
 import io
 import json
 import os
+import shutil
 import sys
 import threading
 from types import CodeType
 from typing import Any, NoReturn
 
-from services.verifier.sandbox.isolation import kernel
+from services.verifier.sandbox.isolation import forbidden, kernel, libraries
 from services.verifier.sandbox.isolation.confinement import TOKEN, VALUE
 from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
 from services.verifier.sandbox.isolation.supervisor import Task
@@ -39,15 +40,24 @@ del pow  # `math` has one without a modulus
 """
 """Names that the function-call problems take for granted; a solution may define its own over them."""
 PRESET = compile(_PRESET, "preset.py", "exec", dont_inherit=True)
-_ENVIRONMENT = ["PATH=/usr/bin:/bin", "TMPDIR=/tmp", "LC_ALL=C.UTF-8", "HOME=/"]
+_TMP = "/tmp"
+_ENVIRONMENT = ["PATH=/usr/bin:/bin", f"TMPDIR={_TMP}", "LC_ALL=C.UTF-8", "HOME=/"]
 
 
 class _Unsupported(Exception):
     """The solution returned something other than plain values."""
 
 
-def prepare(root: str) -> None:
-    """What all programs find, done once in the zygote: an interpreter that knows nothing of `root`, its origin."""
+def prepare(root: str, scratch: str) -> None:
+    """What all programs find, done once in the zygote: an interpreter that knows nothing of `root`, its origin.
+
+    `scratch` is the folder in which they may write, and in which they start.
+    """
+    global _scratch
+    _scratch = scratch
+    forbidden.explain()
+    # Which is no way of copying that the sandbox has; the plain one is next.
+    shutil._USE_CP_SENDFILE = False  # type: ignore[attr-defined]
     # `site`, which is not loaded, would add these two; programs end with them.
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
     builtins.open = io.open = _open
@@ -60,15 +70,22 @@ def prepare(root: str) -> None:
 
 
 _open_file = io.open
+_scratch = _TMP
 _STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
 _STREAMS |= {f"/dev/fd/{number}": number for number in _STREAMS.values()}
 
 
 @functools.wraps(io.open)
+@forbidden.without_place
 def _open(file: Any, *arguments: Any, **options: Any) -> Any:
     # The names of the standard streams lead through /proc, which is not there.
-    if isinstance(file, str | os.PathLike) and os.fspath(file) in _STREAMS:
-        file = os.dup(_STREAMS[os.fspath(file)])
+    if isinstance(file, str | os.PathLike):
+        path = os.fspath(file)
+        if path in _STREAMS:
+            file = os.dup(_STREAMS[path])
+        elif _scratch != _TMP and isinstance(path, str) and path.startswith(f"{_TMP}/"):
+            # Of tier B, where the machine's own folder of that name is closed.
+            file = path if path.startswith(f"{_scratch}/") else _scratch + path[len(_TMP) :]
     return _open_file(file, *arguments, **options)
 
 
@@ -80,6 +97,7 @@ def run(task: Task) -> NoReturn:
         # The zygote has loaded it; nothing is imported any more in here.
         sys.modules[task.arguments[0]].serve()
     sys.argv = [*task.arguments] or ["solution.py"]
+    libraries.draw_anew()
     code = 0
     try:
         _MODES[task.mode](task)
@@ -113,7 +131,8 @@ def _exit_code(exit_: SystemExit) -> int:
         return 0
     if isinstance(exit_.code, int):
         return exit_.code & 0xFF
-    sys.stderr.write(f"{exit_.code}\n")
+    with contextlib.suppress(Exception):  # it may have replaced the stream
+        sys.stderr.write(f"{exit_.code}\n")
     return 1
 
 
@@ -125,9 +144,12 @@ def _finish(code: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 - whatever the program's handlers raise
         sys.excepthook(*sys.exc_info())
     try:
+        # What is closed, replaced or gone has nothing left to write.
         sys.stdout.flush()
-    except (OSError, ValueError):
+    except OSError:
         code = code or 120
+    except Exception:  # noqa: BLE001 - whatever it was replaced by
+        pass
     try:
         _flush_writers()
         sys.stderr.flush()
