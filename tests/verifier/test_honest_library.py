@@ -199,7 +199,8 @@ MODULES = {
     "c.executemany('insert into t values (?)', [(int(n),) for n in input().split()])\n"
     "print(c.execute('select sum(n) from t').fetchone()[0])",
     "time zones": "import datetime, zoneinfo\n"
-    "assert datetime.datetime(2024, 7, 1, tzinfo=zoneinfo.ZoneInfo('Europe/Paris')).utcoffset().seconds == 7200\nprint(8)",
+    "paris = zoneinfo.ZoneInfo('Europe/Paris')\n"
+    "assert datetime.datetime(2024, 7, 1, tzinfo=paris).utcoffset().seconds == 7200\nprint(8)",
     "decimals and statistics": "import decimal, statistics\nprint(int(decimal.Decimal('4') * statistics.mean([1, 3])))",
     "logging": "import logging\nlogging.basicConfig(level=logging.DEBUG)\nlogging.info('debug')\nprint(8)",
     "unittest": "import unittest\nclass T(unittest.TestCase):\n  def test(self): self.assertEqual(3 + 5, 8)\n"

@@ -10,9 +10,13 @@ worker is relied on: code that holds the interpreter does not notice one.
 
 So an honest question waits for others that are quick, and never behind one that takes its whole second. With all slow
 places taken, a slow question stays where it is until its deadline.
+
+All of this is in processor time of the worker: on a busy machine a question takes longer, and its verdict is the same.
+Workers that are killed are replaced by spares, which are started before there is need of them.
 """
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -22,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from prime.errors import InvalidInput, NotReady, SandboxError
 from services.verifier.algebra.process import Nursery, Starter, Worker, WorkerDied
 from services.verifier.mathematics.question import All, Leaf, Symbolic, to_json
+from services.verifier.sandbox.isolation.clock import Times
 from services.verifier.sandbox.zygotes import Tier
 
 _SLOW_AFTER = 0.1
@@ -30,6 +35,11 @@ _RECYCLE_BYTES = 256 * 1024 * 1024
 _LONGEST_QUESTION = 60 * 1024
 # How often a slow question looks for a slow place while it has none.
 _LOOK_SECONDS = 0.02
+_SHORTEST_LOOK = 0.005
+# A worker that does nothing for so long never will. An honest one only computes.
+_IDLE_SECONDS = 10.0
+# In units of the processor time: a machine that lets it wait for longer gives no answer in useful time.
+_PATIENCE = 100
 
 
 class Unsettled(Exception):
@@ -65,8 +75,12 @@ class MathPool:
         self._threads = ThreadPoolExecutor(workers + slow_places, thread_name_prefix="mathematics")
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
+        self._spare: list[Worker] = []
+        """Workers that have never been asked."""
         self._living: set[Worker] = set()
         self._closed = False
+        self._spare_wanted = threading.Event()
+        self._spare_keeper: threading.Thread | None = None
         self.replaced = 0
         """Workers that were ended so far, for whatever reason."""
 
@@ -77,7 +91,7 @@ class MathPool:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process ids of the workers that live."""
+        """Process ids of the workers that live, without spares."""
         with self._lock:
             return tuple(worker.pid for worker in self._living)
 
@@ -106,8 +120,9 @@ class MathPool:
         """End the workers."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._spare_wanted.set()
         with self._lock:
-            living = list(self._living)
+            living = [*self._living, *self._spare]
         for worker in living:
             worker.kill()
         self._nursery.close()
@@ -120,7 +135,7 @@ class MathPool:
         except (WorkerDied, SandboxError):
             pass  # not the question's fault, perhaps: a worker that nobody has had yet gets it once more
         try:
-            return self._ask_once(line, self._start_worker)
+            return self._ask_once(line, self._take_new)
         except WorkerDied:
             if self._closed:
                 raise _stopping() from None
@@ -133,22 +148,27 @@ class MathPool:
         answer: dict[str, object] | None = None
         try:
             worker = find_worker()
-            started = time.monotonic()
-            deadline = started + self._seconds
             worker.send(line)
-            answer = worker.poll(min(started + _SLOW_AFTER, deadline))
-            while answer is None and time.monotonic() < deadline:
-                if place is self._fast and self._slow.acquire(blocking=False):
+            answer = worker.poll(time.monotonic() + min(_SLOW_AFTER, self._seconds))
+            while answer is None and not self._has_had_its_time(times := worker.times()):
+                is_slow = times.cpu >= _SLOW_AFTER
+                if place is self._fast and is_slow and self._slow.acquire(blocking=False):
                     worker.step_back()
                     self._fast.release()
                     place = self._slow
-                until = time.monotonic() + _LOOK_SECONDS if place is self._fast else deadline
-                answer = worker.poll(min(until, deadline))
+                # It cannot use more processor time than passes meanwhile.
+                left = (self._seconds if is_slow else _SLOW_AFTER) - times.cpu
+                pause = min(left, _LOOK_SECONDS) if is_slow and place is self._fast else left
+                answer = worker.poll(time.monotonic() + max(pause, _SHORTEST_LOOK))
         finally:
             if worker is not None:
                 self._give_back(worker, answer, was_slow=place is self._slow)
             place.release()
         return _verdict(answer)
+
+    def _has_had_its_time(self, times: Times) -> bool:
+        has_waited = times.idle >= _IDLE_SECONDS or times.wall >= _PATIENCE * self._seconds
+        return times.cpu >= self._seconds or has_waited
 
     # ------------------------------------------------------------ the workers
 
@@ -157,10 +177,45 @@ class MathPool:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
             if worker is None:
-                return self._start_worker()
+                return self._take_new()
             if worker.is_alive():
                 return worker
             self._bury(worker)
+
+    def _take_new(self) -> Worker:
+        """One that nobody has asked yet."""
+        while True:
+            with self._lock:
+                worker = self._spare.pop() if self._spare else None
+                if worker is not None and not self._closed:
+                    self._living.add(worker)
+            if worker is None:
+                worker = self._start_worker()
+                self._keep_spares()
+                return worker
+            self._keep_spares()
+            if not self._closed and worker.is_alive():
+                return worker
+            self._bury(worker)
+
+    def _keep_spares(self) -> None:
+        with self._lock:
+            if self._spare_keeper is None and not self._closed:
+                self._spare_keeper = threading.Thread(target=self._start_spares, name="mathematics-spares", daemon=True)
+                self._spare_keeper.start()
+        self._spare_wanted.set()
+
+    def _start_spares(self) -> None:
+        while not self._closed:
+            self._spare_wanted.wait()
+            self._spare_wanted.clear()
+            with contextlib.suppress(SandboxError):  # who needs one and finds none says so
+                while not self._closed and len(self._spare) < self._workers:
+                    worker = Worker(self._start)
+                    with self._lock:
+                        self._spare.append(worker)
+                    if self._closed:
+                        worker.kill()
 
     def _give_back(self, worker: Worker, answer: dict[str, object] | None, *, was_slow: bool) -> None:
         if answer is None or "undecided" in answer or not self._is_fresh(worker):

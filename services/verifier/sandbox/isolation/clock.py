@@ -45,30 +45,31 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Stopwatch:
-    """Follows one process: `Stopwatch(pid, "4711", proc)`.
+    """Follows one process: `Stopwatch(pid, "4711", proc, (time.monotonic(), cpu_seconds(pid)))`.
 
-    `pid` is its id here, `name` its folder below `proc`, a descriptor of a `/proc` that may belong to another namespace.
-    Must be read every now and then: a thread that has ended no longer says how long it waited.
+    `pid` is its id here, `name` its folder below `proc`, a descriptor of a `/proc` that may be another namespace's.
+    `since` is a moment on the monotonic clock and its processor time then; of 0.0 if that was its birth. Must be read
+    every now and then: a thread that has ended no longer says how long it waited.
     """
 
-    def __init__(self, pid: int, name: str, proc: int, started: float | None = None) -> None:
+    def __init__(self, pid: int, name: str, proc: int, since: tuple[float, float]) -> None:
         self._pid = pid
         self._proc = proc
-        self._started = time.monotonic() if started is None else started
+        self._started, self._first_cpu = since
         self._waited: dict[str, int] = {}
-        self._taken = 0.0
-        self._cpu = 0.0
+        self._taken, self._cpu = 0.0, 0.0
         try:
             self._threads = os.open(f"{name}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
-            self._waited = self._waits()
+            if self._first_cpu:
+                self._waited = self._waits()
         except OSError:
             self._threads = -1
         self._stolen = self._steal()
-        self._first_cpu = self._cpu_now()
 
     def read(self) -> Times:
-        """What it has done since the stopwatch was made (or `started`)."""
-        self._cpu = self._cpu_now() - self._first_cpu
+        """What it has done since then."""
+        with contextlib.suppress(OSError):
+            self._cpu = cpu_seconds(self._pid) - self._first_cpu
         if self._threads >= 0:
             with contextlib.suppress(OSError):
                 waits = self._waits()
@@ -86,11 +87,6 @@ class Stopwatch:
         if self._threads >= 0:
             os.close(self._threads)
         self._threads = -1
-
-    def _cpu_now(self) -> float:
-        with contextlib.suppress(OSError):
-            return cpu_seconds(self._pid)
-        return self._cpu
 
     def _waits(self) -> dict[str, int]:
         """Nanoseconds in the run queue, by thread."""

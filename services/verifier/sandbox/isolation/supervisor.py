@@ -297,20 +297,18 @@ class _Run:
             return
         if self._stopwatch is None:
             name = self._note[1:].split(b"\n", 1)[0].decode()
-            self._stopwatch = Stopwatch(self._pid, name, self._program.around.proc)
+            self._stopwatch = Stopwatch(self._pid, name, self._program.around.proc, (self._started, 0.0))
         times = self._stopwatch.read()
         self._taken_s = times.taken
-        if (
-            times.cpu >= _CPU_FACTOR * self._header.get("cpu_limit", math.inf)
-            or times.own >= self._header["wall_seconds"]
-            or times.idle >= self._header.get("idle_seconds", math.inf)
-        ):
+        header, around, folder = self._header, self._program.around, self._program.scratch
+        is_idle = times.idle >= header.get("idle_seconds", math.inf)
+        has_computed = times.cpu >= _CPU_FACTOR * header.get("cpu_limit", math.inf)
+        if is_idle or has_computed or times.own >= header["wall_seconds"]:
             self._ending = Ending.WALL_LIMIT
-        elif times.wall >= _PATIENCE * self._header["wall_seconds"]:
+        elif times.wall >= _PATIENCE * header["wall_seconds"]:
             self._ending = Ending.STARVED
-        elif self._program.around.shares_machine and self._program.scratch:
-            if scratch.is_over_quota(self._program.scratch):
-                self._ending = Ending.OUTPUT_LIMIT
+        elif around.shares_machine and folder and scratch.is_over_quota(folder):
+            self._ending = Ending.OUTPUT_LIMIT
 
     def _take(self, descriptor: int) -> bool:
         """Read one piece; false at the end of the stream."""
