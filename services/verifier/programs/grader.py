@@ -20,8 +20,8 @@ from services.verifier.sandbox.executions import INTERPRETER_MIB, Execution, Lim
 from services.verifier.sandbox.sandbox import Sandbox
 from services.verifier.sandbox.zygotes import Tier
 
-# Wall time of a whole program in units of its processor time; beyond it the program idles on purpose.
-_IDLE_FACTOR = 4
+# Of the time that a program may idle, the share that one test may.
+_IDLE_SHARE = 0.5
 # A program that ends this little above its limit gets a second chance: the machine may have been slow.
 _BORDERLINE = 1.2
 # Comparing more than this is left to a thread, so that the service goes on answering.
@@ -161,10 +161,12 @@ class ProgramGrader:
                 if self._used_up(done):
                     return
                 task = _solve(program, job.tests, index)
-                execution = await running.run(task, limits)
+                bounded = replace(limits, idle_seconds=self._idle_left(done))
+                execution = await running.run(task, bounded)
                 if _is_borderline(execution, limits):
-                    execution = await running.run(task, limits)
-                done.append(await _judge(job.tests, index, execution))
+                    execution = await running.run(task, bounded)
+                judged = await _judge(job.tests, index, execution)
+                done.append(replace(judged, idle_s=execution.idle_ms / 1000))
                 # What the checker has yet to judge has not failed.
                 failed = done[-1].printed is None and done[-1].record.verdict is not TestVerdict.AC
                 if failed and (job.binary or done[-1].record.verdict is TestVerdict.CE):
@@ -172,8 +174,12 @@ class ProgramGrader:
 
     def _used_up(self, done: Sequence["_Test"]) -> bool:
         seconds = sum(test.record.cpu_ms for test in done) / 1000
-        idle = sum(test.record.wall_ms for test in done) / 1000
-        return seconds >= self._program_seconds or idle >= _IDLE_FACTOR * self._program_seconds
+        return seconds >= self._program_seconds or self._idle_left(done) <= 0
+
+    def _idle_left(self, done: Sequence["_Test"]) -> float:
+        """What the next test may idle."""
+        limit = self._limits.idle_seconds
+        return min(limit - sum(test.idle_s for test in done), _IDLE_SHARE * limit)
 
     # ------------------------------------------------------------ the checker
 
@@ -227,6 +233,7 @@ class _Test:
     record: TestRecord
     printed: bytes | None = None
     """What is left for the checker to judge."""
+    idle_s: float = 0.0
 
 
 def _solve(program: Executable, tests: CodeTests, index: int) -> Task:
