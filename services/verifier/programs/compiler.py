@@ -13,12 +13,13 @@ from prime.errors import InvalidInput, SandboxError
 from services.verifier.programs.code_tests import Language
 from services.verifier.sandbox.executions import Execution, Limits, Outcome, Task
 from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.toolchain import COMPILER
 from services.verifier.sandbox.zygotes import Tier
 
-_COMPILER = "/usr/bin/g++"
 # Static: a program then needs no file at all, and starts faster.
 _FLAGS = ("-O2", "-std=c++17", "-static", "-pipe", "-fno-diagnostics-color", "-fmax-errors=5")
-_LIMITS = Limits(cpu_seconds=20.0, wall_seconds=60.0, memory_mib=1536, output_kib=256)
+# Processor time stops it. It never waits for anything, so its wall time is what a very busy machine makes of that.
+_LIMITS = Limits(cpu_seconds=20.0, wall_seconds=600.0, memory_mib=1536, output_kib=256)
 _CACHE_BYTES = 256 * 1024 * 1024
 
 
@@ -72,8 +73,8 @@ class Compiler:
         """Raises InvalidInput when this verifier cannot compile C++; says why."""
         if self._sandbox.tier is not Tier.A:
             raise InvalidInput("C++ needs a verifier with the tier A sandbox; this one runs tier B, Python only")
-        if shutil.which(_COMPILER) is None:
-            raise InvalidInput(f"this verifier has no C++ compiler at {_COMPILER}; install g++ where it runs")
+        if shutil.which(COMPILER) is None:
+            raise InvalidInput(f"this verifier has no C++ compiler at {COMPILER}; install g++ where it runs")
 
     async def compile(self, language: Language, source: bytes) -> Executable:
         """The executable form.
@@ -92,7 +93,7 @@ class Compiler:
         return Executable(language=language, content=binary)
 
     async def _run_compiler(self, source: bytes) -> bytes:
-        arguments = (_COMPILER, *_FLAGS, "-o", "program", "solution.cpp")
+        arguments = (COMPILER, *_FLAGS, "-o", "program", "solution.cpp")
         async with self._sandbox.program(b"", profile="compiler", with_box=True) as running:
             task = Task(mode="exec", arguments=arguments, files={"solution.cpp": source})
             execution = await running.run(task, _LIMITS, wants_binary=True)
@@ -104,7 +105,7 @@ class Compiler:
 
     def _compiler_version(self) -> bytes:
         if self._version is None:
-            done = subprocess.run([_COMPILER, "--version"], capture_output=True, check=False, timeout=10)
+            done = subprocess.run([COMPILER, "--version"], capture_output=True, check=False, timeout=10)
             self._version = done.stdout
         return self._version
 
