@@ -66,6 +66,9 @@ INPUTS = {
     "sys.stdin.buffer": "import sys\n" + _ADD.format(read="sys.stdin.buffer.readline()"),
     "open(0)": _ADD.format(read="open(0).read()"),
     "open('/dev/stdin')": _ADD.format(read="open('/dev/stdin').readline()"),
+    "os.open of '/dev/stdin'": "import os\nassert os.path.exists('/dev/stdin')\n"
+    + _ADD.format(read="os.read(os.open('/dev/stdin', os.O_RDONLY), 99)"),
+    "pathlib of /dev/stdin": "import pathlib\n" + _ADD.format(read="pathlib.Path('/dev/stdin').read_bytes()"),
     "fileinput": "import fileinput\nfor line in fileinput.input():\n  "
     + _ADD.format(read="line").replace("\n", "\n  "),
     "select": "import select\nselect.select([0], [], [])\n" + _ADD.format(read="input()"),

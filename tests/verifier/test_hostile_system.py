@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -292,3 +293,58 @@ async def test_a_program_that_signals_itself_gets_the_signal_and_no_kill(judge: 
     )
     assert (found.reason, found.tests[0].signal) == ("runtime_error:0", 15)
     assert (await judge.grade(HONEST)).score == 1.0
+
+
+async def test_a_program_has_no_capability(judge: Judge) -> None:
+    program = """
+import ctypes, struct
+header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
+data = ctypes.create_string_buffer(24)
+assert ctypes.CDLL(None).syscall(ctypes.c_long(125), header, data) == 0
+print(struct.unpack("=6I", data.raw[:24]))
+"""
+    assert (await judge.run(program)).stdout == b"(0, 0, 0, 0, 0, 0)\n"
+
+
+async def test_a_program_sees_nothing_in_a_private_folder(judge: Judge, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "inside").write_text("x")
+    (private / "link").symlink_to("inside")
+    private.chmod(0)
+    looks = f"""
+import os
+found = []
+for look in (os.stat, os.lstat, os.readlink, os.listdir, open, os.statvfs):
+    for name in ("inside", "link"):
+        try: look({str(private)!r} + "/" + name)
+        except OSError: continue
+        found.append(look.__name__)
+print(found)
+"""
+    execution = await judge.run(looks)
+    private.chmod(0o700)
+    assert execution.stdout == b"[]\n"
+
+
+async def test_the_way_to_the_library_leads_no_further(judge: Judge) -> None:
+    """In tier B an interpreter in a private home is reached through a descriptor."""
+    look = """
+import glob, os
+found, place = [], os.path.dirname(os.__file__)
+for _ in range(12):
+    place += "/.."
+    for act in (lambda p: open(p + "/etc/passwd"), lambda p: os.stat(p + "/root/.bashrc"),
+                lambda p: os.stat(p + "/.bashrc"), lambda p: open(p + "/.profile")):
+        try: act(place)
+        except OSError: continue
+        found.append(place)
+for number in range(3, 1024):
+    for act in (os.listdir, lambda n: os.open("../../../../etc/passwd", os.O_RDONLY, dir_fd=n)):
+        try: listed = act(number)
+        except OSError: continue
+        if "os.py" not in listed and not any(name.startswith("python3") for name in listed): found.append(listed)
+print(found)
+"""
+    execution = await judge.run(look)
+    assert execution.stdout == b"[]\n", execution

@@ -75,7 +75,7 @@ class Execution:
     wall_ms: float
     peak_mib: float
     taken_ms: float = 0.0
-    """Wall time in which it was ready to run, and the machine did not run it. Known of what took a while."""
+    """Wall time in which it was ready to run, and the machine did not run it."""
 
     @property
     def idle_ms(self) -> float:

@@ -16,6 +16,8 @@ from services.verifier.sandbox.isolation.interpreter import without_nested
 from services.verifier.sandbox.isolation.kernel import JailError
 
 _WANTED = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+# Names of the standard streams, which programs look for; the interpreter opens what they stand for.
+_STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 # Hidden while the new root is put together; nothing that we need lies under it.
 _SCAFFOLD = "/sys"
@@ -143,6 +145,8 @@ def _build_root(folders: Mapping[str, str], scratch_folder: str) -> None:
     for device in _DEVICES:
         _carry(device, device, kernel.MOUNT_ATTR_NOSUID)
     _carry("/etc/ld.so.cache", "/etc/ld.so.cache")
+    for stream in _STREAMS:
+        os.mknod(_SCAFFOLD + stream, stat.S_IFREG | 0o600)
     for folder in ("/tmp", scratch_folder):
         os.makedirs(_SCAFFOLD + folder, exist_ok=True)  # there already when the libraries lie under it
     kernel.change_root(_SCAFFOLD)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.verifier.sandbox.isolation import kernel, landlock, libraries, scratch
-from services.verifier.sandbox.isolation.clock import Stopwatch
+from services.verifier.sandbox.isolation.clock import Stopwatch, Times, cpu_seconds
 from services.verifier.sandbox.isolation.confinement import (
     BOX,
     BOX_READ,
@@ -42,6 +42,8 @@ _STDERR_KEPT = 64 * 1024
 _LOOK_SECONDS = 0.05
 # Over its processor time by this factor a program is stopped; what ends before may be tried again.
 _CPU_FACTOR = 1.2
+# Less than this was not spent idling, or is not worth knowing.
+_MEASURED_SECONDS = 0.005
 # In units of its wall time: by then a machine that is merely busy would have let it run.
 _PATIENCE = 30
 _NOTE_BYTES = 1024
@@ -290,16 +292,7 @@ class _Run:
 
     def _look(self) -> None:
         """Stop the child when it has had its time, or has written too much."""
-        if self._note[:1] != _LOCKED:
-            # Still ours, and short of the processor perhaps.
-            if time.monotonic() - self._started > _PATIENCE * self._header["wall_seconds"]:
-                self._ending = Ending.STARVED
-            return
-        if self._stopwatch is None:
-            name = self._note[1:].split(b"\n", 1)[0].decode()
-            self._stopwatch = Stopwatch(self._pid, name, self._program.around.proc, (self._started, 0.0))
-        times = self._stopwatch.read()
-        self._taken_s = times.taken
+        times = self._times()
         header, around, folder = self._header, self._program.around, self._program.scratch
         is_idle = times.idle >= header.get("idle_seconds", math.inf)
         has_computed = times.cpu >= _CPU_FACTOR * header.get("cpu_limit", math.inf)
@@ -309,6 +302,17 @@ class _Run:
             self._ending = Ending.STARVED
         elif around.shares_machine and folder and scratch.is_over_quota(folder):
             self._ending = Ending.OUTPUT_LIMIT
+
+    def _times(self) -> Times:
+        if self._stopwatch is None:
+            # Until it is locked up the time is ours, and the machine's.
+            is_locked = self._note[:1] == _LOCKED
+            name = self._note[1:].split(b"\n", 1)[0].decode() if is_locked else "nobody"
+            watch = Stopwatch(self._pid, name, self._program.around.proc, (self._started, 0.0))
+            if not is_locked:
+                return watch.read()
+            self._stopwatch = watch
+        return self._stopwatch.read()
 
     def _take(self, descriptor: int) -> bool:
         """Read one piece; false at the end of the stream."""
@@ -329,8 +333,7 @@ class _Run:
         os.kill(self._pid, signal.SIGKILL)
 
     def _bury(self) -> None:
-        if self._stopwatch is not None:
-            self._taken_s = self._stopwatch.read().taken
+        self._taken_s = self._taken()
         self._kill()
         _, self._status, usage = os.wait4(self._pid, 0)
         self._cpu_s, self._peak_kib = usage.ru_utime + usage.ru_stime, usage.ru_maxrss
@@ -350,6 +353,15 @@ class _Run:
             passed = bytes(self._outward["value"]) == self._token
             self._outward["value"] = bytearray(b"passed" if passed else b"")
         self._note.close()
+
+    def _taken(self) -> float:
+        """Seconds in which it waited for the machine; all that it did not compute, where that is little or unknown."""
+        lost = time.monotonic() - self._started - cpu_seconds(self._pid)
+        if lost > _MEASURED_SECONDS and self._task.mode != "serve":
+            times = self._times()
+            if times.measured:
+                return times.taken
+        return max(0.0, lost)
 
     def refuse(self, reason: str) -> None:
         """Report that the program was not run."""

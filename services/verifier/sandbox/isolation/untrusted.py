@@ -61,6 +61,7 @@ def prepare(root: str, scratch: str) -> None:
     # `site`, which is not loaded, would add these two; programs end with them.
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
     builtins.open = io.open = _open
+    os.open = _open_descriptor
     sys.orig_argv = ["python3", "solution.py"]
     sys.set_int_max_str_digits(0)
     for name in [name for name in sys.modules if name.partition(".")[0] == "services"]:
@@ -69,7 +70,7 @@ def prepare(root: str, scratch: str) -> None:
         del sys.path_importer_cache[folder]
 
 
-_open_file = io.open
+_open_file, _open_plainly = io.open, os.open
 _scratch = _TMP
 _STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
 _STREAMS |= {f"/dev/fd/{number}": number for number in _STREAMS.values()}
@@ -78,15 +79,27 @@ _STREAMS |= {f"/dev/fd/{number}": number for number in _STREAMS.values()}
 @functools.wraps(io.open)
 @forbidden.without_place
 def _open(file: Any, *arguments: Any, **options: Any) -> Any:
-    # The names of the standard streams lead through /proc, which is not there.
-    if isinstance(file, str | os.PathLike):
-        path = os.fspath(file)
-        if path in _STREAMS:
-            file = os.dup(_STREAMS[path])
-        elif _scratch != _TMP and isinstance(path, str) and path.startswith(f"{_TMP}/"):
-            # Of tier B, where the machine's own folder of that name is closed.
-            file = path if path.startswith(f"{_scratch}/") else _scratch + path[len(_TMP) :]
-    return _open_file(file, *arguments, **options)
+    return _open_file(_place_of(file), *arguments, **options)
+
+
+@functools.wraps(os.open)
+@forbidden.without_place
+def _open_descriptor(path: Any, *arguments: Any, **options: Any) -> int:
+    place = _place_of(path)
+    return place if isinstance(place, int) else _open_plainly(place, *arguments, **options)
+
+
+def _place_of(file: Any) -> Any:
+    """What to open: a descriptor for a standard stream, whose name leads through `/proc`, which is not there."""
+    if not isinstance(file, str | os.PathLike):
+        return file
+    path = os.fspath(file)
+    if path in _STREAMS:
+        return os.dup(_STREAMS[path])
+    if _scratch != _TMP and isinstance(path, str) and path.startswith(f"{_TMP}/"):
+        # Of tier B, where the machine's own folder of that name is closed.
+        return path if f"{path}/".startswith(f"{_scratch}/") else _scratch + path[len(_TMP) :]
+    return file
 
 
 def run(task: Task) -> NoReturn:
