@@ -149,6 +149,7 @@ PROGRAMS = [
         program="int f(volatile int* a) { volatile int b[100] = {*a}; return f((volatile int*)b) + b[0]; }\n"
         "int main() { volatile int a = 1; return f(&a); }",
         verdict=RE,
+        tests={"cpu_seconds": 20},
     ),
     Case(row=41, tries="reads a null pointer", program="int main() { return *(volatile int*)0; }", verdict=RE),
     Case(row=3, tries="prints and fails", program='#include <cstdio>\nint main() { puts("8"); return 1; }', verdict=RE),

@@ -20,7 +20,7 @@ from services.verifier.sandbox.isolation.wire import COMPILE_ERROR_CODE, FRAME, 
 _GRACE_SECONDS = 10.0
 # In units of its wall time; somewhat more than its supervisor has.
 _PATIENCE = 32
-# Processor time as a share of the wall time from which a process is taken to have been busy.
+# Processor time as a share of the wall time from which a process is taken to have been busy, and idle time to be idle.
 _STARVED = 0.2
 # What a report may hold besides output: a compiled program, and a refusal.
 _REPORT_ROOM, _NOTE_ROOM = 64 * 1024 * 1024, 4096
@@ -85,7 +85,8 @@ class Execution:
     @property
     def was_starved(self) -> bool:
         """Stopped by the wall while it was waiting for the processor, not for something else."""
-        return self.outcome is Outcome.WALL_LIMIT and self.cpu_ms > _STARVED * self.wall_ms
+        has_computed = self.cpu_ms > _STARVED * self.wall_ms
+        return self.outcome is Outcome.WALL_LIMIT and has_computed and self.idle_ms < _STARVED * self.wall_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
