@@ -44,6 +44,15 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | _CPU_OF_PROCESS)
 
 
+def process_name(pidfd: int, proc: int) -> str:
+    """Its folder below `proc`, a descriptor of a `/proc` that may be another namespace's; "-1" if it has none."""
+    try:
+        lines = _read(f"self/fdinfo/{pidfd}", proc).decode().splitlines()
+    except OSError:
+        return "-1"
+    return next((line.split()[1] for line in lines if line.startswith("Pid:")), "-1")
+
+
 class Stopwatch:
     """Follows one process: `Stopwatch(pid, "4711", proc, (time.monotonic(), cpu_seconds(pid)))`.
 

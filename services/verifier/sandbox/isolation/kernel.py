@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import struct
 import sys
@@ -16,7 +15,7 @@ _CLONE_PIDFD = 0x1000
 _SIGCHLD = 17
 
 _CLONE, _PIVOT_ROOT, _MOUNT, _UMOUNT2, _UNSHARE, _CAPSET, _EXECVEAT = 56, 155, 165, 166, 272, 126, 322
-_MOUNT_SETATTR, _CLOSE_RANGE = 442, 436
+_MOUNT_SETATTR, _CLOSE_RANGE, _FCNTL = 442, 436, 72
 _MFD_EXEC, _MFD_NOEXEC_SEAL, _MFD_ALLOW_SEALING = 0x10, 8, 2
 _ADD_SEALS, _ALL_SEALS = 1033, 0xF
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
@@ -167,7 +166,8 @@ def file_in_memory(data: bytes, proc: int) -> int:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-    fcntl.fcntl(descriptor, _ADD_SEALS, _ALL_SEALS)
+    # Not by `fcntl`: a module more would make every fork dearer.
+    _must(call(_FCNTL, descriptor, _ADD_SEALS, _ALL_SEALS))
     os.lseek(descriptor, 0, os.SEEK_SET)
     # Before Linux 6.7 a sealed file that is open for writing cannot be mapped as shared, not even for reading.
     with contextlib.suppress(OSError):

@@ -19,7 +19,6 @@ def clear(folder: str) -> None:
 
     Folders may be nested deeper than a path can be long, so each one's folders are first moved up. Raises OSError.
     """
-    os.chmod(folder, 0o700)
     number = 0
     while found := list(os.scandir(folder)):
         for entry in found:

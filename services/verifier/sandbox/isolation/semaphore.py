@@ -5,6 +5,7 @@ Its pool of threads is built on them, as are queues and locks that programs make
 
 import threading
 import time
+from types import ModuleType
 from typing import Any
 
 _RECURSIVE = 0
@@ -91,3 +92,10 @@ class SemLock:
 
 def sem_unlink(name: str) -> None:
     """There is no file to delete."""
+
+
+def as_module() -> ModuleType:
+    """Both, as the module that `multiprocessing` imports."""
+    module = ModuleType("_multiprocessing")
+    module.__dict__.update(SemLock=SemLock, sem_unlink=sem_unlink, flags={})
+    return module

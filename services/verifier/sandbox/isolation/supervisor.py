@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.verifier.sandbox.isolation import kernel, landlock, libraries, scratch
-from services.verifier.sandbox.isolation.clock import Stopwatch, Times, cpu_seconds
+from services.verifier.sandbox.isolation.clock import Stopwatch, Times, cpu_seconds, process_name
 from services.verifier.sandbox.isolation.confinement import (
     BOX,
     BOX_READ,
@@ -43,7 +43,7 @@ _LOOK_SECONDS = 0.05
 # Over its processor time by this factor a program is stopped; what ends before may be tried again.
 _CPU_FACTOR = 1.2
 # Less than this was not spent idling, or is not worth knowing.
-_MEASURED_SECONDS = 0.005
+_MEASURED_SECONDS = 0.01
 # In units of its wall time: by then a machine that is merely busy would have let it run.
 _PATIENCE = 30
 _NOTE_BYTES = 1024
@@ -77,7 +77,7 @@ class _Program:
     binary: int
     """Descriptor of a compiled program, or -1."""
     ruleset: int
-    """Descriptor of the rules for its files."""
+    """Descriptor of rules for its files, where they are stricter than its supervisor's; or -1."""
     with_box: bool
     around: Surroundings
     refusal: str
@@ -89,17 +89,32 @@ class _Program:
         return self.around.scratch if PROFILES[self.profile].has_scratch and not self.with_box else ""
 
 
-def supervise(connection: socket.socket, around: Surroundings) -> Task:
+def rulesets(profile: str, around: Surroundings, with_box: bool) -> tuple[int, int]:
+    """Descriptors of the rules for the files of a program (-1: as its supervisor's), and of its supervisor.
+
+    Raises:
+        JailError: they cannot be had.
+    """
+    rules = file_rules(profile, around, box=BOX_WRITE if with_box else 0)
+    own = landlock.prepare([*rules, *supervisor_rules(around)])
+    if with_box and profile != "compiler":
+        return landlock.prepare(file_rules(profile, around, box=BOX_READ)), own
+    # In tier A no path of a program leads to what its supervisor may read besides.
+    return landlock.prepare(rules) if around.shares_machine else -1, own
+
+
+def supervise(connection: socket.socket, around: Surroundings, usual: tuple[int, int] | None) -> Task:
     """Answer requests for one program until the connection closes, then end this process.
 
-    Returns only in an untrusted child, with what it has to do.
+    `usual` are the rulesets of a Python program without a box, where they were made before. Returns only in an
+    untrusted child, with what it has to do.
     """
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     header, (source,) = _receive(connection)
-    program = _load(header, source, around)
+    program = _load(header, source, around, usual)
     gc.freeze()
     while True:
         task = _serve(connection, program)
@@ -107,18 +122,19 @@ def supervise(connection: socket.socket, around: Surroundings) -> Task:
             return task
 
 
-def _load(header: dict[str, Any], source: bytes, around: Surroundings) -> _Program:
+def _load(header: dict[str, Any], source: bytes, around: Surroundings, usual: tuple[int, int] | None) -> _Program:
     profile, binary, ruleset, refusal = header["profile"], -1, -1, ""
     with_box = header["with_box"]
     try:
         if profile == "binary":
             binary, source = kernel.executable_in_memory(source), b""
-        rules = file_rules(profile, around, box=BOX_WRITE if with_box else 0)
-        childs = file_rules(profile, around, box=BOX_READ) if with_box and profile != "compiler" else rules
-        ruleset = landlock.prepare(childs)
-        landlock.enforce(landlock.prepare([*rules, *supervisor_rules(around)]))
-        if profile == "python":
-            libraries.load_named(source, around.libraries)
+        ruleset, own = usual if usual and profile == "python" and not with_box else rulesets(profile, around, with_box)
+        landlock.enforce(own)
+        if with_box:
+            os.chdir(BOX)
+        elif PROFILES[profile].has_scratch:
+            os.chdir(around.scratch)
+        if profile == "python" and libraries.load_named(source, around.libraries):
             kernel.require_one_thread(around.proc)
     except (JailError, OSError) as error:
         refusal = str(error)
@@ -240,10 +256,8 @@ class _Run:
         program = self._program
         try:
             os.setsid()
-            name = os.readlink("self", dir_fd=program.around.proc)
-            if program.with_box or program.scratch:
-                os.chdir(BOX if program.with_box else program.scratch)
-            landlock.enforce(program.ruleset)
+            if program.ruleset >= 0:
+                landlock.enforce(program.ruleset)
             keep_descriptors([*kept, *((number, number) for number in program.around.kept)])
             # The number now means something else, which must not be closed with the object.
             connection.detach()
@@ -258,7 +272,7 @@ class _Run:
             self._note.write(str(error).encode("utf-8", "replace")[: _NOTE_BYTES - 1])
             os._exit(3)
         # From here on the supervisor knows that what happens is the program's doing.
-        self._note.write(_LOCKED + name.encode() + b"\n")
+        self._note.write(_LOCKED)
         self._note.close()
 
     # ------------------------------------------------------------ the supervisor
@@ -266,8 +280,8 @@ class _Run:
     def watch(self, connection: socket.socket) -> None:
         """Read until the child has ended, too much came out, or its time is up; then bury it."""
         poll = select.poll()
-        ended = os.pidfd_open(self._pid)
-        poll.register(ended, select.POLLIN)
+        self._ended = os.pidfd_open(self._pid)
+        poll.register(self._ended, select.POLLIN)
         poll.register(connection, select.POLLRDHUP)
         for reader in self._readers:
             poll.register(reader, select.POLLIN)
@@ -277,7 +291,7 @@ class _Run:
         look_at = self._started + _LOOK_SECONDS
         while running and self._ending is Ending.EXITED:
             for descriptor, _ in poll.poll(pause and max(0.0, 1000 * (look_at - time.monotonic())) + 1):
-                if descriptor == ended:
+                if descriptor == self._ended:
                     running = False
                 elif descriptor == connection.fileno():
                     self._kill()
@@ -288,7 +302,7 @@ class _Run:
                 self._look()
                 look_at = time.monotonic() + pause
         self._bury()
-        os.close(ended)
+        os.close(self._ended)
 
     def _look(self) -> None:
         """Stop the child when it has had its time, or has written too much."""
@@ -305,13 +319,8 @@ class _Run:
 
     def _times(self) -> Times:
         if self._stopwatch is None:
-            # Until it is locked up the time is ours, and the machine's.
-            is_locked = self._note[:1] == _LOCKED
-            name = self._note[1:].split(b"\n", 1)[0].decode() if is_locked else "nobody"
-            watch = Stopwatch(self._pid, name, self._program.around.proc, (self._started, 0.0))
-            if not is_locked:
-                return watch.read()
-            self._stopwatch = watch
+            name = process_name(self._ended, self._program.around.proc)
+            self._stopwatch = Stopwatch(self._pid, name, self._program.around.proc, (self._started, 0.0))
         return self._stopwatch.read()
 
     def _take(self, descriptor: int) -> bool:

@@ -13,7 +13,6 @@ import gc
 import io
 import json
 import os
-import shutil
 import sys
 import threading
 from types import CodeType
@@ -56,8 +55,6 @@ def prepare(root: str, scratch: str) -> None:
     global _scratch
     _scratch = scratch
     forbidden.explain()
-    # Which is no way of copying that the sandbox has; the plain one is next.
-    shutil._USE_CP_SENDFILE = False  # type: ignore[attr-defined]
     # `site`, which is not loaded, would add these two; programs end with them.
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
     builtins.open = io.open = _open

@@ -17,7 +17,7 @@ sys.path.insert(0, _CONFIG["root"])
 
 from services.verifier.sandbox.isolation import interpreter, kernel, landlock, libraries, limits, namespaces  # noqa: E402
 from services.verifier.sandbox.isolation.confinement import BOX, Surroundings  # noqa: E402
-from services.verifier.sandbox.isolation.supervisor import Task, supervise  # noqa: E402
+from services.verifier.sandbox.isolation.supervisor import Task, rulesets, supervise  # noqa: E402
 from services.verifier.sandbox.isolation.untrusted import prepare, run  # noqa: E402
 
 _PROGRAMS_USE = (
@@ -35,6 +35,8 @@ def _main() -> Task:
     try:
         _load()
         layers, around = _isolate()
+        # Made once, since nearly all programs have the same.
+        usual = None if _CONFIG["serves"] else rulesets("python", around, with_box=False)
     except kernel.JailError as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         os._exit(3)
@@ -45,7 +47,7 @@ def _main() -> Task:
     # The kernel buries the supervisors; how they ended the service sees from their connections.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(json.dumps({"layers": layers}).encode())
-    return _serve(control, around)
+    return _serve(control, around, usual)
 
 
 def _load() -> None:
@@ -96,7 +98,7 @@ def _isolate() -> tuple[list[str], Surroundings]:
     return layers, around
 
 
-def _serve(control: socket.socket, around: Surroundings) -> Task:
+def _serve(control: socket.socket, around: Surroundings, usual: tuple[int, int] | None) -> Task:
     """Fork a supervisor per request, until the service is gone. Returns only in an untrusted process."""
     while True:
         kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -111,13 +113,13 @@ def _serve(control: socket.socket, around: Surroundings) -> Task:
             continue
         if pid == 0:
             control.close()
-            return _supervise(connection, kind, around)
+            return _supervise(connection, kind, around, usual)
         socket.send_fds(control, [b"forked"], [pidfd])
         os.close(pidfd)
         connection.close()
 
 
-def _supervise(connection: socket.socket, kind: bytes, around: Surroundings) -> Task:
+def _supervise(connection: socket.socket, kind: bytes, around: Surroundings, usual: tuple[int, int] | None) -> Task:
     tier = _CONFIG["tier"]
     # Nothing about the machine stays for a program to find.
     _CONFIG.clear()
@@ -125,7 +127,7 @@ def _supervise(connection: socket.socket, kind: bytes, around: Surroundings) -> 
         kernel.mount("box", BOX, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=256m,nr_inodes=4096")
     if tier == "A":
         kernel.set_capabilities(0, 0)
-    return supervise(connection, around)
+    return supervise(connection, around, usual)
 
 
 def _fork_supervisor(kind: bytes) -> tuple[int, int]:
