@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ demo-vllm: vllm ## the demo with the vLLM engine
 
 bench-verifier: setup ## the verifier beside the plain alternatives; about two minutes
 	$(BIN)/python -m benchmarks.verifier
+
+bench-verifier-load: setup ## 6,000 honest answers on a machine kept busy by others; about half an hour; the last line is JSON
+	$(BIN)/python -m benchmarks.verifier_load
 
 soak-verifier: setup ## a hundred thousand jobs, and what they leave behind; about ten minutes
 	$(BIN)/python -m benchmarks.verifier_soak

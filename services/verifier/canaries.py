@@ -61,10 +61,16 @@ _ESCAPES = (
     _Escape(name="read a planted secret", layer="landlock or the mount namespace", attempt="open('{secret}').read()"),
     _Escape(name="list the root folder", layer="landlock", attempt="os.listdir('/')"),
     _Escape(name="write a file", layer="landlock", attempt="open('{secret}', 'w')"),
-    _Escape(name="write to /tmp", layer="landlock", attempt="open('/tmp/prime-canary', 'w').write('x')"),
+    _Escape(name="write beside its folder", layer="landlock", attempt="open('/var/tmp/prime-canary', 'w').write('x')"),
     _Escape(name="read the service's environment", layer="landlock", attempt="open('/proc/{service}/environ').read()"),
     _Escape(name="open a socket", layer="seccomp", attempt="socket.socket()"),
-    _Escape(name="make a socket pair", layer="seccomp", attempt="socket.socketpair()"),
+    _Escape(name="make an internet pair", layer="seccomp", attempt="socket.socketpair(socket.AF_INET)"),
+    _Escape(
+        name="reach another by a pair",
+        layer="seccomp",
+        attempt="socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', chr(0) + 'prime-canary')",
+    ),
+    _Escape(name="use a capability", layer="the change of user", attempt="os.stat('{private}')"),
     _Escape(name="fork", layer="seccomp", attempt="os.fork()"),
     _Escape(name="leave a daemon", layer="seccomp", attempt="os.posix_spawn('/bin/sleep', ['sleep', '60'], {})"),
     _Escape(name="start a program", layer="seccomp", attempt="os.execv('/bin/true', ['true'])"),
@@ -166,12 +172,17 @@ class Canaries:
             b"import threading\nts = [threading.Thread(target=print, args=(8,)) for _ in range(4)]\n"
             b"for t in ts: t.start(); t.join()"
         )
+        library = (
+            b"import asyncio, mmap, tempfile\nwith tempfile.TemporaryFile() as f: f.write(mmap.mmap(0, 0, prot=1))\n"
+            b"async def main(): print(8)\nasyncio.run(main())"
+        )
         adder = b"class Solution:\n    def add(self, a: List[int]) -> int:\n        return sum(a)"
         call = Task(mode="call", detail=b'{"fn_name": "add", "arguments": [[3, 5]]}')
         for name, source, task, wanted in (
             ("print", b"print('honest')", Task(), b"honest\n"),
             ("read stdin", reader, Task(stdin=b"3\n5\n"), b"8\n"),
             ("start threads", threads, Task(), b"8\n" * 4),
+            ("use files and loops", library, Task(stdin=b"3\n5\n"), b"8\n"),
             ("call a function", adder, call, b"8"),
         ):
             execution = await self._run(source, task)
@@ -197,7 +208,9 @@ class Canaries:
             await asyncio.gather(*(self._must_hold(escape, secret) for escape in _ESCAPES))
 
     async def _must_hold(self, escape: _Escape, secret: str) -> None:
+        private = os.path.join(os.path.dirname(secret), _PRIVATE, "inside")
         attempt = escape.attempt.replace("{secret}", secret).replace("{service}", str(os.getpid()))
+        attempt = attempt.replace("{private}", private)
         attempt = attempt.replace("{sibling}", str(self._sandbox.pids[-1]))
         execution = await self._run(_ATTEMPT.replace("{attempt}", attempt).encode(), Task())
         if execution.stdout != b"held\n":
@@ -247,6 +260,7 @@ class Canaries:
 
 
 _SECRET = "planted-secret-of-the-verifier"
+_PRIVATE = "private"
 
 
 @contextlib.contextmanager
@@ -257,6 +271,12 @@ def _planted_secret() -> Iterator[str]:
         with open(path, "w") as file:
             file.write(_SECRET)
         os.chmod(path, 0o644)
+        private = os.path.join(folder, _PRIVATE)
+        os.mkdir(private)
+        with open(os.path.join(private, "inside"), "w"):
+            pass
+        # Nobody may enter it but root, or a process that kept root's capability to.
+        os.chmod(private, 0)
         yield path
 
 

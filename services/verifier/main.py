@@ -74,6 +74,7 @@ async def open_verifier(settings: VerifierSettings, meters: Meters) -> AsyncIter
             wall_seconds=settings.wall_seconds,
             memory_mib=settings.memory_mib,
             output_kib=settings.output_kib,
+            idle_seconds=settings.idle_seconds,
         )
         programs = ProgramGrader(
             sandbox, compiler, limits, max_tests=settings.max_tests, program_seconds=settings.program_seconds
@@ -112,14 +113,14 @@ def _testlib(path: str) -> bytes:
 
 
 async def _start_sandbox(settings: VerifierSettings) -> Sandbox:
-    sandbox = Sandbox(settings.workers, Tier.A)
+    sandbox = Sandbox(settings.workers, Tier.A, libraries=settings.libraries)
     try:
         await sandbox.start()
     except SandboxError as error:
         if settings.min_tier is Tier.A:
             raise
         _log.warning("tier B: namespaces cannot be had, and `min_tier` allows to do without", detail=str(error))
-        sandbox = Sandbox(settings.workers, Tier.B)
+        sandbox = Sandbox(settings.workers, Tier.B, libraries=settings.libraries)
         await sandbox.start()
     return sandbox
 
@@ -127,7 +128,8 @@ async def _start_sandbox(settings: VerifierSettings) -> Sandbox:
 async def _serve(settings: VerifierSettings, token: str, tls: Tls | None) -> None:
     meters = Meters()
     async with open_verifier(settings, meters) as parts:
-        _log.info("sandbox proven", tier=parts.sandbox.tier.value, layers=parts.sandbox.layers)
+        sandbox = parts.sandbox
+        _log.info("sandbox proven", tier=sandbox.tier.value, layers=sandbox.layers, libraries=sandbox.libraries)
 
         def add_servicers(server: grpc.aio.Server) -> None:
             verifier_pb2_grpc.add_VerifierServiceServicer_to_server(VerifierServicer(parts.grader), server)

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from prime.adapters.settings import Address, ServiceSettings
+from services.verifier.sandbox.folders import LIBRARIES
 from services.verifier.sandbox.zygotes import Tier
 
 
@@ -16,15 +17,19 @@ class VerifierSettings(ServiceSettings):
     workers: int = Field(2, ge=1, le=64)
     """Programs tested at once, and besides them as many mathematics answers."""
     math_seconds: float = Field(1.5, gt=0)
-    """Wall time for one mathematics answer; then its worker is killed and the verdict is undecided."""
+    """Processor time of one mathematics answer; then its worker is killed and the verdict is undecided."""
     cpu_seconds: float = Field(5.0, gt=0, le=60)
     """Processor time of one test, so that a busy machine changes no verdict. A problem may bring its own."""
     wall_seconds: float = Field(12.0, gt=0)
-    """Wall time of one test: what stops a program that sleeps. Never below twice the processor time."""
+    """Wall time of one test, without what the machine made it wait. Never below twice the processor time."""
+    idle_seconds: float = Field(4.0, gt=0)
+    """Time in which a program may neither compute nor want to, in all its tests together; half of it in one test."""
     program_seconds: float = Field(120.0, gt=0)
     """Processor time of all tests of one program together; what is left untested then counts as failed."""
     memory_mib: int = Field(512, ge=128)
-    """Address space of one test. A problem may bring its own memory limit."""
+    """Memory of one test. A problem may bring its own memory limit."""
+    libraries: tuple[str, ...] = LIBRARIES
+    """What Python programs may import besides the standard library, where it is installed beside the service."""
     output_kib: int = Field(8192, ge=1)
     """Output of one test."""
     max_tests: int = Field(1000, ge=1)

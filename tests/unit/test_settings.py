@@ -146,6 +146,8 @@ KEYS = [
     "verifier.cache_entries",
     "verifier.cpu_seconds",
     "verifier.grace_seconds",
+    "verifier.idle_seconds",
+    "verifier.libraries",
     "verifier.listen",
     "verifier.math_seconds",
     "verifier.max_queue",

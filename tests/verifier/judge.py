@@ -78,9 +78,9 @@ class Judge:
         self._identities = set(identities) if os.getuid() == 0 else set()
         self._pids = sandbox.pids
 
-    def grader(self, *, program_seconds: float = 60.0, max_tests: int = 1000) -> ProgramGrader:
+    def grader(self, *, program_seconds: float = 60.0, max_tests: int = 1000, limits: Limits = LIMITS) -> ProgramGrader:
         """One of its own settings, over the same sandbox."""
-        return ProgramGrader(self.sandbox, self.compiler, LIMITS, max_tests=max_tests, program_seconds=program_seconds)
+        return ProgramGrader(self.sandbox, self.compiler, limits, max_tests=max_tests, program_seconds=program_seconds)
 
     async def grade(
         self, program: str, tests: Mapping[str, object] | None = None, *, language: str = "python", binary: bool = False

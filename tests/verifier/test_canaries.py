@@ -95,7 +95,8 @@ async def test_a_sandbox_that_holds_is_proven_in_both_directions(canaries: Canar
     [
         (b"socket.socket()", "'open a socket' was not held by seccomp.*do not grade"),
         (b"os.fork()", "'fork' was not held by seccomp"),
-        (b"/tmp/prime-canary'", "'write to /tmp' was not held by landlock"),
+        (b"/tmp/prime-canary'", "'write beside its folder' was not held by landlock"),
+        (b"/private/inside", "'use a capability' was not held by the change of user"),
         (b"environ').read()", "environment' was not held by landlock"),
         (b".read()\n", "'read a planted secret' was not held by landlock or the mount namespace"),
         (b"target=time.sleep, args=(5,)", "was not held by"),
@@ -116,6 +117,7 @@ async def test_a_sandbox_that_leaks_is_refused_by_the_name_of_the_layer(
         (b"print('honest')", "honest canary 'print' failed.*readable"),
         (b"difflib", "honest canary 'read stdin' failed"),
         (b"threading.Thread(target=print", "honest canary 'start threads' failed"),
+        (b"tempfile", "honest canary 'use files and loops' failed"),
         (b"class Solution", "honest canary 'call a function' failed"),
     ],
 )

@@ -14,6 +14,30 @@ SOURCES = [
     Case(row=58, tries="includes the machine's files", program='#include "/etc/passwd"' + _MAIN, verdict=CE),
     Case(row=58, tries="includes an endless device", program='#include "/dev/urandom"' + _MAIN, verdict=CE),
     Case(row=58, tries="includes nothing", program='#include "/dev/null"\n#include "/proc/self/environ"', verdict=CE),
+    *(
+        Case(row=58, tries=f"includes {path}", program=f'#include "{path}"' + _MAIN, verdict=CE)
+        for path in (
+            "/usr/lib/os-release",
+            "/usr/share/zoneinfo/UTC",
+            "/etc/os-release",
+            "/usr/share/common-licenses/BSD",
+        )
+    ),
+    *(
+        Case(
+            row=58,
+            tries=f"takes in {path}",
+            program=f'asm(".section .rodata\\nx: .incbin \\"{path}\\"");' + _MAIN,
+            verdict=CE,
+        )
+        for path in ("/usr/lib/os-release", "/usr/bin/env", "/usr/bin/passwd", "/bin/sh", "/usr/sbin/nologin")
+    ),
+    Case(
+        row=58,
+        tries="asks whether a file is there",
+        program='#if __has_include("/usr/lib/os-release")\nint main() {}\n#else\n#error\n#endif',
+        verdict=CE,
+    ),
     Case(row=58, tries="includes itself", program='#include "solution.cpp"' + _MAIN, verdict=CE),
     Case(
         row=58,
@@ -125,6 +149,7 @@ PROGRAMS = [
         program="int f(volatile int* a) { volatile int b[100] = {*a}; return f((volatile int*)b) + b[0]; }\n"
         "int main() { volatile int a = 1; return f(&a); }",
         verdict=RE,
+        tests={"cpu_seconds": 20},
     ),
     Case(row=41, tries="reads a null pointer", program="int main() { return *(volatile int*)0; }", verdict=RE),
     Case(row=3, tries="prints and fails", program='#include <cstdio>\nint main() { puts("8"); return 1; }', verdict=RE),

@@ -113,7 +113,20 @@ SPACE = [
         row=32,
         tries="makes many files",
         program="for i in range(10**5): open(f'/tmp/prime-escape-{i}', 'w')",
-        verdict=RE,
+        verdict=(RE, OLE),
+    ),
+    Case(
+        row=32,
+        tries="fills its folder",
+        program="n = 0\nwhile n < 10**4: n += 1; open(f'{n}', 'wb').write(b'x' * 2**22)\nprint(8)",
+        verdict=(RE, OLE),
+    ),
+    Case(
+        row=32,
+        tries="hides files that it has deleted",
+        program="import os\nkept = []\nwhile True:\n  kept.append(open('x', 'wb')); os.unlink('x')\n"
+        "  kept[-1].write(b'x' * 2**22); kept[-1].flush()",
+        verdict=(RE, OLE),
     ),
     Case(
         row=32,

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 # Each prints the right answer if anything of what it tries succeeds.
 _ANY = """
+import os
 def attempt(*calls):
     for call in calls:
         try: result = call()
         except (OSError, ValueError, OverflowError): continue
-        if result != -1: print(8)
+        if result != -1: print(8, flush=True); os._exit(0)
 """
 
 PROCESSES = [
@@ -77,26 +79,37 @@ FILES = [
     Case(
         row=33,
         tries="writes wherever it can",
-        program=_ANY + "import os, tempfile\n"
-        "places = ['/', '/usr', '/etc', '/dev/shm', '/home', '/tmp', '/var/tmp', '/run', '.', '~']\n"
+        program=_ANY + "places = ['/', '/usr', '/etc', '/dev/shm', '/home', '/var/tmp', '/run', '~', '..']\n"
+        "places.append(os.path.dirname(os.__file__))\n"
         "attempt(*[lambda p=p: open(os.path.expanduser(p) + '/prime-escape', 'w') for p in places])\n"
-        "attempt(tempfile.TemporaryFile, lambda: os.open('/tmp', os.O_TMPFILE | os.O_RDWR))",
+        "attempt(*[lambda p=p: os.mkdir(os.path.expanduser(p) + '/prime-escape') for p in places])\n"
+        "attempt(lambda: os.open('/var/tmp', os.O_TMPFILE | os.O_RDWR))",
         verdict=WA,
     ),
     Case(
         row=33,
         tries="changes what is there",
-        program=_ANY + "import os\nattempt(lambda: os.mkdir('/tmp/prime-escape'), lambda: os.unlink(os.__file__))\n"
-        "attempt(lambda: os.chmod('/tmp', 0o777), lambda: os.rename(os.__file__, '/tmp/prime-escape'))\n"
-        "attempt(lambda: os.utime(os.__file__), lambda: open(os.__file__, 'r+'))\n"
-        "attempt(lambda: os.mkfifo('/tmp/prime-escape'))",
+        program=_ANY + "open('x', 'w').close()\n"
+        "attempt(lambda: os.unlink(os.__file__), lambda: os.rmdir(os.path.dirname(os.__file__)))\n"
+        "attempt(lambda: os.chmod('/var/tmp', 0o777), lambda: os.rename(os.__file__, 'y'))\n"
+        "attempt(lambda: os.rename('x', '/var/tmp/prime-escape'), lambda: os.rename('x', os.__file__))\n"
+        "attempt(lambda: os.utime(os.__file__), lambda: open(os.__file__, 'r+'), lambda: os.truncate(os.__file__, 0))",
+        verdict=WA,
+    ),
+    Case(
+        row=33,
+        tries="makes more than files in its folder",
+        program=_ANY + "open('x', 'w').close()\n"
+        "attempt(lambda: os.mkfifo('f'), lambda: os.mknod('n'), lambda: os.mknod('d', 0o20666, 259))\n"
+        "attempt(lambda: os.symlink('/etc', 's'), lambda: os.link('x', 'h'), lambda: os.chmod('x', 0o4777))\n"
+        "attempt(lambda: os.chown('x', 0, 0), lambda: os.setxattr('x', 'user.a', b'b'))",
         verdict=WA,
     ),
     Case(
         row=34,
         tries="links to the machine's files",
-        program=_ANY + "import os\nattempt(lambda: os.symlink('/etc/passwd', '/tmp/prime-escape'))\n"
-        "attempt(lambda: os.link('/etc/passwd', '/tmp/prime-escape'))",
+        program=_ANY + "attempt(lambda: os.symlink('/etc/passwd', 'prime-escape'))\n"
+        "attempt(lambda: os.link('/etc/passwd', 'prime-escape'), lambda: os.link(os.__file__, 'prime-escape'))",
         verdict=WA,
     ),
     Case(
@@ -111,7 +124,13 @@ FILES = [
         verdict=WA,
     ),
     Case(row=35, tries="lists the root folder", program="import os\nos.listdir('/')\nprint(8)", verdict=RE),
-    Case(row=35, tries="lists its folder", program="import os\nos.listdir()\nprint(8)", verdict=RE),
+    Case(row=35, tries="lists the folder above", program="import os\nos.listdir('..')\nprint(8)", verdict=RE),
+    Case(
+        row=35,
+        tries="looks into a private home",
+        program="import os\nos.stat('/root/.bashrc')\nprint(8)",
+        verdict=RE,
+    ),
     Case(
         row=35,
         tries="finds a secret in its environment",
@@ -123,7 +142,7 @@ FILES = [
         tries="opens sockets of all kinds",
         program=_ANY + "import socket\nfamilies, kinds = (1, 2, 10, 16, 17, 31, 38, 40, 44), (1, 2, 3, 5)\n"
         "attempt(*[lambda f=f, k=k: socket.socket(f, k) for f in families for k in kinds])\n"
-        "attempt(socket.socketpair, lambda: socket.create_connection(('169.254.169.254', 80), 1))\n"
+        "attempt(lambda: socket.socketpair(2), lambda: socket.create_connection(('169.254.169.254', 80), 1))\n"
         "attempt(lambda: socket.getaddrinfo('example.org', 80), lambda: socket.gethostbyname('localhost.localdomain'))",
         verdict=WA,
     ),
@@ -168,14 +187,14 @@ _CALLS = """
 ptrace:101 process_vm_readv:310 process_vm_writev:311 kcmp:312 pidfd_open:434 pidfd_getfd:438 pidfd_send_signal:424
 tkill:200 rt_sigqueueinfo:129 rt_tgsigqueueinfo:297 setpgid:109 setsid:112 setpriority:141 ioprio_set:251
 sched_setscheduler:144 sched_setaffinity:203 sched_setattr:314 setrlimit:160 capset:126 setuid:105 setgroups:116
-mount:165 umount2:166 pivot_root:155 unshare:272 setns:308 chroot:161 chdir:80 open_tree:428 move_mount:429
+mount:165 umount2:166 pivot_root:155 unshare:272 setns:308 chroot:161 open_tree:428 move_mount:429
 fsopen:430 fsmount:432 mount_setattr:442 listmount:458 statmount:457 name_to_handle_at:303 open_by_handle_at:304
-openat2:437 fanotify_init:300 inotify_init1:294 mknod:133 symlink:88 link:86 rename:82 unlink:87 mkdir:83 chmod:90
-chown:92 truncate:76 ftruncate:77 flock:73 fallocate:285 setxattr:188 getxattr:191 utimensat:280
+openat2:437 fanotify_init:300 inotify_init1:294 mknod:133 symlink:88 link:86 chmod:90
+chown:92 flock:73 setxattr:188 getxattr:191 utimensat:280
 add_key:248 request_key:249 keyctl:250 bpf:321 io_uring_setup:425 io_uring_enter:426 userfaultfd:323
-perf_event_open:298 memfd_create:319 memfd_secret:447 shmget:29 semget:64 msgget:68 mq_open:240 eventfd2:290
-epoll_create1:291 signalfd4:289 timerfd_create:283 timer_create:222 io_setup:206 splice:275 vmsplice:278 tee:276
-sendfile:40 copy_file_range:326 socket:41 socketpair:53 connect:42 bind:49 sendto:44 sendmsg:46 recvmsg:47
+perf_event_open:298 memfd_create:319 memfd_secret:447 shmget:29 semget:64 msgget:68 mq_open:240
+ signalfd4:289 timerfd_create:283 timer_create:222 io_setup:206 splice:275 vmsplice:278 tee:276
+sendfile:40 copy_file_range:326 socket:41 socketpair:53 connect:42 bind:49 sendmsg:46 recvmsg:47
 personality:135 modify_ldt:154 ioperm:173 iopl:172 seccomp:317 landlock_create_ruleset:444 landlock_restrict_self:446
 execve:59 execveat:322 fork:57 vfork:58 clone3:435 acct:163 swapon:167 reboot:169 init_module:175 finit_module:313
 kexec_load:246 syslog:103 quotactl:179 sethostname:170 setdomainname:171 settimeofday:164 clock_settime:227
@@ -274,3 +293,58 @@ async def test_a_program_that_signals_itself_gets_the_signal_and_no_kill(judge: 
     )
     assert (found.reason, found.tests[0].signal) == ("runtime_error:0", 15)
     assert (await judge.grade(HONEST)).score == 1.0
+
+
+async def test_a_program_has_no_capability(judge: Judge) -> None:
+    program = """
+import ctypes, struct
+header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
+data = ctypes.create_string_buffer(24)
+assert ctypes.CDLL(None).syscall(ctypes.c_long(125), header, data) == 0
+print(struct.unpack("=6I", data.raw[:24]))
+"""
+    assert (await judge.run(program)).stdout == b"(0, 0, 0, 0, 0, 0)\n"
+
+
+async def test_a_program_sees_nothing_in_a_private_folder(judge: Judge, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "inside").write_text("x")
+    (private / "link").symlink_to("inside")
+    private.chmod(0)
+    looks = f"""
+import os
+found = []
+for look in (os.stat, os.lstat, os.readlink, os.listdir, open, os.statvfs):
+    for name in ("inside", "link"):
+        try: look({str(private)!r} + "/" + name)
+        except OSError: continue
+        found.append(look.__name__)
+print(found)
+"""
+    execution = await judge.run(looks)
+    private.chmod(0o700)
+    assert execution.stdout == b"[]\n"
+
+
+async def test_the_way_to_the_library_leads_no_further(judge: Judge) -> None:
+    """In tier B an interpreter in a private home is reached through a descriptor."""
+    look = """
+import glob, os
+found, place = [], os.path.dirname(os.__file__)
+for _ in range(12):
+    place += "/.."
+    for act in (lambda p: open(p + "/etc/passwd"), lambda p: os.stat(p + "/root/.bashrc"),
+                lambda p: os.stat(p + "/.bashrc"), lambda p: open(p + "/.profile")):
+        try: act(place)
+        except OSError: continue
+        found.append(place)
+for number in range(3, 1024):
+    for act in (os.listdir, lambda n: os.open("../../../../etc/passwd", os.O_RDONLY, dir_fd=n)):
+        try: listed = act(number)
+        except OSError: continue
+        if "os.py" not in listed and not any(name.startswith("python3") for name in listed): found.append(listed)
+print(found)
+"""
+    execution = await judge.run(look)
+    assert execution.stdout == b"[]\n", execution

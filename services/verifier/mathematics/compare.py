@@ -104,7 +104,7 @@ class _Gold:
 
 def _read_gold(ground_truth: str) -> _Gold:
     text = normalise(_unwrapped(ground_truth))
-    if not re.search(r"\w|\\emptyset|\\infty|\\\{ ?\\\}", text):
+    if not re.search(r"\w|\\emptyset|\\infty|\\\{ ?\\\}", text.replace("\\dots", "")):
         raise InvalidInput(
             f"ground truth {ground_truth[:40]!r} of a mathematics problem holds no number, letter or word; "
             "drop the problem"

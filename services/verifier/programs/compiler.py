@@ -13,15 +13,16 @@ from prime.errors import InvalidInput, SandboxError
 from services.verifier.programs.code_tests import Language
 from services.verifier.sandbox.executions import Execution, Limits, Outcome, Task
 from services.verifier.sandbox.sandbox import Sandbox
+from services.verifier.sandbox.toolchain import COMPILER
 from services.verifier.sandbox.zygotes import Tier
 
-_COMPILER = "/usr/bin/g++"
 # Static: a program then needs no file at all, and starts faster.
 _FLAGS = ("-O2", "-static", "-pipe", "-fno-diagnostics-color", "-fmax-errors=5")
 # What a program is written in that does not say so: the older one compiles faster, the newer one reads it, too.
 _STANDARDS = ("17", "23")
 _TESTLIB = "testlib.h"
-_LIMITS = Limits(cpu_seconds=20.0, wall_seconds=60.0, memory_mib=1536, output_kib=256)
+# Processor time stops it. It never waits for anything, so its wall time is what a very busy machine makes of that.
+_LIMITS = Limits(cpu_seconds=20.0, wall_seconds=600.0, memory_mib=1536, output_kib=256)
 _CACHE_BYTES = 256 * 1024 * 1024
 
 
@@ -79,8 +80,8 @@ class Compiler:
         """Raises InvalidInput when this verifier cannot compile C++, or not this checker; says why."""
         if self._sandbox.tier is not Tier.A:
             raise InvalidInput("C++ needs a verifier with the tier A sandbox; this one runs tier B, Python only")
-        if shutil.which(_COMPILER) is None:
-            raise InvalidInput(f"this verifier has no C++ compiler at {_COMPILER}; install g++ where it runs")
+        if shutil.which(COMPILER) is None:
+            raise InvalidInput(f"this verifier has no C++ compiler at {COMPILER}; install g++ where it runs")
         if _TESTLIB in checker and not self._testlib:
             raise InvalidInput(
                 f"ground truth: the checker includes {_TESTLIB}, which this verifier does not have; name the file in "
@@ -119,7 +120,7 @@ class Compiler:
         return hashlib.sha256(b"\0".join(parts)).digest()
 
     async def _run_compiler(self, source: bytes, standard: str) -> bytes:
-        arguments = (_COMPILER, f"-std=c++{standard}", *_FLAGS, "-o", "program", "solution.cpp")
+        arguments = (COMPILER, f"-std=c++{standard}", *_FLAGS, "-o", "program", "solution.cpp")
         files = {"solution.cpp": source}
         if _TESTLIB.encode() in source and self._testlib:
             files[_TESTLIB] = self._testlib
@@ -135,7 +136,7 @@ class Compiler:
 
     def _compiler_version(self) -> bytes:
         if self._version is None:
-            done = subprocess.run([_COMPILER, "--version"], capture_output=True, check=False, timeout=10)
+            done = subprocess.run([COMPILER, "--version"], capture_output=True, check=False, timeout=10)
             self._version = done.stdout
         return self._version
 

@@ -24,8 +24,8 @@ from services.verifier.sandbox.isolation.wire import MOST_CHANNELS
 from services.verifier.sandbox.sandbox import Sandbox
 from services.verifier.sandbox.zygotes import Tier
 
-# Wall time of a whole program in units of its processor time; beyond it the program idles on purpose.
-_IDLE_FACTOR = 4
+# Of the time that a program may idle, the share that one test may.
+_IDLE_SHARE = 0.5
 # A program that ends this little above its limit gets a second chance: the machine may have been slow.
 _BORDERLINE = 1.2
 # Assertions held by one pair of supervisors; each may have to be repeated.
@@ -159,14 +159,17 @@ class ProgramGrader:
             for index in range(len(done), len(job.tests.inputs)):
                 if self._used_up(done):
                     return
+                bounded = replace(limits, idle_seconds=self._idle_left(done))
+                idle_s = 0.0
                 for task in _solve(program, job.tests, index):
-                    execution = await running.run(task, limits)
+                    execution = await running.run(task, bounded)
                     if _is_borderline(execution, limits):
-                        execution = await running.run(task, limits)
+                        execution = await running.run(task, bounded)
+                    idle_s += execution.idle_ms / 1000
                     judged = await judge(job.tests, index, execution)
                     if judged.passed:
                         break
-                done.append(judged)
+                done.append(replace(judged, idle_s=idle_s))
                 if _is_over(job, judged):
                     return
 
@@ -178,17 +181,24 @@ class ProgramGrader:
                 for index in range(len(done), len(done) + runs):
                     if self._used_up(done):
                         return
-                    execution = await _examine(*pair, job.tests.inputs[index], limits)
+                    # One of the two waits while the other computes.
+                    bounded = replace(limits, idle_seconds=self._idle_left(done) + limits.cpu_seconds)
+                    execution = await _examine(*pair, job.tests.inputs[index], bounded)
                     if _is_borderline(execution, limits):
-                        execution = await _examine(*pair, job.tests.inputs[index], limits)
-                    done.append(await judge(job.tests, index, execution))
+                        execution = await _examine(*pair, job.tests.inputs[index], bounded)
+                    judged = await judge(job.tests, index, execution)
+                    done.append(replace(judged, idle_s=execution.idle_ms / 1000))
                     if _is_over(job, done[-1]):
                         return
 
     def _used_up(self, done: Sequence[Judged]) -> bool:
         seconds = sum(test.record.cpu_ms for test in done) / 1000
-        idle = sum(test.record.wall_ms for test in done) / 1000
-        return seconds >= self._program_seconds or idle >= _IDLE_FACTOR * self._program_seconds
+        return seconds >= self._program_seconds or self._idle_left(done) <= 0
+
+    def _idle_left(self, done: Sequence[Judged]) -> float:
+        """What the next test may idle."""
+        limit = self._limits.idle_seconds
+        return min(limit - sum(test.idle_s for test in done), _IDLE_SHARE * limit)
 
     async def _compile_checker(self, checker: Checker) -> Executable:
         try:

@@ -36,6 +36,8 @@ class Judged:
     """Passed by an argument that is what was expected, but was so before the call."""
     was_changed: bool = False
     """Passed by an argument that the call changed to what was expected."""
+    idle_s: float = 0.0
+    """Seconds in which the program neither ran nor wanted to."""
 
     @property
     def passed(self) -> bool:

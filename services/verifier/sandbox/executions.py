@@ -5,6 +5,7 @@ The service's end of what `isolation/supervisor.py` speaks. Opened by `sandbox.p
 
 import asyncio
 import json
+import math
 import os
 import signal
 import socket
@@ -17,10 +18,14 @@ from services.verifier.sandbox.cgroups import ControlGroup
 from services.verifier.sandbox.isolation.wire import COMPILE_ERROR_CODE, FRAME, REPORT, Ending
 
 _GRACE_SECONDS = 10.0
-# Processor time as a share of the wall time from which a process is taken to have been busy.
+# In units of its wall time; somewhat more than its supervisor has.
+_PATIENCE = 32
+# Processor time as a share of the wall time from which a process is taken to have been busy, and idle time to be idle.
 _STARVED = 0.2
 # What a report may hold besides output: a compiled program, and a refusal.
 _REPORT_ROOM, _NOTE_ROOM = 64 * 1024 * 1024, 4096
+# Profiles with more address space than memory.
+_MEASURED = ("python", "binary")
 INTERPRETER_MIB = 64
 """Address space that the interpreter itself takes; on top of a problem's own memory limit."""
 
@@ -48,8 +53,11 @@ class Limits:
 
     cpu_seconds: float
     wall_seconds: float
+    """Without the time in which the machine kept it waiting."""
     memory_mib: int
     output_kib: int
+    idle_seconds: float = math.inf
+    """Time in which it neither computes nor wants to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +74,19 @@ class Execution:
     cpu_ms: float
     wall_ms: float
     peak_mib: float
+    taken_ms: float = 0.0
+    """Wall time in which it was ready to run, and the machine did not run it."""
+
+    @property
+    def idle_ms(self) -> float:
+        """Wall time in which it neither ran nor wanted to."""
+        return max(0.0, self.wall_ms - self.cpu_ms - self.taken_ms)
 
     @property
     def was_starved(self) -> bool:
         """Stopped by the wall while it was waiting for the processor, not for something else."""
-        return self.outcome is Outcome.WALL_LIMIT and self.cpu_ms > _STARVED * self.wall_ms
+        has_computed = self.cpu_ms > _STARVED * self.wall_ms
+        return self.outcome is Outcome.WALL_LIMIT and has_computed and self.idle_ms < _STARVED * self.wall_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +132,15 @@ class Program:
             "files": list(task.files),
             # Whole seconds are what the kernel counts, and what ends barely above the limit is worth knowing.
             "cpu_seconds": int(1.2 * limits.cpu_seconds) + 1,
+            "cpu_limit": limits.cpu_seconds,
             "wall_seconds": limits.wall_seconds,
+            "idle_seconds": limits.idle_seconds,
             "memory_mib": limits.memory_mib,
             "output_bytes": limits.output_kib * 1024,
             "wants_binary": wants_binary,
         }
         try:
-            async with asyncio.timeout(limits.wall_seconds + _GRACE_SECONDS):
+            async with asyncio.timeout(_PATIENCE * limits.wall_seconds + _GRACE_SECONDS):
                 await self._send(header, [task.stdin, task.detail, *task.files.values()])
                 execution = await self._receive(task, limits, _REPORT_ROOM if wants_binary else 0)
         except TimeoutError:
@@ -141,7 +159,8 @@ class Program:
         await self._loop.sock_sendall(self._connection, b"".join((FRAME.pack(len(text)), text, *blobs)))
 
     async def _receive(self, task: Task, limits: Limits, room: int) -> Execution:
-        ending, status, cpu_s, wall_s, peak_kib, *lengths = REPORT.unpack(await self._read(REPORT.size))
+        ending, status, cpu_s, wall_s, peak_kib, *rest = REPORT.unpack(await self._read(REPORT.size))
+        lengths, taken_s = rest[:-1], rest[-1]
         if sum(lengths) > limits.output_kib * 1024 + room + _NOTE_ROOM:
             raise SandboxError(f"a supervisor announced {sum(lengths)} bytes, more than it may have; it was stopped")
         stdout, stderr, value, binary = [await self._read(length) for length in lengths]
@@ -150,10 +169,12 @@ class Program:
             raise SandboxError(
                 f"a process could not be locked up, so nothing was run: {stderr.decode(errors='replace')}"
             )
+        if ending == Ending.STARVED:
+            raise SandboxError("the machine gave a program next to no processor time; it is too busy to grade")
         outcome = _outcome(Ending(ending), exit_code, cpu_s >= limits.cpu_seconds, stderr)
         if outcome is Outcome.OK and task.mode in ("call", "examine"):
             outcome, value = _returned(value)
-        if self._profile == "binary" and peak_kib > limits.memory_mib * 1024:
+        if self._profile in _MEASURED and peak_kib > limits.memory_mib * 1024:
             # Its address space is larger than what it may use of it.
             outcome = Outcome.MEMORY_LIMIT
         return Execution(
@@ -165,6 +186,7 @@ class Program:
             cpu_ms=cpu_s * 1000,
             wall_ms=wall_s * 1000,
             peak_mib=peak_kib / 1024,
+            taken_ms=taken_s * 1000,
         )
 
     async def _read(self, length: int) -> bytes:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 
 from prime.errors import NotReady, SandboxError
+from services.verifier.sandbox import folders
 from services.verifier.sandbox.cgroups import ControlGroup, remove_leftovers
 from services.verifier.sandbox.executions import Program
 from services.verifier.sandbox.zygotes import UNPRIVILEGED_ID, Tier, Zygote, end_supervisor
@@ -21,7 +22,10 @@ _GROUP_PROCESSES = 128
 
 
 class Sandbox:
-    """`slots` programs at a time; call `start` before, and `close` after."""
+    """`slots` programs at a time; call `start` before, and `close` after.
+
+    `libraries` may be imported by programs, those of them that are installed.
+    """
 
     def __init__(
         self,
@@ -31,12 +35,19 @@ class Sandbox:
         first_identity: int = UNPRIVILEGED_ID,
         recycle_after: int = _RECYCLE_AFTER,
         group_memory_mib: int = _GROUP_MEMORY_MIB,
+        libraries: Sequence[str] = folders.LIBRARIES,
     ) -> None:
         self.tier = tier
         self.layers: tuple[str, ...] = ()
         """Isolation in force."""
         remove_leftovers()
-        self._slots = [_Slot(tier, first_identity - index, recycle_after, group_memory_mib) for index in range(slots)]
+        folders.remove_leftovers()
+        found = folders.find_libraries(libraries)
+        self.libraries = tuple(found.places)
+        """Those that programs can import."""
+        self._slots = [
+            _Slot(tier, first_identity - index, recycle_after, group_memory_mib, found) for index in range(slots)
+        ]
         self._free: asyncio.Queue[_Slot] = asyncio.Queue()
         self._closed = False
 
@@ -135,7 +146,10 @@ _EVERY_TEST_HAS = ("session", "rlimits", "no_new_privs", "landlock", "seccomp")
 class _Slot:
     """A place for one program at a time, with a zygote of its own."""
 
-    def __init__(self, tier: Tier, identity: int, recycle_after: int, group_memory_mib: int) -> None:
+    def __init__(
+        self, tier: Tier, identity: int, recycle_after: int, group_memory_mib: int, libraries: folders.Found
+    ) -> None:
+        self._libraries = libraries
         self._recycle_after = recycle_after
         self._group_memory_mib = group_memory_mib
         self._tier = tier
@@ -156,7 +170,7 @@ class _Slot:
         """A fresh zygote."""
         self.stop()
         try:
-            zygote = await asyncio.to_thread(Zygote, self._tier, self._identity)
+            zygote = await asyncio.to_thread(Zygote, self._tier, self._identity, found=self._libraries)
         except OSError as error:
             raise SandboxError(f"a zygote cannot be started here and now ({error.strerror})") from None
         if self._closed:

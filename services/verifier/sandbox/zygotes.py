@@ -17,11 +17,22 @@ from enum import StrEnum
 from pathlib import Path
 
 from prime.errors import SandboxError
+from services.verifier.sandbox.folders import Found, ScratchFolder, scratch_in_tier_a
+from services.verifier.sandbox.toolchain import tools
 
 _ZYGOTE = Path(__file__).with_name("isolation") / "zygote.py"
 _ROOT = Path(__file__).parents[3]
 UNPRIVILEGED_ID = 65534
 """User of the first zygote when the service runs as root; the others' are lower, since limits count per user."""
+# What programs find, too.
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/",
+    # Libraries would start a thread for each processor, and reserve memory for each.
+    **{f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")},
+}
 _START_SECONDS = 60.0
 _FORK_SECONDS = 20.0
 _LONGEST_GREETING = 8192
@@ -40,13 +51,25 @@ class Zygote:
     """A process of `isolation/zygote.py`. Making one blocks until it is ready.
 
     `serves` names the module whose `load()` the zygote calls and whose `serve()` its children run; without it they run
-    programs. `libraries` are folders that may be read besides the interpreter's own.
+    programs. `libraries` are folders that may be read besides the interpreter's own; `found` are libraries that
+    programs may import.
 
     Raises:
         SandboxError: a layer of the tier cannot be had here; names it and what to change.
     """
 
-    def __init__(self, tier: Tier, identity: int, *, serves: str = "", libraries: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tier: Tier,
+        identity: int,
+        *,
+        serves: str = "",
+        libraries: Sequence[str] = (),
+        found: Found | None = None,
+    ) -> None:
+        found = found or Found(places={}, folders=())
+        self._scratch = ScratchFolder(identity) if tier is Tier.B and not serves else None
+        scratch = self._scratch.path if self._scratch else scratch_in_tier_a([*libraries, sys.base_prefix])
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = {
             "root": str(_ROOT),
@@ -55,7 +78,13 @@ class Zygote:
             "identity": identity,
             "serves": serves,
             "readable": list(libraries),
+            "library_folders": list(found.folders),
+            "scratch": scratch,
+            "libraries": found.places,
+            "tools": [] if serves or tier is Tier.B else list(tools()),
         }
+        # A file, as standard input is one for every program: the interpreter's stream then knows that it can go back.
+        stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
         self.process = subprocess.Popen(
             # -I would ignore the hash seed too; the rest of what it does is here. The environment holds nothing else.
             [
@@ -65,18 +94,18 @@ class Zygote:
                 json.dumps(config),
             ],
             # Pipes, as in every child, so that the interpreter's streams can be used there as it made them.
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(theirs.fileno(),),
-            env={"PYTHONHASHSEED": "0"},
+            env={**_ENVIRONMENT, "TMPDIR": scratch},
             cwd="/",
             start_new_session=True,
         )
         theirs.close()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        os.close(stdin)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         self._control.settimeout(_START_SECONDS)
         self.layers = self._greeting()
         self._control.setblocking(False)
@@ -137,6 +166,8 @@ class Zygote:
         self._control.close()
         if self.process.stderr is not None:
             self.process.stderr.close()
+        if self._scratch is not None:
+            self._scratch.remove()
 
 
 def _gone(error: OSError) -> SandboxError:

@@ -4,7 +4,10 @@ Standard library only: `sandbox.py` starts `zygote.py` by exec, without the proj
 
     zygote.py       warm interpreter; forks a supervisor per program
     namespaces.py   what it gives up first: mounts, network, users, processes
-    supervisor.py   PID 1 of a program's own namespace; forks an untrusted process per test, feeds and bounds it
+    interpreter.py  how it reaches its own library after that
+    supervisor.py   PID 1 of a program's own namespace; forks an untrusted process per test, and bounds it
+    clock.py        what a process did with its time; scratch.py: the folder that it may write in
     confinement.py  what that process gives up before it sees the program: limits.py, landlock.py, seccomp.py
-    untrusted.py    runs the program
+    untrusted.py    runs the program; libraries.py: what it may import besides
+    forbidden.py    says why the kernel refuses something; semaphore.py: what need not be refused
 """

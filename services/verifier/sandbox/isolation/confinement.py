@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.verifier.sandbox.isolation import kernel, landlock, limits
+from services.verifier.sandbox.isolation import kernel, landlock, limits, scratch
 from services.verifier.sandbox.isolation.kernel import JailError
 from services.verifier.sandbox.isolation.seccomp import (
     Filter,
     binary_filter,
     compiler_filter,
+    mathematics_filter,
     python_filter,
 )
 
@@ -22,6 +23,8 @@ VALUE = 3
 _SIGKILL = 9
 # Where a user is counted together with everything else that it runs on the machine.
 _SHARED_PROCESSES = 1024
+# Where no file system of its own bounds what a program writes: then 60 open files, deleted, are all that it can hide.
+_SHARED_FILE_MIB = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,43 +37,76 @@ class Profile:
     file_mib: int
     """Largest file that it may write."""
     stacks_mib: int = 0
-    """Address space on top of its memory limit, for stacks of threads, which are as large as the main one's."""
+    """Address space on top of its memory limit, for stacks of threads: these are reserved and hardly ever filled."""
     reads_library: bool = False
     """Whether it needs the interpreter's library."""
-    folders: tuple[str, ...] = ()
-    """What it may read and execute besides."""
+    has_scratch: bool = False
+    """Whether it has a folder to write in."""
+    runs_tools: bool = False
+    """Whether it reads and executes the compiler's files."""
 
 
 PROFILES = {
-    "python": Profile(filter=python_filter(), processes=33, file_mib=0, reads_library=True),
-    "mathematics": Profile(filter=python_filter(), processes=33, file_mib=0, reads_library=True),
+    # Half a GiB of stack is what many programs ask for; a GiB mapped at once is still refused.
+    "python": Profile(
+        filter=python_filter(),
+        processes=33,
+        file_mib=scratch.MIB,
+        stacks_mib=512,
+        reads_library=True,
+        has_scratch=True,
+    ),
+    "mathematics": Profile(filter=mathematics_filter(), processes=33, file_mib=0, reads_library=True),
     # A compiled program is linked statically: it needs no file at all.
     "binary": Profile(filter=binary_filter(), processes=33, file_mib=0, stacks_mib=1024),
-    "compiler": Profile(
-        filter=compiler_filter(), processes=64, file_mib=64, folders=("/usr", "/lib", "/lib64", "/bin")
-    ),
+    "compiler": Profile(filter=compiler_filter(), processes=64, file_mib=64, runs_tools=True),
 }
 
 
-def restrict_files(profile: str, readable: Sequence[str], *, box: int = 0) -> None:
-    """Landlock, for the calling process and whatever it forks; `box` is what they may do in theirs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a zygote leaves within reach of its supervisors and their programs."""
 
-    Raises:
-        JailError: it cannot be had.
-    """
-    rules = [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
+    proc: int
+    """Descriptor of a `/proc`. For supervisors: programs have neither it nor a path that leads there."""
+    readable: tuple[str, ...]
+    """Folders of the interpreter and of libraries."""
+    tools: tuple[str, ...]
+    """Files and folders of the compiler."""
+    scratch: str
+    """The folder that Python programs may write in."""
+    libraries: dict[str, str]
+    """Where each library is that may be imported."""
+    kept: tuple[int, ...]
+    """Descriptors that programs keep, since folders are reached through them."""
+    shares_machine: bool
+    """Tier B: its user has other processes, its scratch folder no quota, and `/proc` is there."""
+
+
+def file_rules(profile: str, around: Surroundings, *, box: int = 0) -> list[tuple[landlock.Place, int]]:
+    """What a program may do with which files; `box` is what it may do in its box, if it has one."""
+    chosen = PROFILES[profile]
+    rules: list[tuple[landlock.Place, int]] = [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
     if profile != "compiler":
         rules.append(("/dev/urandom", landlock.READ_FILE))  # an endless thing to include
-    if PROFILES[profile].reads_library:
-        rules += [(folder, BOX_READ) for folder in (*landlock.interpreter_folders(), *readable)]
+    if chosen.reads_library:
+        rules += [(folder, BOX_READ) for folder in around.readable]
         rules.append(("/etc/ld.so.cache", landlock.READ_FILE))
-    rules += [(folder, BOX_READ | landlock.EXECUTE) for folder in PROFILES[profile].folders]
+    if chosen.runs_tools:
+        rules += [(tool, BOX_READ | landlock.EXECUTE) for tool in around.tools]
     if box:
         rules.append((BOX, box))
-    landlock.restrict(rules)
+    elif chosen.has_scratch:
+        rules.append((around.scratch, landlock.KEEP_FILES))
+    return rules
 
 
-def confine(profile: str, *, parent: int, shares_user: bool, cpu_seconds: int, memory_mib: int) -> None:
+def supervisor_rules(around: Surroundings) -> list[tuple[landlock.Place, int]]:
+    """What a supervisor needs on top of its program's rules: to see what its program does with its time."""
+    return [(around.proc, BOX_READ)]
+
+
+def confine(profile: str, *, parent: int, shares_machine: bool, cpu_seconds: int, memory_mib: int) -> None:
     """Limits and seccomp, for the calling process, which must be freshly forked.
 
     Raises:
@@ -83,8 +119,8 @@ def confine(profile: str, *, parent: int, shares_user: bool, cpu_seconds: int, m
     limits.limit(
         cpu_seconds=cpu_seconds,
         memory_mib=memory_mib + chosen.stacks_mib,
-        processes=_SHARED_PROCESSES if shares_user else chosen.processes,
-        file_mib=chosen.file_mib,
+        processes=_SHARED_PROCESSES if shares_machine else chosen.processes,
+        file_mib=min(chosen.file_mib, _SHARED_FILE_MIB) if shares_machine else chosen.file_mib,
     )
     chosen.filter.install(os.getpid())
 

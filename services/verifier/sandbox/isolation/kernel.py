@@ -1,5 +1,6 @@
 """System calls that Python has no name for. Numbers are x86-64's; every other file of this folder goes through here."""
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -14,8 +15,9 @@ _CLONE_PIDFD = 0x1000
 _SIGCHLD = 17
 
 _CLONE, _PIVOT_ROOT, _MOUNT, _UMOUNT2, _UNSHARE, _CAPSET, _EXECVEAT = 56, 155, 165, 166, 272, 126, 322
-_MOUNT_SETATTR, _CLOSE_RANGE = 442, 436
-_MFD_EXEC = 0x10
+_MOUNT_SETATTR, _CLOSE_RANGE, _FCNTL = 442, 436, 72
+_MFD_EXEC, _MFD_NOEXEC_SEAL, _MFD_ALLOW_SEALING = 0x10, 8, 2
+_ADD_SEALS, _ALL_SEALS = 1033, 0xF
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
@@ -34,6 +36,16 @@ def require_supported_machine() -> None:
     """Raises `JailError` on machines whose system calls have other numbers."""
     if os.uname().machine != MACHINE or sys.maxsize < 2**63 - 1:
         raise JailError(f"seccomp: no table of system calls for {os.uname().machine}; this verifier needs {MACHINE}")
+
+
+def require_one_thread(proc: int) -> None:
+    """Raises `JailError` when this process has more than one; `proc` is a descriptor of `/proc`."""
+    folder = os.open("self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        if len(os.listdir(folder)) != 1:
+            raise JailError("seccomp: there is more than one thread, and a jail binds only the calling one")
+    finally:
+        os.close(folder)
 
 
 def call(number: int, *arguments: object) -> int:
@@ -139,6 +151,29 @@ def executable_in_memory(data: bytes) -> int:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+    return descriptor
+
+
+def file_in_memory(data: bytes, proc: int) -> int:
+    """A descriptor of an anonymous file with `data` that nobody can change, open for reading. Raises OSError.
+
+    `proc` is a descriptor of `/proc`.
+    """
+    try:
+        descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC | _MFD_ALLOW_SEALING | _MFD_NOEXEC_SEAL)
+    except OSError:
+        descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC | _MFD_ALLOW_SEALING)  # before Linux 6.3
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    # Not by `fcntl`: a module more would make every fork dearer.
+    _must(call(_FCNTL, descriptor, _ADD_SEALS, _ALL_SEALS))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    # Before Linux 6.7 a sealed file that is open for writing cannot be mapped as shared, not even for reading.
+    with contextlib.suppress(OSError):
+        reader = os.open(f"self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        os.close(descriptor)
+        return reader
     return descriptor
 
 

@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import stat
 import struct
 import sys
+from collections.abc import Sequence
 
 from services.verifier.sandbox.isolation.kernel import JailError, call, last_error
 
@@ -11,20 +13,38 @@ MINIMUM_ABI = 3
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_FOLDER = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 EVERYTHING_ON_FILES = (1 << 15) - 1
+_REMOVE_FOLDER, _REMOVE_FILE, _MAKE_FOLDER, _MAKE_FILE, _MOVE, _TRUNCATE = (1 << bit for bit in (4, 5, 7, 8, 13, 14))
+KEEP_FILES = (
+    READ_FILE | READ_FOLDER | WRITE_FILE | _REMOVE_FOLDER | _REMOVE_FILE | _MAKE_FOLDER | _MAKE_FILE | _MOVE | _TRUNCATE
+)
+"""Everything with plain files and folders; no devices, sockets, pipes or links."""
+_ON_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | _TRUNCATE
 
 
-def restrict(rules: list[tuple[str, int]]) -> None:
-    """Refuse everything the kernel can refuse, save what `rules` (path, access bits) grant.
+Place = str | int
+"""A path, or a descriptor of what it leads to."""
+
+
+def prepare(rules: Sequence[tuple[Place, int]]) -> int:
+    """A descriptor of a ruleset that refuses everything save what `rules` (place, access bits) grant.
 
     Raises:
         JailError: the kernel is too old, or does not take the rules.
     """
     ruleset = _new_ruleset(require())
-    for path, access in rules:
-        _permit(ruleset, path, access)
+    for place, access in rules:
+        _permit(ruleset, place, access)
+    return ruleset
+
+
+def enforce(ruleset: int) -> None:
+    """Put it in force for the calling process and what it forks, on top of what is in force already.
+
+    Raises:
+        JailError: the kernel does not let it.
+    """
     if call(_RESTRICT, ruleset, 0) != 0:
         raise JailError(f"landlock: the rules cannot be put in force ({last_error().strerror})")
-    os.close(ruleset)
 
 
 def require() -> int:
@@ -59,16 +79,18 @@ def _new_ruleset(abi: int) -> int:
     return ruleset
 
 
-def _permit(ruleset: int, path: str, access: int) -> None:
+def _permit(ruleset: int, place: Place, access: int) -> None:
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.dup(place) if isinstance(place, int) else os.open(place, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # what is not there needs no permission
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        access &= _ON_A_FILE
     rule = struct.pack("=Qi", access, descriptor)
     failed = call(_ADD, ruleset, 1, ctypes.create_string_buffer(rule, len(rule)), 0) != 0
     os.close(descriptor)
     if failed:
-        raise JailError(f"landlock: no rule for {path} ({last_error().strerror})")
+        raise JailError(f"landlock: no rule for {place} ({last_error().strerror})")
 
 
 def standard_library() -> str:

@@ -1,14 +1,17 @@
 """Resource limits of an untrusted process."""
 
+import _thread
 import os
 import resource
 import threading
+from typing import Any
 
 from services.verifier.sandbox.isolation.kernel import JailError
 
 STACK_BYTES = 256 * 1024 * 1024
 """Stack of a program's main thread: 200,000 cached recursive calls need it. Must be raised before an exec."""
 THREAD_STACK_BYTES = 16 * 1024 * 1024
+_LARGEST_THREAD_STACK = 512 * 1024 * 1024
 
 
 def raise_stack() -> bool:
@@ -42,6 +45,31 @@ def limit(*, cpu_seconds: int, memory_mib: int, processes: int, file_mib: int = 
     _set(resource.RLIMIT_SIGPENDING, 64)
     # Threads would otherwise take the raised stack limit as their own size, and four fill the address space.
     threading.stack_size(THREAD_STACK_BYTES)
+
+
+def fit_thread_stacks() -> None:
+    """Let a thread start whose stack, as large as the program asked for, finds no room: with a smaller one.
+
+    A stack is reserved long before it is filled, and it is memory in use that counts. Once, in the zygote.
+    """
+    start = _thread.start_new_thread
+
+    def start_new_thread(*arguments: Any) -> int:
+        wanted = threading.stack_size()
+        size = min(wanted, _LARGEST_THREAD_STACK)
+        try:
+            while True:
+                threading.stack_size(size)
+                try:
+                    return start(*arguments)
+                except RuntimeError:
+                    size //= 2
+                    if size < THREAD_STACK_BYTES:
+                        raise
+        finally:
+            threading.stack_size(wanted)
+
+    _thread.start_new_thread = threading._start_new_thread = start_new_thread  # type: ignore[attr-defined]
 
 
 def _set(number: int, soft: int, hard: int | None = None) -> None:

@@ -9,16 +9,18 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Mapping, Sequence
 
-from services.verifier.sandbox.isolation import kernel
+from services.verifier.sandbox.isolation import kernel, scratch
+from services.verifier.sandbox.isolation.interpreter import without_nested
 from services.verifier.sandbox.isolation.kernel import JailError
-from services.verifier.sandbox.isolation.landlock import interpreter_folders, standard_library
 
 _WANTED = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+# Names of the standard streams, which programs look for; the interpreter opens what they stand for.
+_STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 # Hidden while the new root is put together; nothing that we need lies under it.
 _SCAFFOLD = "/sys"
-_CAP_DAC_READ_SEARCH = 1 << 2
 _ADVICE = (
     "tier A needs user, mount, process and network namespaces: allow clone, unshare, mount, umount2 and pivot_root in "
     "the container's seccomp profile and `userns` in its AppArmor profile (no capability is needed), and set "
@@ -48,45 +50,29 @@ def become(identity: int) -> None:
 
 
 def enter_tier_b(identity: int) -> list[str]:
-    """Become `identity`, keeping at most the right to read past file modes; the names of the layers.
+    """Become `identity` and keep no capability; the names of the layers.
 
     Raises:
-        JailError: not possible, or the interpreter's library cannot be read afterwards.
+        JailError: not possible.
     """
-    if os.getuid() == 0:
-        kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
     become(identity)
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("CapPrm:"))
-    spare = int(line.split()[1], 16) & _CAP_DAC_READ_SEARCH
-    kernel.set_capabilities(0, spare)
-    if _can_read_interpreter():
+    try:
         kernel.set_capabilities(0, 0)
-    else:
-        # The interpreter lies in somebody's home folder. Reading past file modes is all that is kept; Landlock
-        # narrows it to the interpreter's own folders, and there is no exec that could pass it on.
-        kernel.set_capabilities(spare, spare)
-        if not _can_read_interpreter():
-            raise JailError(f"user: user {os.getuid()} cannot read the interpreter's library at {standard_library()}")
+    except OSError as error:
+        raise JailError(f"user: capabilities cannot be given up ({error.strerror})") from None
     return ["user"]
 
 
-def _can_read_interpreter() -> bool:
-    try:
-        os.listdir(standard_library())
-    except PermissionError:
-        return False
-    return True
+def enter_tier_a(
+    identity: int, folders: Sequence[str], renamed: Mapping[str, str], proc: int, scratch_folder: str
+) -> list[str]:
+    """Leave the machine behind; `folders` are kept readable, those in `renamed` under other names. Names of the layers.
 
-
-def enter_tier_a(identity: int, folders: list[str]) -> list[str]:
-    """Leave the machine behind; `folders` are kept readable besides the system's. The names of the layers.
+    `proc` is a descriptor of the machine's `/proc`, and `scratch_folder` where a tmpfs for programs is mounted.
 
     Raises:
         JailError: a namespace or a mount was refused; says what the deployment must change.
     """
-    # Outlives the old root, for the user map.
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     as_root = os.getuid() == 0 and _may(_WANTED)
     try:
         if not as_root:
@@ -94,14 +80,19 @@ def enter_tier_a(identity: int, folders: list[str]) -> list[str]:
             _enter_user_namespace(_WANTED, proc)
         # A copy of the machine's, until it is changed.
         socket.sethostname("sandbox")
-        _build_root([*interpreter_folders(), *folders])
+        _build_root({**{folder: folder for folder in without_nested(["/usr", *folders])}, **renamed}, scratch_folder)
+        kernel.mount(
+            "scratch",
+            scratch_folder,
+            "tmpfs",
+            kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
+            f"{scratch.MOUNT_DATA},uid={identity},gid={identity}" if as_root else scratch.MOUNT_DATA,
+        )
         if as_root:
             become(identity)
             _enter_user_namespace(0, proc)
     except OSError as error:
         raise JailError(f"namespaces: refused ({error}); {_ADVICE}") from None
-    finally:
-        os.close(proc)
     return ["user", "userns", "mountns", "netns", "ipcns", "utsns", "pidns"]
 
 
@@ -143,33 +134,28 @@ def _enter_user_namespace(more: int, proc: int) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
-def _build_root(folders: list[str]) -> None:
+def _build_root(folders: Mapping[str, str], scratch_folder: str) -> None:
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("root", _SCAFFOLD, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for folder in _without_nested(["/usr", *folders]):
-        _carry(folder)
+    for folder, name in folders.items():
+        _carry(folder, name)
     for link in ("/bin", "/lib", "/lib64"):
         if os.path.islink(link):
             os.symlink(os.readlink(link), _SCAFFOLD + link)
     for device in _DEVICES:
-        _carry(device, kernel.MOUNT_ATTR_NOSUID)
-    _carry("/etc/ld.so.cache")
-    os.makedirs(_SCAFFOLD + "/tmp", exist_ok=True)  # there already when the libraries lie under it
+        _carry(device, device, kernel.MOUNT_ATTR_NOSUID)
+    _carry("/etc/ld.so.cache", "/etc/ld.so.cache")
+    for stream in _STREAMS:
+        os.mknod(_SCAFFOLD + stream, stat.S_IFREG | 0o600)
+    for folder in ("/tmp", scratch_folder):
+        os.makedirs(_SCAFFOLD + folder, exist_ok=True)  # there already when the libraries lie under it
     kernel.change_root(_SCAFFOLD)
     kernel.restrict_mount("/", kernel.MOUNT_ATTR_RDONLY)
 
 
-def _without_nested(folders: list[str]) -> list[str]:
-    kept: list[str] = []
-    for folder in sorted({os.path.realpath(folder) for folder in folders if os.path.isdir(folder)}):
-        if not any(folder.startswith(f"{above}/") for above in kept):
-            kept.append(folder)
-    return kept
-
-
-def _carry(path: str, attributes: int = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV) -> None:
-    """Make `path` appear in the new root, at the same place, read-only."""
-    target = _SCAFFOLD + path
+def _carry(path: str, name: str, attributes: int = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV) -> None:
+    """Make `path` appear in the new root as `name`, read-only."""
+    target = _SCAFFOLD + name
     try:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:

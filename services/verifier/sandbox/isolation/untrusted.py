@@ -1,7 +1,7 @@
 """Runs the program: in a confined process, as if the interpreter had been started for it.
 
-Standard streams are real pipes. What the right answer is never comes in; out comes what the program printed and, for a
-call, the returned value as JSON on a descriptor of its own.
+Standard input is a file, the other streams are pipes. What the right answer is never comes in; out comes what the
+program printed and, for a call, the returned value as JSON on a descriptor of its own.
 """
 
 import _io
@@ -17,19 +17,27 @@ import threading
 from types import CodeType
 from typing import Any, NoReturn
 
-from services.verifier.sandbox.isolation import answers, calls, examiner, kernel
+from services.verifier.sandbox.isolation import answers, calls, examiner, forbidden, kernel, libraries
 from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
 from services.verifier.sandbox.isolation.supervisor import Task
 from services.verifier.sandbox.isolation.wire import COMPILE_ERROR_CODE, CRASH_CODE
 
-_ENVIRONMENT = ["PATH=/usr/bin:/bin", "TMPDIR=/tmp", "LC_ALL=C.UTF-8", "HOME=/"]
+_TMP = "/tmp"
+_ENVIRONMENT = ["PATH=/usr/bin:/bin", f"TMPDIR={_TMP}", "LC_ALL=C.UTF-8", "HOME=/"]
 
 
-def prepare(root: str) -> None:
-    """What all programs find, done once in the zygote: an interpreter that knows nothing of `root`, its origin."""
+def prepare(root: str, scratch: str) -> None:
+    """What all programs find, done once in the zygote: an interpreter that knows nothing of `root`, its origin.
+
+    `scratch` is the folder in which they may write, and in which they start.
+    """
+    global _scratch
+    _scratch = scratch
+    forbidden.explain()
     # `site`, which is not loaded, would add these two; programs end with them.
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
     builtins.open = io.open = _open
+    os.open = _open_descriptor
     sys.orig_argv = ["python3", "solution.py"]
     sys.set_int_max_str_digits(0)
     for name in [name for name in sys.modules if name.partition(".")[0] == "services"]:
@@ -38,17 +46,36 @@ def prepare(root: str) -> None:
         del sys.path_importer_cache[folder]
 
 
-_open_file = io.open
+_open_file, _open_plainly = io.open, os.open
+_scratch = _TMP
 _STREAMS = {f"/dev/{name}": number for number, name in enumerate(("stdin", "stdout", "stderr"))}
 _STREAMS |= {f"/dev/fd/{number}": number for number in _STREAMS.values()}
 
 
 @functools.wraps(io.open)
+@forbidden.without_place
 def _open(file: Any, *arguments: Any, **options: Any) -> Any:
-    # The names of the standard streams lead through /proc, which is not there.
-    if isinstance(file, str | os.PathLike) and os.fspath(file) in _STREAMS:
-        file = os.dup(_STREAMS[os.fspath(file)])
-    return _open_file(file, *arguments, **options)
+    return _open_file(_place_of(file), *arguments, **options)
+
+
+@functools.wraps(os.open)
+@forbidden.without_place
+def _open_descriptor(path: Any, *arguments: Any, **options: Any) -> int:
+    place = _place_of(path)
+    return place if isinstance(place, int) else _open_plainly(place, *arguments, **options)
+
+
+def _place_of(file: Any) -> Any:
+    """What to open: a descriptor for a standard stream, whose name leads through `/proc`, which is not there."""
+    if not isinstance(file, str | os.PathLike):
+        return file
+    path = os.fspath(file)
+    if path in _STREAMS:
+        return os.dup(_STREAMS[path])
+    if _scratch != _TMP and isinstance(path, str) and path.startswith(f"{_TMP}/"):
+        # Of tier B, where the machine's own folder of that name is closed.
+        return path if f"{path}/".startswith(f"{_scratch}/") else _scratch + path[len(_TMP) :]
+    return file
 
 
 def run(task: Task) -> NoReturn:
@@ -59,6 +86,7 @@ def run(task: Task) -> NoReturn:
         # The zygote has loaded it; nothing is imported any more in here.
         sys.modules[task.arguments[0]].serve()
     sys.argv = [*task.arguments] or ["solution.py"]
+    libraries.draw_anew()
     code = 0
     try:
         _MODES[task.mode](task)
@@ -92,7 +120,8 @@ def _exit_code(exit_: SystemExit) -> int:
         return 0
     if isinstance(exit_.code, int):
         return exit_.code & 0xFF
-    sys.stderr.write(f"{exit_.code}\n")
+    with contextlib.suppress(Exception):  # it may have replaced the stream
+        sys.stderr.write(f"{exit_.code}\n")
     return 1
 
 
@@ -104,9 +133,12 @@ def _finish(code: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 - whatever the program's handlers raise
         sys.excepthook(*sys.exc_info())
     try:
+        # What is closed, replaced or gone has nothing left to write.
         sys.stdout.flush()
-    except (OSError, ValueError):
+    except OSError:
         code = code or 120
+    except Exception:  # noqa: BLE001 - whatever it was replaced by
+        pass
     try:
         _flush_writers()
         sys.stderr.flush()

@@ -7,8 +7,9 @@ import struct
 from enum import IntEnum
 
 FRAME = struct.Struct("!I")
-REPORT = struct.Struct("!BiddIIIII")
-"""`Ending`, wait status, cpu s, wall s, peak KiB, then the lengths of stdout, stderr, value and compiled program."""
+REPORT = struct.Struct("!BiddIIIIId")
+"""`Ending`, wait status, cpu s, wall s, peak KiB, then the lengths of stdout, stderr, value and compiled program, and
+the seconds of wall time in which it waited for the processor."""
 
 
 class Ending(IntEnum):
@@ -19,6 +20,8 @@ class Ending(IntEnum):
     OUTPUT_LIMIT = 2
     REFUSED = 3
     """It could not be locked up; the program was not run."""
+    STARVED = 4
+    """The machine did not let it run to any end."""
 
 
 MOST_CHANNELS = 64

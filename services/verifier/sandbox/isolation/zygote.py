@@ -15,9 +15,9 @@ import sys
 _CONFIG = json.loads(sys.argv[1])
 sys.path.insert(0, _CONFIG["root"])
 
-from services.verifier.sandbox.isolation import kernel, landlock, limits, namespaces  # noqa: E402
-from services.verifier.sandbox.isolation.confinement import BOX  # noqa: E402
-from services.verifier.sandbox.isolation.supervisor import Task, supervise  # noqa: E402
+from services.verifier.sandbox.isolation import interpreter, kernel, landlock, libraries, limits, namespaces  # noqa: E402
+from services.verifier.sandbox.isolation.confinement import BOX, Surroundings  # noqa: E402
+from services.verifier.sandbox.isolation.supervisor import Task, rulesets, supervise  # noqa: E402
 from services.verifier.sandbox.isolation.untrusted import prepare, run  # noqa: E402
 from services.verifier.sandbox.isolation.wire import MOST_CHANNELS  # noqa: E402
 
@@ -28,13 +28,16 @@ _PROGRAMS_USE = (
 )
 _TIER_A = kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
 PLAIN, WITH_BOX = b"P", b"B"
+_SCRATCH = _CONFIG.get("scratch", BOX)
 
 
 def _main() -> Task:
     control = socket.socket(fileno=_CONFIG["control"])
     try:
         _load()
-        layers = _isolate()
+        layers, around = _isolate()
+        # Made once, since nearly all programs have the same.
+        usual = None if _CONFIG["serves"] else rulesets("python", around, with_box=False)
     except kernel.JailError as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         os._exit(3)
@@ -45,7 +48,7 @@ def _main() -> Task:
     # The kernel buries the supervisors; how they ended the service sees from their connections.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(json.dumps({"layers": layers}).encode())
-    return _serve(control)
+    return _serve(control, around, usual)
 
 
 def _load() -> None:
@@ -56,25 +59,47 @@ def _load() -> None:
     else:
         for name in _PROGRAMS_USE.split():
             __import__(name)
-        prepare(_CONFIG["root"])
+        limits.fit_thread_stacks()
+        prepare(_CONFIG["root"], _SCRATCH)
     sys.path.remove(_CONFIG["root"])
 
 
-def _isolate() -> list[str]:
+def _isolate() -> tuple[list[str], Surroundings]:
     kernel.require_supported_machine()
     landlock.require()
-    if len(os.listdir("/proc/self/task")) != 1:
-        raise kernel.JailError("seccomp: the zygote has more than one thread, and a jail binds only the calling one")
+    # Outlives the old root. For the user map, and for supervisors, who look at what their programs do.
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    kernel.require_one_thread(proc)
     limits.offer_to_the_oom_killer()
-    identity, folders = _CONFIG["identity"], _CONFIG["readable"]
+    identity, libraries_in = _CONFIG["identity"], _CONFIG.get("library_folders", [])
     if _CONFIG["tier"] == "A":
-        layers = namespaces.enter_tier_a(identity, folders)
+        folders = interpreter.without_nested([*landlock.interpreter_folders(), *_CONFIG["readable"]])
+        names = {folder: f"/libraries/{os.path.basename(folder)}" for folder in libraries_in}
+        layers = namespaces.enter_tier_a(identity, folders, names, proc, _SCRATCH)
         namespaces.require_nesting(_TIER_A)
-        return layers
-    return namespaces.enter_tier_b(identity)
+        kept: list[int] = []
+    else:
+        held = interpreter.hold([*_CONFIG["readable"], *libraries_in])
+        folders, libraries_in = list(held), []
+        layers = namespaces.enter_tier_b(identity)
+        names = interpreter.keep_unreachable(held)
+        kept = interpreter.descriptors(names)
+    interpreter.rename_everywhere(names)
+    places = {name: interpreter.rename(place, names) for name, place in _CONFIG.get("libraries", {}).items()}
+    libraries.offer(places)
+    around = Surroundings(
+        proc=proc,
+        readable=tuple(interpreter.rename(folder, names) for folder in (*folders, *libraries_in)),
+        tools=tuple(_CONFIG.get("tools", ())),
+        scratch=_SCRATCH,
+        libraries=places,
+        kept=tuple(kept),
+        shares_machine=_CONFIG["tier"] == "B",
+    )
+    return layers, around
 
 
-def _serve(control: socket.socket) -> Task:
+def _serve(control: socket.socket, around: Surroundings, usual: tuple[int, int] | None) -> Task:
     """Fork a supervisor per request, until the service is gone. Returns only in an untrusted process."""
     while True:
         kind, descriptors, _, _ = socket.recv_fds(control, 1, 1 + MOST_CHANNELS)
@@ -89,7 +114,7 @@ def _serve(control: socket.socket) -> Task:
             continue
         if pid == 0:
             control.close()
-            return _supervise(connection, kind, channels)
+            return _supervise(connection, kind, around, usual, channels)
         socket.send_fds(control, [b"forked"], [pidfd])
         os.close(pidfd)
         _close(connection, channels)
@@ -101,15 +126,21 @@ def _close(connection: socket.socket, channels: list[int]) -> None:
         os.close(channel)
 
 
-def _supervise(connection: socket.socket, kind: bytes, channels: list[int]) -> Task:
-    tier, readable = _CONFIG["tier"], _CONFIG["readable"]
+def _supervise(
+    connection: socket.socket,
+    kind: bytes,
+    around: Surroundings,
+    usual: tuple[int, int] | None,
+    channels: list[int],
+) -> Task:
+    tier = _CONFIG["tier"]
     # Nothing about the machine stays for a program to find.
     _CONFIG.clear()
     if kind == WITH_BOX:
         kernel.mount("box", BOX, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=256m,nr_inodes=4096")
     if tier == "A":
         kernel.set_capabilities(0, 0)
-    return supervise(connection, readable, channels=channels, shares_user=tier == "B")
+    return supervise(connection, around, usual, channels)
 
 
 def _fork_supervisor(kind: bytes) -> tuple[int, int]:
