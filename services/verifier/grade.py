@@ -97,6 +97,7 @@ class Grader:
         isolation: tuple[str, ...],
     ) -> None:
         self._settings = settings
+        self._math_options = frozenset(settings.math_options)
         self._programs = programs
         self._pool = pool
         self._proof = proof
@@ -202,7 +203,7 @@ class Grader:
             return _Work(key=_digest(item.response, item.ground_truth, str(item.binary)), run=lambda: self._code(item))
         if grader == "exact":
             return _grade_chain(item)
-        found = compare_answer(item.response, item.ground_truth, frozenset(item.options))
+        found = compare_answer(item.response, item.ground_truth, frozenset(item.options) | self._math_options)
         if isinstance(found, Decided):
             return _Finding(
                 score=None if found.equal is None else float(found.equal), reason=found.reason, method="math"

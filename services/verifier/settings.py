@@ -1,8 +1,10 @@
 """What can be set for the verifier: the section `[verifier]`."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from prime.adapters.settings import Address, ServiceSettings
+from prime.errors import InvalidInput
+from services.verifier.mathematics.options import check_options
 from services.verifier.sandbox.folders import LIBRARIES
 from services.verifier.sandbox.zygotes import Tier
 
@@ -18,6 +20,8 @@ class VerifierSettings(ServiceSettings):
     """Programs tested at once, and besides them as many mathematics answers."""
     math_seconds: float = Field(1.5, gt=0)
     """Processor time of one mathematics answer; then its worker is killed and the verdict is undecided."""
+    math_options: tuple[str, ...] = ()
+    """Options of `docs/grading.md` that hold for every mathematics problem, besides those that it brings."""
     cpu_seconds: float = Field(5.0, gt=0, le=60)
     """Processor time of one test, so that a busy machine changes no verdict. A problem may bring its own."""
     wall_seconds: float = Field(12.0, gt=0)
@@ -40,3 +44,12 @@ class VerifierSettings(ServiceSettings):
     """Answers accepted and not yet graded; beyond it calls are turned away."""
     cache_entries: int = Field(16384, ge=0)
     """Verdicts kept for answers that are asked again; 0: none. Only such as would come out the same again."""
+
+    @field_validator("math_options")
+    @classmethod
+    def _are_known(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_options(options)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        return options

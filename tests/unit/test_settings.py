@@ -149,6 +149,7 @@ KEYS = [
     "verifier.idle_seconds",
     "verifier.libraries",
     "verifier.listen",
+    "verifier.math_options",
     "verifier.math_seconds",
     "verifier.max_queue",
     "verifier.max_tests",

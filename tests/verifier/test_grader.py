@@ -153,6 +153,19 @@ async def test_no_answer_costs_the_others_of_its_call(verifier: Parts, name: str
 # ---------------------------------------------------------------- cache and repeats
 
 
+async def test_options_of_the_settings_hold_for_every_problem() -> None:
+    settings = SETTINGS.model_copy(update={"math_options": ("brackets_count", "two_decimals")})
+    items = [math("(1,2,3)", "1,2,3"), math("3.14", "\\pi"), math("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(1,2)")]
+    async with open_verifier(settings, Meters()) as parts:
+        verdicts = await parts.grader.grade(items)
+    assert [verdict.score for verdict in verdicts] == [0.0, 1.0, 0.0]
+
+
+async def test_an_unknown_option_in_the_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown mathematics options 'loosely'"):
+        VerifierSettings(math_options=("loosely",))
+
+
 async def test_an_answer_asked_again_is_found_in_the_cache_and_says_so(verifier: Parts) -> None:
     item = code("print(2 ** 3)")
     (first,) = await verifier.grader.grade([item])
