@@ -11,6 +11,12 @@ from services.verifier.sandbox.isolation.kernel import JailError
 STACK_BYTES = 256 * 1024 * 1024
 """Stack of a program's main thread: 200,000 cached recursive calls need it. Must be raised before an exec."""
 THREAD_STACK_BYTES = 16 * 1024 * 1024
+# Read once, in the zygote, which leaves its own as they are.
+_CEILINGS = {
+    number: resource.getrlimit(number)[1]
+    for name in ("CPU", "AS", "NPROC", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "MSGQUEUE", "SIGPENDING")
+    for number in [getattr(resource, f"RLIMIT_{name}")]
+}
 _LARGEST_THREAD_STACK = 512 * 1024 * 1024
 
 
@@ -74,7 +80,7 @@ def fit_thread_stacks() -> None:
 
 def _set(number: int, soft: int, hard: int | None = None) -> None:
     hard = soft if hard is None else hard
-    ceiling = resource.getrlimit(number)[1]
+    ceiling = _CEILINGS[number]
     if ceiling != resource.RLIM_INFINITY:
         hard = min(hard, ceiling)
     try:
