@@ -63,7 +63,7 @@ async def test_a_mixed_batch_is_graded_in_order(address: str, meters: Meters) ->
         code("import time; time.sleep(0.5); print(8)", "8"),
         chain("3+5=8;8+8=6#6"),
         math("(x+1)^2", "x^2+2x+1"),
-        math("9^{9^{9^9}}", "42"),
+        math("(x+1)^{5000}", "x^2"),
         code("print(7)", "8"),
         chain("3+5=8#7"),
         math("41", "42"),

@@ -106,15 +106,17 @@ def _with_applied_functions(text: str, applied: frozenset[str], values: dict[str
     """The text with a symbol for each value of a function; `values` is given what they stand for."""
     import sympy
 
-    # Of one letter the parser makes a function by itself.
-    found = re.search(rf"(?<![\\a-zA-Z])([{''.join(sorted(applied))}])((?:'|\^\{{-1\}})*)\((?![a-zA-Z]\))", text)
+    # Of an unmarked letter with one argument the parser makes a function by itself.
+    letters = "".join(sorted(applied))
+    marks = r"(?:'|\^\{-1\})"
+    found = re.search(rf"(?<![\\a-zA-Z])([{letters}])({marks}+\(|\((?![a-zA-Z]\)))", text)
     if found is None:
         return text
     end = _closing(text, found.end() - 1)
     arguments = [parse(part, applied) for part in split_outside(text[found.end() : end], ",")]
     if end < 0 or None in arguments:
         raise ValueError(text)
-    value = sympy.Function(found.group(1) + found.group(2))(*(sympy.expand(argument) for argument in arguments))
+    value = sympy.Function(found.group(1) + found.group(2)[:-1])(*(sympy.expand(argument) for argument in arguments))
     symbol = symbol_for(sympy.srepr(value))
     values[symbol] = value
     return text[: found.start()] + symbol + _with_applied_functions(text[end + 1 :], applied, values)

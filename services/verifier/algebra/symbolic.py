@@ -23,6 +23,7 @@ from services.verifier.mathematics.names import split_equals
 from services.verifier.mathematics.question import How
 
 _ABOUT_DIGITS = 30
+_NUMBER = re.compile(r"-?\d*\.?\d*")
 _LITERAL = re.compile(r"([-+]?)(\d*)\.(\d+)")
 _CONSTANT = re.compile(r"[Cc](_\{?\w+\}?)?")
 _RENAMED_CONSTANT = re.compile(r"[A-Zck](_\{?\w+\}?)?")
@@ -130,9 +131,12 @@ def _is_about(remark: str, exact: str) -> bool:
             return False
         values.append(value.number)
     about, value = values[0] / (100 if percent else 1), values[1]
-    decimals = len(remark.partition(".")[2].rstrip("\\%"))
-    near = max(abs(value) * mpmath.mpf("0.02"), mpmath.mpf(15) / 10 ** (decimals + 1))
-    return bool(abs(about - value) <= near or abs(about - mpmath.degrees(value)) <= 180 * near)
+    near = abs(value) * mpmath.mpf("0.02")
+    if _NUMBER.fullmatch(remark):
+        decimals = len(remark.partition(".")[2])
+        near = max(near, mpmath.mpf(10) ** -decimals if decimals else mpmath.mpf("0.5"))
+    in_degrees = mpmath.degrees(value) if "arc" in exact or "^{-1}" in exact else value
+    return bool(abs(about - value) <= near or abs(about - in_degrees) <= abs(in_degrees) * mpmath.mpf("0.02"))
 
 
 def _as_written(gold: str, answer: str) -> bool:

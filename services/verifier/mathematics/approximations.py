@@ -7,6 +7,7 @@ from services.verifier.mathematics.forms import split_items
 from services.verifier.mathematics.names import SYMBOL
 
 _SIGN = re.compile(r"\\approx(?![a-zA-Z])")
+_IN_BRACKETS = re.compile(r"\(\\approx ?([^()]*)\)$")
 _CONSTANTS = ("e", "i")
 _NAME = re.compile(rf"{SYMBOL}'*|[a-zA-Z]{{2,12}}|\\text\{{[^{{}}]*\}}")
 
@@ -26,6 +27,7 @@ def split_approximation(text: str) -> Approximation | None:
     """
     if "\\approx" not in text:
         return Approximation(value=text, remark="")
+    text = _IN_BRACKETS.sub(r"\\approx \1", text)
     if len(split_items(text)) != 1:
         return None
     sign = _SIGN.search(text)

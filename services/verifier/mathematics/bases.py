@@ -12,11 +12,14 @@ _NAMES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
 _LONGEST = 1000
 _DIGITS = r"(?:[0-9][0-9A-Z]*|[A-F]{2,}(?=\)?_\{?(?:\\text\{)?16))(?:\.[0-9A-Z]+)?"
 _BASE = (
-    r"_(?:\{(?:\\text\{)?(?P<braced>\d{1,2}|[a-z]+)\}{1,2}|\\text\{(?P<texted>\d{1,2}|[a-z]+)\}"
-    r"|(?P<bare>\d{1,2}|[a-z](?![a-z])))"
+    r"_(?:\{\(?(?:\\text\{)?(?:base ?)?(?P<braced>\d{1,2}|[a-z]+)\)?\}{1,2}"
+    r"|\\text\{(?:base ?)?(?P<texted>\d{1,2}|[a-z]+)\}|(?P<bare>\d{1,2}|[a-z](?![a-z])))"
 )
-_SPELT = r"\s*\\?(?:text\{)?\s*\(?base ?(?P<spelt>\d{1,2}|[a-z]+)\)?\}?"
-_NUMERAL = re.compile(rf"(?<![0-9A-Z_.\\}}])(?P<open>\()?(?P<digits>{_DIGITS})(?(open)\))(?:{_BASE}|{_SPELT})")
+_SPELT = r"\s*\(?(?:\\text\{)?\s*\(?(?:in )?base ?\}?(?P<spelt>\d{1,2}|[a-z]+)\)?\}?"
+_NUMERAL = re.compile(
+    rf"(?<![0-9A-Z_.\\}}])(?:(?P<open>\()|(?P<line>\\overline\{{))?(?P<digits>{_DIGITS})(?(open)\))(?(line)\}})"
+    rf"(?:{_BASE}|{_SPELT})"
+)
 _SIGNED = re.compile(r"(?P<sign>[-+]?)(?:\((?P<inside>.*)\)|(?P<plain>.*))", re.DOTALL)
 
 

@@ -34,6 +34,7 @@ _TOO_COMPLEX = Decided(equal=None, reason="too_complex")
 _NO_OPTIONS: frozenset[str] = frozenset()
 
 _CROSSED_OUT = re.compile(r"\\(?:[bx]?cancel(?:to)?|sout|st|not)(?![a-zA-Z])")
+_PARTS = re.compile(r"[,;=<>:]|\\(?:le|ge|ne|in)(?![a-zA-Z])|\\text\{[^{}]*\}|\\%|%|\b(?:or|and)\b")
 _SHORT_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]+\}|\\text\{.{0,3}\}")
 _WORD = re.compile(r"\\text|(?<![\\a-zA-Z])[a-zA-Z][a-z]{3,}")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -54,6 +55,8 @@ def compare_answer(response: str, ground_truth: str, options: frozenset[str] = _
     boxes = extract_boxes(response)
     if not boxes:
         return _NO_ANSWER
+    if any("~~" in box for box in boxes):
+        return _MISMATCH  # crossed out, in Markdown
     if len(boxes) > 1:
         return _compare_boxes(boxes, gold, policy)
     answer = boxes[0].strip()
@@ -81,12 +84,20 @@ def _compare_boxes(boxes: Sequence[str], gold: "_Gold", policy: Policy) -> Decid
     if all(found == _EXACT for found in each):
         return _EXACT
     if len(each) > 1 and is_several(gold.text):
-        return _compare(",".join(answers), gold, policy)
+        return _compare(_joined(answers, gold), gold, policy)
     for found in each:
         if isinstance(found, Decided) and not found.equal:
             return found
     open_questions = [found.question for found in each if isinstance(found, Symbolic)]
     return Symbolic(gold=gold.text, answer=",".join(answers), question=All(of=tuple(open_questions)))
+
+
+def _joined(answers: Sequence[str], gold: "_Gold") -> str:
+    """The parts as one answer, put together as the parts of the gold are."""
+    if "\\cup" in gold.text:
+        return "\\cup".join(answers)
+    are_conditions = all(re.search(r"[<>]|\\(?:le|ge)(?![a-zA-Z])", answer) for answer in answers)
+    return (" and " if are_conditions else ",").join(answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +184,8 @@ def _is_another_kind(answer: str, gold: _Gold) -> bool:
         return True
     if not gold.has_words and is_prose(answer):
         return True
-    if is_out_of_reach(answer, gold.text, gold_is_small=not gold.too_complex):
+    parts = [answer, *(part.strip("()[]{} \\") for part in _PARTS.split(answer))]
+    if any(is_out_of_reach(part, gold.text, gold_is_small=not gold.too_complex) for part in dict.fromkeys(parts)):
         return True
     # A name is its own text and nothing else.
     return gold.is_words and not re.search(r"\d", answer) and (is_too_large(answer) or is_too_big(answer))

@@ -26,6 +26,8 @@ def compare_with_name_left_out(answer: str, gold: str, rules: Rules) -> Result |
     named, bare = (left, gold) if left else (right, answer)
     if named is None or (left and right) or named.kind is not Kind.NAME:
         return None
+    if named.is_label:
+        return rules.items(named.value, gold) if left else rules.items(answer, named.value)
     if has_equals(named.value) or _names_something(bare):
         return None
     return rules.items(named.value, gold) if left else rules.items(answer, named.value)
@@ -89,10 +91,22 @@ def _compare_two_assignments(left: Assignment, right: Assignment, answer: str, g
             return _compare_as_equations(answer, gold, rules)
         value = _compare_chain(left.value, right.last_value, rules)
         return _up_to_names(value) if is_function or left.name == "y" else value
+    if ":" in left.name and ":" in right.name:
+        return _compare_named_ratios(left, right, rules)
     are_expressions = left.kind is Kind.EXPRESSION and right.kind is Kind.EXPRESSION
-    if are_expressions or (not is_function and has_symbols(left.value) and has_symbols(right.value)):
+    if are_expressions or (has_symbols(left.value) and has_symbols(right.value)):
         return _compare_as_equations(answer, gold, rules)
     return False
+
+
+def _compare_named_ratios(left: Assignment, right: Assignment, rules: Rules) -> Result:
+    """`a:b=2:3` and `b:a=3:2`: each name has its own part."""
+    names, wanted = left.name.split(":"), right.name.split(":")
+    parts = left.value.split(":")
+    if sorted(names) != sorted(wanted) or len(names) != len(parts) or len(set(names)) != len(names):
+        return False
+    by_name = dict(zip(names, parts, strict=True))
+    return rules.items(":".join(by_name[name] for name in wanted), right.value)
 
 
 def _compare_as_equations(answer: str, gold: str, rules: Rules) -> Result:

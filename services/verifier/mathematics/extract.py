@@ -15,15 +15,89 @@ _TOKENS = re.compile(
 )
 _ANY_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
 _WIDEST_GAP = 80
-_WORD = r"(?:and|or|also|maybe|perhaps|possibly|either|both|as well as)"
 _NAME = r"[a-zA-Z](?:_\{?\w{1,4}\}?)?"
-# What may stand between boxes that belong together: punctuation, the ends of formulas, space, `and`, `or`, `y =`.
-_BETWEEN_BOXES = re.compile(
-    r"(?:\s|[,;.$&*_]|\\[()\[\],;:!\\ ]|\\(?:quad|qquad|newline|lor|land|vee|wedge|cup)(?![a-zA-Z])"
-    r"|\\(?:begin|end)\{[a-z]+\*?\}"
-    rf"|\\(?:text|textrm|textbf|mathrm|mbox)\s*\{{[\s,.]*(?:{_WORD}[\s,.]*){{0,2}}\}}"
-    rf"|{_WORD}(?![a-zA-Z])|{_NAME}\s*=)*"
+# Between boxes that belong together there is no sentence: only signs, names, conditions and words that join.
+_JOINING = frozenset(
+    [
+        "and",
+        "or",
+        "also",
+        "maybe",
+        "perhaps",
+        "possibly",
+        "either",
+        "both",
+        "as",
+        "well",
+        "then",
+        "even",
+        "else",
+        "it",
+        "is",
+        "if",
+        "when",
+        "for",
+        "otherwise",
+        "alternatively",
+        "respectively",
+        "plus",
+        "item",
+        "br",
+        "tag",
+        "quad",
+        "qquad",
+        "enspace",
+        "hspace",
+        "thinspace",
+        "space",
+        "newline",
+        "text",
+        "textit",
+        "textrm",
+        "textbf",
+        "mathrm",
+        "mbox",
+        "hbox",
+        "operatorname",
+        "lor",
+        "land",
+        "vee",
+        "wedge",
+        "cup",
+        "to",
+        "iff",
+        "ne",
+        "neq",
+        "ldots",
+        "dots",
+        "cdots",
+        "cm",
+        "pt",
+        "begin",
+        "end",
+        "align",
+        "aligned",
+        "gather",
+        "enumerate",
+        "itemize",
+        "equation",
+        "split",
+        "in",
+        "boxed",
+        "left",
+        "right",
+        "large",
+        "displaystyle",
+        "ou",
+        "et",
+        "und",
+        "oder",
+        "或",
+        "和",
+    ]
 )
+_WORDS = re.compile(r"[^\W\d_]+")
+_SETTLED = re.compile(r"\b(?:no|not|so|thus|hence|therefore|but|wait|answer|final|finally)\b", re.IGNORECASE)
 _NAME_BEFORE = re.compile(rf"(?<![\\\w])({_NAME})\s*=\s*$")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
@@ -37,7 +111,7 @@ def extract_answer(response: str) -> str | None:
 def extract_boxes(response: str) -> tuple[str, ...]:
     """The contents of the last box and of those that belong to it, in order; several only where they differ.
 
-    Boxes belong together when nothing but punctuation, `and`, `or` or a name with an equals sign is between them.
+    Boxes belong together when no sentence is between them: only signs, names, conditions, and words that join.
     Empty where there is no answer.
     """
     text = response[-SCANNED_CHARACTERS:] if len(response) > SCANNED_CHARACTERS else response
@@ -63,8 +137,13 @@ def _marked(text: str) -> tuple[str, ...]:
     hashes = text.rfind("####")
     closed = text.lower().rfind("</answer>")
     if closed > hashes:
-        tagged = _TAGGED.findall(text)
-        return (tagged[-1].strip(),) if tagged else ()
+        tags = list(_TAGGED.finditer(text))
+        together = tags[-1:]
+        for tag in reversed(tags[:-1]):
+            if not _joins(text[tag.end() : together[0].start()]):
+                break
+            together.insert(0, tag)
+        return tuple(dict.fromkeys(tag.group(1).strip() for tag in together))
     return (text[hashes + 4 :].strip().partition("\n")[0],) if hashes >= 0 else ()
 
 
@@ -89,7 +168,7 @@ def _joined_boxes(text: str) -> tuple[str, ...]:
     together = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         between = text[box[3] : together[0][0]]
-        if len(between) > _WIDEST_GAP or not _BETWEEN_BOXES.fullmatch(between):
+        if not _joins(between):
             break
         together.insert(0, box)
     contents = [text[start:end] for _, start, end, _ in together]
@@ -98,6 +177,13 @@ def _joined_boxes(text: str) -> tuple[str, ...]:
         if all(names):
             contents = [f"{name.group(1)}={content}" for name, content in zip(names, contents, strict=True) if name]
     return tuple(dict.fromkeys(contents))
+
+
+def _joins(between: str) -> bool:
+    """Whether what stands between two boxes makes them parts of one answer."""
+    if len(between) > _WIDEST_GAP or _SETTLED.search(between):
+        return False
+    return all(len(word) == 1 or word.lower() in _JOINING for word in _WORDS.findall(between))
 
 
 def _boxes(text: str) -> list[tuple[int, int, int, int]]:

@@ -11,8 +11,10 @@ from services.verifier.mathematics.names import SYMBOL
 
 # ---------------------------------------------------------------- choices
 
-_CHOICE = re.compile(r"(?:\\text\{)?\(?([A-J])\)?\}?[.:]?")
-_CHOICE_AND_TEXT = re.compile(r"(?:\\text\{)?(?:\(([A-J])\)[.:]?|([A-J])(?P<mark>[).:]))\}?(?P<rest>.*)", re.DOTALL)
+_CHOICE = re.compile(r"(?:\\text\{)?(?:(?:[Oo]ption|[Cc]hoice) ?)?\(?([A-J])\)?\}?[.:]?")
+_CHOICE_AND_TEXT = re.compile(
+    r"(?:\\text\{)?(?:\(([A-J])\)(?P<colon>[.:]?)|([A-J])(?P<mark>[).:]))\}?(?P<rest>.*)", re.DOTALL
+)
 _SECOND_CHOICE = re.compile(r"\b[A-J][).:]|\b(?:or|and)\b|(?:^|[,/;&])\W*[A-J]\b")
 
 
@@ -27,9 +29,9 @@ def read_choice(text: str, *, is_gold: bool = False) -> str | None:
     followed = _CHOICE_AND_TEXT.fullmatch(text)
     if followed is None or _SECOND_CHOICE.search(followed.group("rest")):
         return None
-    if is_gold and followed.group("mark") == ":":
+    if is_gold and ":" in (followed.group("mark"), followed.group("colon")):
         return None
-    return followed.group(1) or followed.group(2)
+    return followed.group(1) or followed.group(3)
 
 
 # ---------------------------------------------------------------- lists
@@ -69,9 +71,9 @@ def read_list(text: str) -> Listing | None:
 
 
 def is_several(text: str) -> bool:
-    """Whether the text lists several answers side by side, or as a set."""
+    """Whether the text has several parts: side by side, as a set, a tuple or a union."""
     listing = read_list(text)
-    return listing is not None and not listing.brackets and len(listing.items) > 1
+    return "\\cup" in text or (listing is not None and len(listing.items) > 1)
 
 
 def split_items(text: str) -> list[str]:

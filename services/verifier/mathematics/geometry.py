@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 _ANGLE = re.compile(r"(?P<kind>\\angle|m\\angle|\\widehat|\\overset\{\\frown\})\s*\{?(?P<points>[A-Z]{2,3})\}?")
 _RELATION = re.compile(r"\\(?P<name>sim|cong|perp|parallel|nparallel|not\\parallel|equiv)(?![a-zA-Z])")
-_WORDS = {"\\bot": "\\perp", "\\|": "\\parallel", "||": "\\parallel"}
+_WORDS = {"\\bot": "\\perp", "\\|": "\\parallel", "||": "\\parallel", "//": "\\parallel"}
 _FIGURE = re.compile(r"\\triangle\s*\{?(?P<points>[A-Z]{3})\}?|(?P<polygon>[A-Z]{3,6})")
 _SEGMENT = re.compile(r"(?:\\(?:overline|overleftrightarrow|text|line)\s*)?\{?(?P<points>[A-Z]{2})\}?")
 _LONGEST = 120
@@ -73,9 +73,10 @@ def _side(text: str) -> str:
 
 
 def same_triangle(answer: str, gold: str) -> bool | None:
-    """Whether two names of triangles are the same three points; None when one of them is no such name."""
-    names = [re.fullmatch(r"\\triangle\s*\{?([A-Z]{3})\}?", text) for text in (answer, gold)]
+    """Whether two names of triangles or segments are the same points; None when one of them is no such name."""
+    named = r"\\triangle\s*\{?([A-Z]{3})\}?|\\overline\{[A-Z]{2}\}"
+    names = [re.fullmatch(named, text) for text in (answer, gold)]
     if not all(names):
         return None
-    first, second = (sorted(name.group(1)) for name in names if name)
+    first, second = (sorted(name.group()) for name in names if name)
     return first == second

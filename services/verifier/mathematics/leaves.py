@@ -14,8 +14,6 @@ _DEGREES = re.compile("(\\d+(?:\\.\\d+)?|[a-zA-Z]|\\\\[a-z]+|\\))\u00b0")
 
 def make_leaf(answer: str, gold: str, how: How, options: frozenset[str], decimals: int = DECIMALS) -> Result:
     """The question whether two expressions are equal; False where what algebra would overlook already differs."""
-    if sorted(_MARKED.findall(answer)) != sorted(_MARKED.findall(gold)):
-        return False  # derivatives and transposes, whose marks the parser drops
     if has_base(answer) or has_base(gold):
         left, right = in_base_ten(answer), in_base_ten(gold)
         if left is None or right is None:
@@ -24,6 +22,8 @@ def make_leaf(answer: str, gold: str, how: How, options: frozenset[str], decimal
             return False
         answer, gold = left.text, right.text
     answer, gold = (with_symbols(_in_radians(_without_percent(text))) for text in (answer, gold))
+    if sorted(_MARKED.findall(answer)) != sorted(_MARKED.findall(gold)):
+        return False  # transposes and the like, whose marks the parser drops
     return Leaf(answer=answer, gold=gold, how=how, decimals=decimals)
 
 

@@ -10,35 +10,44 @@ from enum import StrEnum
 
 from services.verifier.mathematics.brackets import closes_at_end, split_outside
 
-_FUNCTIONS = "lim|sum|prod|int|max|min|sup|inf|det|gcd|lcm|log|ln|binom|sin|cos|tan|cot|sec|csc|deg|dim|Pr|arg|exp"
+_FUNCTIONS = "lim|sum|prod|i{1,3}nt|max|min|sup|inf|det|gcd|lcm|log|ln|binom|sin|cos|tan|cot|sec|csc|deg|dim|Pr|arg|exp"
 SYMBOL = (
     rf"(?:\\(?!(?:frac|sqrt|infty|pi|pm|text|begin|emptyset|angle|vec|bar|hat|cdot|times|div|in|arc[a-z]+|{_FUNCTIONS})"
-    r"(?![a-zA-Z]))[a-zA-Z]+|[a-zA-Z])(?:_(?:\w|\{[\w,+\-\\ ]+\}))?"
+    r"(?![a-zA-Z]))[a-zA-Z]+|[a-zA-Z])(?:_(?:\w|\{[\w,+\-\\ ]+\}|\{\\text\{\w+\}\}))?"
 )
 _ACCENTED = (
     r"\\(?:overline|vec|hat|bar|tilde|widehat|dot|ddot|overleftrightarrow|text|mathbb|mathcal|line)"
     r"\{[^{}]*\}(?:_(?:\w|\{[^{}]*\}))?"
 )
 _POINTS = r"m?\\(?:angle|triangle) ?(?:[A-Z]+|\d|\\[a-z]+)"
-_TERM = rf"(?:{_ACCENTED}|{_POINTS}|{SYMBOL}'*|\[[A-Z]{{3,6}}\])"
+_TERM = rf"(?:\|[^|=]+\||\\Delta ?[a-zA-Z](?:_\w)?|{_ACCENTED}|{_POINTS}|{SYMBOL}'*|\[[A-Z]{{3,6}}\])"
 _PLAIN = re.compile(rf"{SYMBOL}'*|[a-zA-Z]{{2,12}}|{_ACCENTED}|{_POINTS}|\[[A-Z]{{3,6}}\]|\({SYMBOL}(?:,{SYMBOL})+\)")
 _WRAPPED = re.compile(r"\|(?P<inside>[^|]+)\||\\\|(?P<norm>[^|]+)\\\|")
+_COMPOSED = r"\\nabla [a-zA-Z]|\([a-z](?:\\circ ?[a-z])+\)|\\frac\{\\partial ?[a-z]\}\{\\partial ?[a-z]\}"
 _HEAD = re.compile(
-    rf"(?P<head>(?:{SYMBOL}|{_ACCENTED}|[a-zA-Z]{{2,6}})'*(?:\^(?:-1|\{{-1\}}|\{{\(\d\)\}}))?)(?P<rest>[(\[].*[)\]])",
+    rf"(?P<head>(?:{_COMPOSED}|{SYMBOL}|{_ACCENTED}|[a-zA-Z]{{2,6}})'*(?:\^(?:-1|\{{-1\}}|\{{\(\d\)\}}))?)"
+    r"(?P<rest>[(\[].*[)\]])(?:_\{?\\?\w+\}?)?",
     re.DOTALL,
 )
 _LETTERS = re.compile(r"\(([a-z](?:,[a-z])*)\)")
 _DERIVATIVE = re.compile(
-    r"\\frac\{(?:d|\\partial )(?:\^(?P<order>\d))? ?(?P<of>[a-zA-Z])\}\{(?:d|\\partial )(?P<by>[a-zA-Z])(?:\^\d)?\}"
+    r"\\frac\{(?:d|\\partial )(?:\^(?P<order>\d))? ?(?P<of>[a-zA-Z])\}"
+    r"\{(?:d|\\partial )(?P<by>[a-zA-Z])(?:\^\d)?\}(?P<at>\|_\{?[^{}]+\}?)?"
 )
 _OPERATOR = re.compile(rf"\\(?:{_FUNCTIONS})(?![a-zA-Z])(?P<argument>.+)", re.DOTALL)
 _ARITHMETIC = re.compile(r"[-+\d^{}()/: ]*")
+_COEFFICIENT = re.compile(r"(?<![\^_{\d])\d+(?= ?[a-zA-Z])")
+_GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|omega|phi|varphi|rho|sigma|tau)(?![a-zA-Z])")
 _COORDINATES = frozenset("xyz")
 _BARE_COORDINATES = re.compile(r"[xyz](?:[-+:/]?[xyz])+|\\frac\{[xyz]\}\{[xyz]\}")
 _SEVERAL = re.compile(r"\b(?:or|and)\b")
 _POINT = re.compile(r"(?P<name>[A-Z](?:_\{?\w\}?|'+)?)(?P<value>\((?:[^()]|\([^()]*\))*\))", re.DOTALL)
 _BACKWARDS = re.compile(rf"(?P<value>[^=]+)=(?P<name>{SYMBOL})")
-_LABEL = re.compile(r"(?P<name>[A-Z][a-z]{0,15}|\\text\{[^{}:]+\}):(?P<value>[^:=]+|.*\\text\{.*)", re.DOTALL)
+_LABEL = re.compile(
+    r"(?P<name>[A-Z][a-z]{0,15}|\([A-Z]\)|\\text\{[^{}:]+\}):(?P<value>[^:=]+|.*\\text\{.*)"
+    r"|(?P<curve>[A-Zl]):(?P<equation>[^:]*[a-z][^:]*=[^:]+)|\\text\{[^{}]*(?: is|:) ?\}(?P<told>.+)",
+    re.DOTALL,
+)
 _TYPOGRAPHY = re.compile(r"\\(?:overline|text|line|mathbb|overleftrightarrow)|[{} ]|^m(?=\\angle)")
 
 
@@ -61,6 +70,8 @@ class Assignment:
     name: str
     arguments: tuple[str, ...]
     value: str
+    is_label: bool = False
+    """It stands before a whole equation, or it is a few words."""
 
     @property
     def last_value(self) -> str:
@@ -80,11 +91,19 @@ def has_equals(text: str) -> bool:
 
 def read_assignment(text: str) -> Assignment | None:
     """A name, an equals sign or a colon, and what it stands for; `5=x` is read as `x=5`."""
-    if ":" in text:
+    if ":" in text or "\\text" in text:
         label = _LABEL.fullmatch(text)
+        if label and (label.group("told") or label.group("curve")):
+            value = label.group("told") or label.group("equation")
+            return Assignment(
+                kind=Kind.NAME, name=label.group("curve") or "it", arguments=(), value=value, is_label=True
+            )
         if label and not re.fullmatch(r"[A-Z][a-z]*|[A-Z]_\w", label.group("value")):
             return Assignment(
-                kind=Kind.NAME, name=_canonical(label.group("name")), arguments=(), value=label.group("value")
+                kind=Kind.NAME,
+                name=_canonical(label.group("name")).strip("()"),
+                arguments=(),
+                value=label.group("value"),
             )
     if "=" not in text:
         return _read_point(text)
@@ -98,7 +117,10 @@ def read_assignment(text: str) -> Assignment | None:
         return Assignment(kind=kind, name=name, arguments=arguments, value=value)
     backwards = _BACKWARDS.fullmatch(text)
     if backwards is None:
-        return None
+        last = _read_name(rest[0]) if len(rest) == 1 else None
+        if last is None or last[0] is not Kind.NAME or has_symbols(first):
+            return None
+        return Assignment(kind=Kind.NAME, name=last[1], arguments=(), value=first)
     return Assignment(kind=Kind.NAME, name=backwards.group("name"), arguments=(), value=backwards.group("value"))
 
 
@@ -124,6 +146,8 @@ def _read_name(text: str) -> tuple[Kind, str, tuple[str, ...]] | None:
     derivative = _DERIVATIVE.fullmatch(text)
     if derivative:
         by = "" if derivative.group("by") in "xt" else derivative.group("by")
+        if derivative.group("at"):
+            return Kind.NAME, _canonical(text), ()
         return Kind.NAME, derivative.group("of") + "'" * int(derivative.group("order") or 1) + by, ()
     applied = _HEAD.fullmatch(text)
     if applied and closes_at_end(applied.group("rest")):
@@ -143,10 +167,10 @@ def _names_its_value(text: str) -> bool:
     if operator:
         # Without a variable it has a value, which can be worked out.
         return has_symbols(operator.group("argument"))
-    plain = re.sub(r"\\(?:cdot|frac|times|cup|cap|setminus)(?![a-zA-Z])", " ", text)
+    plain = re.sub(r"\\(?:cdot|frac|times|cup|cap|setminus|sqrt|sin|cos|tan|cot)(?![a-zA-Z])", " ", text)
     rest, terms = re.sub(_TERM, "", plain), re.findall(_TERM, plain)
-    if not terms or not _ARITHMETIC.fullmatch(rest):
-        return False
+    if not terms or not _ARITHMETIC.fullmatch(rest) or _COEFFICIENT.search(plain):
+        return False  # with a coefficient it is more likely a line
     bare = {term for term in terms if len(term) == 1}
     if bare & _COORDINATES:
         # With a coefficient or a power it is more likely a line or a curve than the name of a number.
@@ -155,7 +179,9 @@ def _names_its_value(text: str) -> bool:
 
 
 def has_symbols(text: str) -> bool:
-    """Whether a letter occurs in it, other than Euler's number and those of commands and words."""
+    """Whether a letter occurs in it, Greek ones included, other than pi, Euler's number and those of commands."""
+    if _GREEK.search(text):
+        return True
     return bool(re.search(r"[a-zA-Z]", re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|(?<![a-zA-Z])e(?![a-zA-Z])", " ", text)))
 
 

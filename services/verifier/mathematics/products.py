@@ -12,10 +12,16 @@ from services.verifier.mathematics.tokens import Tokens
 
 Words = Mapping[tuple[str, ...], Fraction]
 
-_TOKEN = re.compile(r"[A-Z](?:_\{?\w\}?)?'?|\d+(?:\.\d+)?|\^|\\cdot|\\circ|\\frac|[-+(){}*/]|T|\\top")
-_MATRIX_MARK = re.compile(r"(?:[A-Z](?:_\{?\w\}?)?|\))\^\{?(?:-1|T|\\top)(?![0-9])\}?")
-_CAPITALS = re.compile(r"[A-Z](?:_\{?\w\}?)?")
-_MOST_WORDS, _LONGEST_WORD = 64, 24
+_GREEK_CAPITAL = r"\\(?:Lambda|Sigma|Omega|Phi|Delta|Gamma|Theta|Psi|Xi)"
+_GREEK = r"\\(?:alpha|beta|gamma|delta|lambda|mu|nu|rho|sigma|tau|phi|omega)"
+_LETTER = rf"(?:[A-Za-z]|{_GREEK_CAPITAL})(?:_\{{?\w\}}?)?'?"
+_TOKEN = re.compile(rf"{_LETTER}|{_GREEK}(?![a-zA-Z])|\d+(?:\.\d+)?|\^|\\cdot|\\circ|\\frac|[-+(){{}}*/]")
+_TRANSPOSED = r"\^\{?(?:T|H)\}?"
+_MATRIX_MARK = re.compile(
+    rf"(?:(?:[A-Z]|{_GREEK_CAPITAL})(?:_\{{?\w\}}?)?|\)|(?<![\\a-zA-Z])[a-z](?=\^\{{?T))(?:\^\{{?-\d\}}?|{_TRANSPOSED})|(?<![\\a-zA-Z])[A-Z]'(?=[A-Z])"
+)
+_NUMBER = re.compile(rf"{_GREEK}(?:\^-1)?")
+_MOST_WORDS, _LONGEST_WORD, _LARGEST_POWER = 64, 24, 6
 _INVERSE, _TRANSPOSE = "^-1", "^T"
 
 
@@ -23,15 +29,18 @@ class _NotWords(Exception):
     """The text is something else."""
 
 
-def have_ordered_factors(*texts: str) -> bool:
-    """Whether the capitals in the texts are matrices: one of them is inverted or transposed, or `AB` meets `BA`."""
-    if any(re.search(r"[a-z]", re.sub(r"\\(?:cdot|circ|top|frac)|_\{?\w\}?", "", text)) for text in texts):
+def have_ordered_factors(answer: str, gold: str) -> bool:
+    """Whether the letters in the gold are matrices: one of them is inverted or transposed, or `AB` meets `BA`."""
+    letters = re.findall(
+        rf"(?:{_GREEK_CAPITAL}|[A-Za-z])(?:_\{{?\w\}}?)?", re.sub(r"\^\{?[TH]\}?|\\cdot|\\circ", " ", gold)
+    )
+    if len(set(letters)) < 2:
         return False
-    if all(len(set(_CAPITALS.findall(text.replace("^T", "").replace("^{T}", "")))) < 2 for text in texts):
-        return False
-    if any(_MATRIX_MARK.search(text) for text in texts):
+    if _MATRIX_MARK.search(gold) or _MATRIX_MARK.search(answer):
         return True
-    pairs = {pair for text in texts[-1:] for pair in re.findall(r"(?=([A-Z][A-Z]))", text) if pair[0] != pair[1]}
+    if re.search("[a-z]", gold):
+        return False
+    pairs = {pair for pair in re.findall(r"(?=([A-Z][A-Z]))", gold) if pair[0] != pair[1]}
     return any(pair[::-1] in pairs for pair in pairs)
 
 
@@ -117,7 +126,7 @@ class _Reader:
             return {word: coefficient / below[()] for word, coefficient in above.items()}
         if token[:1].isdigit():
             return {(): Fraction(token)}
-        if not token or not token[0].isupper():
+        if not token or not (token[0].isalpha() or token[0] == "\\"):
             raise _NotWords
         return {(token,): Fraction(1)}
 
@@ -134,8 +143,10 @@ def _multiplied(first: Words, second: Words) -> Words:
 
 
 def _reduced(word: tuple[str, ...]) -> tuple[str, ...]:
+    # Small Greek letters, and a small letter in front, are numbers, which may stand anywhere.
+    numbers = sorted(factor for factor in word if _NUMBER.fullmatch(factor))
     kept: list[str] = []
-    for factor in word:
+    for factor in (*numbers, *(factor for factor in word if not _NUMBER.fullmatch(factor))):
         if kept and _inverse(kept[-1]) == factor:
             kept.pop()
         else:
@@ -155,23 +166,30 @@ def _transpose(factor: str) -> str:
 
 
 def _raised(base: Words, exponent: str) -> Words:
-    if exponent in ("T", "\\top"):
+    if exponent in ("T", "H"):
         return {tuple(_transpose(factor) for factor in reversed(word)): c for word, c in base.items()}
     if exponent.lstrip("-").isdigit() and len(exponent) < 4:
         power = int(exponent)
         if power < 0:
             base, power = _inverted(base), -power
-        total: Words = {(): Fraction(1)}
-        for _ in range(min(power, _LONGEST_WORD + 1)):
-            total = _multiplied(total, base)
-        return total
-    raise _NotWords
+        if power <= _LARGEST_POWER:
+            total: Words = {(): Fraction(1)}
+            for _ in range(power):
+                total = _multiplied(total, base)
+            return total
+    return {(f"({_named(base)})^{exponent}",): Fraction(1)}
+
+
+def _named(words: Words) -> str:
+    return "+".join(f"{coefficient}*{'.'.join(word)}" for word, coefficient in sorted(words.items()))
 
 
 def _inverted(words: Words) -> Words:
     if len(words) != 1:
         # The inverse of a sum is a factor of its own.
-        name = "+".join(f"{coefficient}*{'.'.join(word)}" for word, coefficient in sorted(words.items()))
-        return {(f"({name}){_INVERSE}",): Fraction(1)}
+        return {(f"({_named(words)}){_INVERSE}",): Fraction(1)}
     ((word, coefficient),) = words.items()
+    if any(_TRANSPOSE in factor for factor in word):
+        # `(A^TA)^{-1}` may be the inverse of a product of matrices that have none.
+        return {(f"({'.'.join(word)}){_INVERSE}",): 1 / coefficient}
     return {tuple(_inverse(factor) for factor in reversed(word)): 1 / coefficient}

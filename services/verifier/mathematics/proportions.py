@@ -1,15 +1,19 @@
 """The rules for times of the day, ratios, and statements about points. Pure; used by `policy.py`."""
 
+import re
+
 from services.verifier.mathematics.geometry import read_statement, same_triangle
 from services.verifier.mathematics.question import Result
 from services.verifier.mathematics.rationals import read_number
 from services.verifier.mathematics.ratios import read_clock, read_ratio
 from services.verifier.mathematics.rules import Rules
 
+_TIME = re.compile(r"[ap]\.? ?m\b|noon|midnight|clock", re.IGNORECASE)
+
 
 def compare_times(answer: str, gold: str, _rules: Rules) -> bool | None:
     """Times of the day; what may be a ratio as well has to agree as both."""
-    if ":" not in gold and "m" not in gold and "noon" not in gold:
+    if ":" not in gold and not _TIME.search(gold):
         return None
     time = read_clock(gold)
     if time is None:
@@ -17,12 +21,14 @@ def compare_times(answer: str, gold: str, _rules: Rules) -> bool | None:
     other = read_clock(answer)
     if other is not None:
         return time.same_time(other)
+    if answer.isdigit() and int(answer) == time.hours and time.minutes == time.seconds == 0:
+        return True
     return None if time.may_be_ratio else False
 
 
 def compare_statements(answer: str, gold: str, _rules: Rules) -> bool | None:
     """Which figures are parallel, similar, or the same triangle."""
-    if "\\" not in gold and "|" not in gold:
+    if "\\" not in gold and "|" not in gold and "//" not in gold:
         return None
     triangles = same_triangle(answer, gold)
     if triangles is not None:

@@ -44,7 +44,8 @@ _LIST = re.compile(rf"([(\[]?){_LISTED}(?:[,;]{_LISTED})+([)\]]?)", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)", re.ASCII)
 _MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\})", re.ASCII)
 _STARTED = re.compile(r"(-?)(\d*)\.(\d{2,100})", re.ASCII)
-_RECURRING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}", re.ASCII)
+_RECURRING = re.compile(r"(-?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\{|\()(\d+)[})]", re.ASCII)
+_DOTTED = re.compile(r"\\dot\{(\d)\}(\d*)\\dot\{(\d)\}", re.ASCII)
 
 
 def read_number(text: str) -> Number | None:
@@ -131,6 +132,7 @@ def _listed(item: str) -> Fraction:
 
 
 def _value(text: str) -> Fraction:
+    text = _DOTTED.sub(r"\\overline{\1\2\3}", text)
     mixed, recurring = _MIXED.fullmatch(text), _RECURRING.fullmatch(text)
     if mixed:
         return _mixed(mixed)

@@ -8,14 +8,15 @@ import math
 import re
 from dataclasses import dataclass
 
-from services.verifier.mathematics.brackets import split_outside
+from services.verifier.mathematics.brackets import closes_at_end, split_outside
 
 _MOST_PARTS = 12
 _CLOCK = re.compile(
-    r"(?P<hours>\d{1,2})(?::(?P<minutes>[0-5]\d))?(?::(?P<seconds>[0-5]\d))?(?P<half>[ap]m)?"
-    r"(?:o'?clock)?(?:in the (?:morning|afternoon|evening))?",
+    r"(?P<hours>\d{1,2})(?::(?P<minutes>[0-5]\d))?(?::(?P<seconds>[0-5]\d))?(?:o'?clock)?"
+    r"(?P<half>[ap]m|noon|midnight|inthe(?:morning|afternoon|evening))?",
     re.ASCII,
 )
+_HALVES = {"am": "am", "midnight": "am", "inthemorning": "am"}
 _LAYOUT = re.compile(r"\\(?:text|mathrm)|[{}.\s~]")
 _NAMED_HOURS = {"noon": (12, "pm"), "midnight": (12, "am")}
 
@@ -31,6 +32,9 @@ def read_ratio(text: str) -> Ratio | None:
     """Parts between colons outside of brackets."""
     if ":" not in text:
         return None
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    if text.startswith("(") and closes_at_end(text):
+        text = text[1:-1]
     parts = tuple(part.strip() for part in split_outside(text, ":"))
     if not 2 <= len(parts) <= _MOST_PARTS or not all(parts):
         return None
@@ -84,6 +88,6 @@ def read_clock(text: str) -> Clock | None:
         hours=hours,
         minutes=minutes,
         seconds=seconds,
-        half=match.group("half") or "",
-        may_be_ratio=is_bare and minutes > 0 and math.gcd(hours, minutes) == 1 and not match.group("seconds"),
+        half=_HALVES.get(match.group("half"), "pm") if match.group("half") else "",
+        may_be_ratio=is_bare and minutes >= 10 and math.gcd(hours, minutes) == 1 and not match.group("seconds"),
     )

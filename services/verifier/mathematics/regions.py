@@ -19,7 +19,11 @@ _VARIABLE = re.compile(r"(?<![\\a-zA-Z])(?!e(?![a-zA-Z]))[a-zA-Z]")
 _ABSOLUTE = re.compile(rf"\|(?P<name>{SYMBOL})\|")
 _MEMBER = re.compile(rf"(?P<name>{SYMBOL})\\in(?![a-zA-Z])(?P<set>.+)", re.DOTALL)
 _BUILDER = re.compile(rf"\\\{{(?P<name>{SYMBOL})(?:\\in(?:\\mathbb\{{R\}}|R))?[|:](?P<condition>.+)\\\}}", re.DOTALL)
-_UNEQUAL = re.compile(rf"(?P<name>{SYMBOL})\\ne(?![a-zA-Z])(?P<points>.+)", re.DOTALL)
+_UNEQUAL = re.compile(
+    rf"(?P<name>{SYMBOL})\\ne(?![a-zA-Z])(?P<points>[^{{}}]+|.*\\frac.*)"
+    rf"|(?P<other>{SYMBOL})\\(?:notin|ne)(?![a-zA-Z])\\\{{(?P<listed>.+)\\\}}",
+    re.DOTALL,
+)
 _WITHOUT = re.compile(
     r"(?:\\mathbb\{R\}|\\R|\(-\\infty,\\infty\))(?:\\setminus|\\backslash|-)\\\{(?P<points>.+)\\\}", re.DOTALL
 )
@@ -68,7 +72,8 @@ def read_region(text: str) -> Region | None:
         return _all_but(without.group("points"), name="")
     unequal = _UNEQUAL.fullmatch(text)
     if unequal:
-        return _all_but(unequal.group("points"), name=unequal.group("name"))
+        name = unequal.group("name") or unequal.group("other")
+        return _all_but(unequal.group("points") or unequal.group("listed"), name=name)
     if _SIGN.search(text):
         return _read_inequalities(text)
     return _read_union(text)

@@ -10,9 +10,10 @@ from services.verifier.mathematics.rationals import read_number
 from services.verifier.mathematics.regions import Piece, Region, read_combination, read_region
 from services.verifier.mathematics.rules import Rules, settled
 
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|subset|subseteq|setminus|backslash|mathbb|R)(?![a-zA-Z])")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|cup|cap|subset|subseteq|setminus|backslash|mathbb|R)(?![a-zA-Z])")
 _ORDER = re.compile(r"<|>|\\(?:le|ge)(?![a-zA-Z])")
 _CONNECTIVES = re.compile(r"\b(?:or|and)\b")
+_DIRECTED = re.compile(r"\\(?:ne|in|notin|subseteq|subset|supseteq|supset)(?![a-zA-Z])")
 _OR = re.compile(r"\bor\b")
 _INFINITIES = frozenset(["\\infty", "+\\infty", "-\\infty"])
 
@@ -22,6 +23,8 @@ def compare_relations(answer: str, gold: str, rules: Rules) -> Result | None:
     if not (_is_relation(answer) or _is_relation(gold)):
         return None
     left, right = read_region(answer), read_region(gold)
+    if right is not None and "\\ne" in gold and not right.has_constant_ends:
+        left = right = None  # `a\\ne b` compares two letters
     if left is not None and right is not None:
         return _compare_regions(left, right, rules)
     if (right is not None and "\\ne" in gold) or _are_joined_differently(answer, gold):
@@ -61,11 +64,29 @@ def _compare_inequalities(answer: str, gold: str, rules: Rules) -> Result:
     first, second = _as_equation(answer), _as_equation(gold)
     if (first is None) != (second is None):
         return False  # an inequality and something else
+    directed = _compare_directed(answer, gold, rules)
+    if directed is not None:
+        return directed
     if first is None or second is None:
         return Leaf(gold=gold, answer=answer, how=How.AS_WRITTEN)
     if math_options.GOLD_RESTATES_QUESTION in rules.options or first[1] != second[1]:
         return False
     return rules.leaf(first[0], second[0], How.UP_TO_POSITIVE_FACTOR)
+
+
+def _compare_directed(answer: str, gold: str, rules: Rules) -> Result | None:
+    """`A\\in B`, `A\\subset B`, `a\\ne b`: the same sign between the same sides, in their order but for the last."""
+    signs = [_DIRECTED.search(text) for text in (answer, gold)]
+    if not any(signs):
+        return None
+    if not all(signs) or len({sign.group() for sign in signs if sign}) > 1:
+        return False
+    sides = [[side.strip() for side in _DIRECTED.split(text)] for text in (answer, gold)]
+    if [len(side) for side in sides] != [2, 2] or not all(map(all, sides)):
+        return False
+    if any(sign.group() == "\\ne" for sign in signs if sign):
+        return rules.leaf("=".join(sides[0]), "=".join(sides[1]), How.UP_TO_FACTOR)
+    return rules.pairwise(zip(*sides, strict=True))
 
 
 def _as_equation(text: str) -> tuple[str, str] | None:

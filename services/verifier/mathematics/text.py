@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from fractions import Fraction
 
 from services.verifier.mathematics.guards import LONGEST
 from services.verifier.mathematics.spellings import CHARACTERS, COMMANDS, SIGNS, SPACES
@@ -31,17 +32,32 @@ _SPACED_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?", re.ASCII)
 _DOTS = re.compile("\\.{3,}|\u2026")
 _MONEY = re.compile(r"\\(?:text|mathrm)\s*\{\s*\\?\$\s*\}")
 _THIN_GROUPS = re.compile(r"[-+]?\d{1,3}(?:,(?:\\[,;: ]|~)\s*\d{3}){2,}", re.ASCII)
-_MARKDOWN = re.compile(r"(\*\*|__|\*|_|`+)(?P<inner>[^*_`]+)\1")
+_GROUPED_LIST = re.compile(r"[(\[]?\d{1,3}(?:,\d{3})+(?:(?:,\s+|\s+and\s+|;\s*)\d{1,3}(?:,\d{3})*)+[)\]]?", re.ASCII)
+_GROUPED_IN_BRACES = re.compile(r"(?<!\\)\{(\d{1,3}(?:,\d{3})+)\}", re.ASCII)
+_LARGE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:\\text\{\s*)?(?P<word>million|billion|trillion)\s*\}?", re.ASCII)
+_POWERS = {"million": 6, "billion": 9, "trillion": 12}
+_BOLD_SET = re.compile(r"(?P<member>[a-z] ?\\in ?)?\\(?:mathbf|Bbb|mathrm|bf) ?\{?(?P<set>[RNZ])\}?")
+_RATIO_OF_GROUPS = re.compile(r"\d{1,3}(?:,\d{3})*(?: ?: ?\d{1,3}(?:,\d{3})*)+", re.ASCII)
+_APOSTROPHES = re.compile(r"\d{1,3}(?:'\d{3})+", re.ASCII)
+_TAGS = re.compile(r"</?(?:b|u|i|em|strong|mark)>")
+_MARKDOWN = re.compile(r"(\*{1,3}|__|_|`+)(?P<inner>[^*_`]+)\1")
 
 
 def normalise(text: str) -> str:
     """The normal form. Texts with the same one are the same answer."""
     if "frac" in text:
         text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    bold = _BOLD_SET.fullmatch(text.strip()) if text[-1:] in "RNZ}" else None
+    if bold:
+        return f"{bold.group('member') or ''}\\mathbb{{{bold.group('set')}}}".replace(" ", "")
+    if "'" in text and _APOSTROPHES.fullmatch(text):
+        return text.replace("'", "")
     if text.startswith("\\") and (plain := _PLAIN_IN_FONT.fullmatch(text)):
         text = plain.group(1)
     if "..." in text or "\u2026" in text:
         text = _DOTS.sub(r"\\dots ", text)
+    if "," in text or "illion" in text:
+        text = _with_whole_numbers(text)
     if _UNTOUCHED.fullmatch(text):
         text = _ungrouped(text.rstrip(".,"))
         return in_symbols(text) if text.isalpha() else text
@@ -50,8 +66,19 @@ def normalise(text: str) -> str:
     return in_symbols(_ungrouped(_without_typography(text[:_LONGEST_NORMALISED])))
 
 
+def _with_whole_numbers(text: str) -> str:
+    """Numbers with separators in a list or a fraction, and those with a word for a power of ten."""
+    if _GROUPED_LIST.fullmatch(text.strip()) or _RATIO_OF_GROUPS.fullmatch(text.strip()):
+        return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    large = _LARGE.fullmatch(text.strip())
+    if large:
+        value = Fraction(large.group("number")) * 10 ** _POWERS[large.group("word")]
+        return str(value)
+    return _GROUPED_IN_BRACES.sub(lambda match: "{" + match.group(1).replace(",", "") + "}", text)
+
+
 def _without_typography(text: str) -> str:
-    text = _plain_characters(text).strip()
+    text = _TAGS.sub("", _plain_characters(text)).strip()
     for opening, closing in _WRAPPERS:
         if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
@@ -141,7 +168,7 @@ def is_words(text: str) -> bool:
 
 
 _COMMANDS = re.compile(r"\\[a-zA-Z]+")
-_TWO_WORDS = re.compile(r"[a-zA-Z]{3,} [a-zA-Z]{2,}|[a-zA-Z]{2,} [a-zA-Z]{3,}")
+_TWO_WORDS = re.compile(r"[a-zA-Z]?[a-z]{3,} [a-zA-Z][a-z]+|[a-zA-Z][a-z]+ [a-zA-Z]?[a-z]{3,}")
 _MOST_WORDS_BESIDE_A_NUMBER = 4
 
 

@@ -173,7 +173,9 @@ _BARE = re.compile(
     r"(?:[ /](?:[A-Za-z]+(?:\^\{?\d\}?)?))*)",
     re.DOTALL,
 )
-_IN_BRACKETS = re.compile(r"(?P<value>.*[\d}%])\s*\((?:\\text\{)?(?P<unit>[A-Za-z][A-Za-z ]*)\}?\)", re.DOTALL)
+_IN_BRACKETS = re.compile(
+    r"(?P<value>.*[\d}%])\s*\((?:\\text\{)?(?P<unit>[A-Za-z][A-Za-z /^\d]*)\}?(?:\^\d)?\)", re.DOTALL
+)
 _NUMERIC = re.compile(r"[-+\d.,/(){} ]*(?:\\frac\{\d+\}\{\d+\})?")
 _CLEAN = re.compile(r"\\text\{([^{}]*)\}")
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from services.verifier.mathematics import options as math_options
 from services.verifier.mathematics.approximations import split_approximation
 from services.verifier.mathematics.bases import has_base, read_based
-from services.verifier.mathematics.forms import read_antiderivative
+from services.verifier.mathematics.forms import read_antiderivative, read_list
 from services.verifier.mathematics.names import split_equals
 from services.verifier.mathematics.products import have_ordered_factors, read_words
 from services.verifier.mathematics.question import How, Result, conjunction
@@ -18,6 +18,8 @@ from services.verifier.mathematics.units import Unit, factor_between, split_unit
 _EMPTY = ("\\emptyset", "\\{\\}", "\\{\\emptyset\\}")
 _INFINITIES = {"\\infty": 1, "+\\infty": 1, "-\\infty": -1}
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+_END = re.compile(r"[<>]|\\(?:le|ge|in)(?![a-zA-Z])")
+_CROSS = re.compile(r"(?P<sign>-?)(?P<first>[^-+\\]*\\?[^-+\\]*)\\cross(?P<second>[^-+]*)")
 _DIGITS_APART = re.compile(r"(?<!_)\d \d")
 
 
@@ -45,9 +47,18 @@ def compare_approximations(answer: str, gold: str, rules: Rules) -> Result | Non
     same = rules.items(left.value, right.value)
     if same is False or not left.remark:
         return same
-    about, value = split_unit(left.remark)[0], split_equals(split_unit(left.value)[0])[-1]
     # What stands behind the sign has to be about right, or the answer says two things.
-    return conjunction([same, rules.leaf(about, value, How.ABOUT)])
+    return conjunction([same, _is_about(left.remark, split_equals(left.value)[-1], rules)])
+
+
+def _is_about(remark: str, value: str, rules: Rules) -> Result:
+    """Whether a remark is a rough value, part by part; of an inequality, of its end."""
+    first, second = read_list(remark), read_list(value)
+    if first and second and len(first.items) == len(second.items):
+        pairs = zip(first.items, second.items, strict=True)
+        return conjunction(_is_about(about, exact, rules) for about, exact in pairs)
+    value = _END.split(value)[-1]
+    return rules.leaf(split_unit(remark)[0], split_unit(value)[0], How.ABOUT)
 
 
 def compare_bases(answer: str, gold: str, rules: Rules) -> bool | None:
@@ -85,10 +96,11 @@ def compare_values(answer: str, gold: str, rules: Rules) -> Result:
     if is_words(gold) and is_words(answer):
         return False  # read as a product, `AB` would equal `BA`
     if "\\cross" in answer or "\\cross" in gold:
-        return False  # the parser knows no cross product
+        return _turned_cross_product(answer) == gold  # the parser knows no cross product
     if have_ordered_factors(answer, gold):
         words = read_words(gold)
-        return words is not None and words == read_words(answer)
+        if words is not None:
+            return words == read_words(answer)
     if gold in _INFINITIES or answer in _INFINITIES:
         return False
     return _compare_with_constants(answer, gold, rules)
@@ -127,6 +139,15 @@ def _compare_with_constants(answer: str, gold: str, rules: Rules) -> Result:
     elif (left or right) and math_options.CONSTANT_OPTIONAL in rules.options:
         return rules.leaf(left.rest if left else answer, right.rest if right else gold, How.UP_TO_CONSTANT)
     return rules.leaf(answer, gold, How.SAME)
+
+
+def _turned_cross_product(text: str) -> str:
+    """`-b\\times a` for `a\\times b`."""
+    product = _CROSS.fullmatch(text)
+    if product is None:
+        return ""
+    sign = "" if product.group("sign") else "-"
+    return f"{sign}{product.group('second')}\\cross{product.group('first')}"
 
 
 def _folded(text: str) -> str:

@@ -2,13 +2,19 @@
 
 import re
 
-_NOTHING = r"(?:there (?:is|are) )?no (?:real |such |possible |valid )?(?:solutions?|roots?|values?)(?: exists?)?"
+_THINGS = r"(?:solution|root|value|function|integer|number|pair|triple|point|polynomial|sequence)s?"
+_NOTHING = (
+    r"(?:there (?:is|are|exists?) )?no (?:(?:real|such|possible|valid|integer|positive|natural) )*"
+    + _THINGS
+    + "(?: exists?)?"
+)
 _SETS = [
     (re.compile(pattern), symbols)
     for pattern, symbols in (
-        (rf"{_NOTHING}|(?:the )?(?:empty|null) set", r"\emptyset"),
+        (rf"{_NOTHING}|(?:the )?(?:empty|null) set|none|(?:[a-z] ?)?\\in ?\\emptyset", r"\emptyset"),
         (
-            r"(?:the |(?:for )?(?:all|any|every) )?(?:set of )?(?:all )?(?:real numbers?|reals?)(?: [a-z])?",
+            r"(?:the |(?:for )?(?:all|any|every) )?(?:set of )?(?:all )?(?:real numbers?|reals?)(?: [a-z])?"
+            r"|[a-z] (?:is|can be) any real number",
             r"\mathbb{R}",
         ),
         (r"(?:for )?(?:all|any|every) (?:real )?(?:values? of )?[a-z]", r"\mathbb{R}"),
@@ -19,7 +25,7 @@ _SETS = [
         (r"(?:all |the )?(?:set of )?(?:all )?rational numbers", r"\mathbb{Q}"),
         (r"(?:plus |positive )?infinity", r"\infty"),
         (r"(?:minus |negative |-)infinity", r"-\infty"),
-        (r"dne|doesn't exist|do(?:es)? not exist", "does not exist"),
+        (r"(?:the limit )?(?:dne|doesn't exist|do(?:es)? not exist)", "does not exist"),
         (r"infinitely many solutions?|infinite solutions?", "infinitely many"),
     )
 ]
@@ -45,4 +51,18 @@ def in_symbols(text: str) -> str:
     return text
 
 
-_KEYWORDS = ("no ", "real", "set", "infinit", "exist", "dne", "integers", "rational", "all ", "any ", "every ")
+_KEYWORDS = (
+    "no ",
+    "none",
+    "empty",
+    "real",
+    "set",
+    "infinit",
+    "exist",
+    "dne",
+    "integers",
+    "rational",
+    "all ",
+    "any ",
+    "every ",
+)
