@@ -9,9 +9,22 @@ from tests.verifier.math_pairs_names import NAMES
 from tests.verifier.math_pairs_numbers import NUMBERS
 from tests.verifier.math_pairs_parts import PARTS
 from tests.verifier.math_pairs_several import SEVERAL
+from tests.verifier.math_pairs_spellings import SPELLINGS
+from tests.verifier.math_pairs_structures import STRUCTURES
 from tests.verifier.math_pairs_words import WORDS
 from tests.verifier.math_pairs_writing import WRITING
 from tests.verifier.pair import Pair
 
-PAIRS: list[Pair] = [*NUMBERS, *SEVERAL, *ALGEBRA, *WORDS, *IDENTITIES, *NAMES, *PARTS, *WRITING]
+PAIRS: list[Pair] = [
+    *NUMBERS,
+    *SEVERAL,
+    *ALGEBRA,
+    *WORDS,
+    *IDENTITIES,
+    *NAMES,
+    *PARTS,
+    *WRITING,
+    *SPELLINGS,
+    *STRUCTURES,
+]
 ROWS: list[str] = list(dict.fromkeys(pair.row for pair in PAIRS))

@@ -12,7 +12,8 @@ from tests.verifier.math_judge import judge, judge_answer
 from tests.verifier.math_pairs import PAIRS
 from tests.verifier.pair import Pair
 
-BOXED = [pair for pair in PAIRS if not pair.is_response]
+# Those seen from outside are unusual spellings already, which do not bear another one.
+BOXED = [pair for pair in PAIRS if not pair.is_response and pair.row != "seen from outside"]
 _SEED = 20240229
 
 

@@ -39,6 +39,7 @@ _POWERS = {"million": 6, "billion": 9, "trillion": 12}
 _BOLD_SET = re.compile(r"(?P<member>[a-z] ?\\in ?)?\\(?:mathbf|Bbb|mathrm|bf) ?\{?(?P<set>[RNZ])\}?")
 _RATIO_OF_GROUPS = re.compile(r"\d{1,3}(?:,\d{3})*(?: ?: ?\d{1,3}(?:,\d{3})*)+", re.ASCII)
 _APOSTROPHES = re.compile(r"\d{1,3}(?:'\d{3})+", re.ASCII)
+_THIN_ENDS = re.compile(r"^(?:\\[,;:! ]|\s)+|(?:\\[,;:! ]|\s)+$")
 _TAGS = re.compile(r"</?(?:b|u|i|em|strong|mark)>")
 _MARKDOWN = re.compile(r"(\*{1,3}|__|_|`+)(?P<inner>[^*_`]+)\1")
 
@@ -47,51 +48,52 @@ def normalise(text: str) -> str:
     """The normal form. Texts with the same one are the same answer."""
     if "frac" in text:
         text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    bold = _BOLD_SET.fullmatch(text.strip()) if text[-1:] in "RNZ}" else None
-    if bold:
-        return f"{bold.group('member') or ''}\\mathbb{{{bold.group('set')}}}".replace(" ", "")
-    if "'" in text and _APOSTROPHES.fullmatch(text):
-        return text.replace("'", "")
-    if text.startswith("\\") and (plain := _PLAIN_IN_FONT.fullmatch(text)):
+    if text.startswith("\\") and not _BOLD_SET.fullmatch(text) and (plain := _PLAIN_IN_FONT.fullmatch(text)):
         text = plain.group(1)
     if "..." in text or "\u2026" in text:
         text = _DOTS.sub(r"\\dots ", text)
-    if "," in text or "illion" in text:
-        text = _with_whole_numbers(text)
     if _UNTOUCHED.fullmatch(text):
         text = _ungrouped(text.rstrip(".,"))
         return in_symbols(text) if text.isalpha() else text
     if _SPACED.fullmatch(text) and "percent" not in text:
-        return in_symbols(_ungrouped(_respaced(text.strip().rstrip(" .")).strip(" ,;")))
+        text = _as_a_whole(text.strip().rstrip(" ."))
+        return in_symbols(_ungrouped(_respaced(text).strip(" ,;")))
     return in_symbols(_ungrouped(_without_typography(text[:_LONGEST_NORMALISED])))
 
 
-def _with_whole_numbers(text: str) -> str:
-    """Numbers with separators in a list or a fraction, and those with a word for a power of ten."""
-    if _GROUPED_LIST.fullmatch(text.strip()) or _RATIO_OF_GROUPS.fullmatch(text.strip()):
-        return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    large = _LARGE.fullmatch(text.strip())
-    if large:
-        value = Fraction(large.group("number")) * 10 ** _POWERS[large.group("word")]
-        return str(value)
-    return _GROUPED_IN_BRACES.sub(lambda match: "{" + match.group(1).replace(",", "") + "}", text)
-
-
 def _without_typography(text: str) -> str:
-    text = _TAGS.sub("", _plain_characters(text)).strip()
+    text = _as_a_whole(_unwrapped(_TAGS.sub("", _plain_characters(text)).strip()))
+    if len(text) <= LONGEST:
+        text = _without_braces(_rewritten(text))
+    whole = _WHOLE_TEXT.fullmatch(text)
+    return (whole.group(1) if whole else text).strip(" ,;")
+
+
+def _unwrapped(text: str) -> str:
+    """The text without signs of a formula, braces and emphasis around it."""
     for opening, closing in _WRAPPERS:
         if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
     if "$" in text:
         text = _MONEY.sub(r"\\$", text)
         text = text.replace("\\$", "\\text{dollars}").replace("$", "").strip()
-    text = _without_emphasis(_without_braces(text.removeprefix("\\displaystyle")))
-    if _THIN_GROUPS.fullmatch(text):
+    text = _THIN_ENDS.sub("", text.removeprefix("\\displaystyle"))
+    return _without_emphasis(_without_braces(text))
+
+
+def _as_a_whole(text: str) -> str:
+    """What can only be told from the whole text: numbers with separators, bold letters for sets, words for powers."""
+    if _THIN_GROUPS.fullmatch(text) or _APOSTROPHES.fullmatch(text):
         return re.sub(r"[^-+\d]", "", text)
-    if len(text) <= LONGEST:
-        text = _without_braces(_rewritten(text))
-    whole = _WHOLE_TEXT.fullmatch(text)
-    return (whole.group(1) if whole else text).strip(" ,;")
+    bold = _BOLD_SET.fullmatch(text)
+    if bold:
+        return f"{bold.group('member') or ''}\\mathbb{{{bold.group('set')}}}".replace(" ", "")
+    if _GROUPED_LIST.fullmatch(text) or _RATIO_OF_GROUPS.fullmatch(text):
+        return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    large = _LARGE.fullmatch(text)
+    if large:
+        return str(Fraction(large.group("number")) * 10 ** _POWERS[large.group("word")])
+    return _GROUPED_IN_BRACES.sub(lambda match: "{" + match.group(1).replace(",", "") + "}", text)
 
 
 def _ungrouped(text: str) -> str:
