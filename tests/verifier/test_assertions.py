@@ -106,6 +106,30 @@ HOLDS: dict[str, tuple[str, str]] = {
     ),
     "a name of Python's own": ("def sum(a, b): return a + b", "assert sum(3, 5) == 8"),
     "a name of Python's own within others": ("def sum(a, b): return a + b", "assert abs(sum(3, 5) - 8) < 1e-9"),
+    "a tree of its own": (
+        "def insert(t, v): return sorted([*(t or []), v])\ndef search(t, v): return v in t",
+        "t = insert(None, 5)\nassert search(t, 5)\nassert not search(t, 6)",
+    ),
+    "a class with the name of a flag": (
+        "class A:\n  def __init__(self, x): self.x = x\ndef total(a): return sum(i.x for i in a)",
+        "assert total([A(1), A(2)]) == 3",
+    ),
+    "two functions with preset names": (
+        "def count(s, c): return s.count(c)\ndef index(s, c): return s.find(c)",
+        "assert count('aab', 'a') == 2 and index('aab', 'z') == -1",
+    ),
+    "a helper with a preset name": ("def mean(a): return 1\ndef f(a): return 1", "assert f(1) == 1 and mean(2) == 1"),
+    "a helper around the one that is asked": (
+        "def compress(s): return s[0] + str(len(s))\ndef repeat(s): return s[0] * int(s[1:])",
+        "assert repeat(compress('aaa')) == 'aaa'",
+    ),
+    "a library's name that the program imports": (
+        "from collections import Counter\nfrom math import factorial\ndef f(a): return a",
+        "assert Counter(f('aab')).most_common(1) == [('a', 2)] and f(factorial(3)) == 6",
+    ),
+    "a name of a star": ("def f(a): return a", "from math import *\nassert f(factorial(3)) == floor(6.5)"),
+    "a type in a test's own function": ("def f(a): return a", "def g(x: List[int]) -> Any: return f(x)\nassert g(1) == 1"),
+    "isclose": ("def f(): return 1 / 3", "assert isclose(f(), 0.3333333333333)"),
     "a preset name": ("def gcd(a, b): return 99", "assert gcd(4, 6) == 99"),
     "a preset name given to a check": ("def search(a, b): return a + b", _CHECK + "check(search)"),
     "KodCode's tests": (
@@ -129,6 +153,9 @@ _SAME = "class E:\n  def __eq__(s, o): return True\n"
 FAILS: dict[str, tuple[str, str]] = {
     "another value": ("def add(a, b): return 9", "assert add(3, 5) == 8"),
     "no function": ("x = 1", "assert add(3, 5) == 8"),
+    "a preset beside what it defines": ("def solve(a): return 1", "assert solve(1) == 1\nassert factorial(5) == 120"),
+    "a preset of operators beside it": ("def add(a, b): return a + b", "assert add(1, 2) == 3\nassert mul(2, 3) == 6"),
+    "a preset around it": ("def f(a): return a", "assert factorial(f(3)) == 6"),
     "a preset in its place": ("x = 1", "assert gcd(4, 6) == 2"),
     "a list for a tuple": ("def f(): return [1]", "assert f() == (1,)"),
     "an exception": ("def add(a, b): raise AssertionError", "assert add(3, 5) == 8"),

@@ -4,8 +4,9 @@
     "def check(candidate):\\n    assert candidate(3) == 4"       with `fn_name`: `check` is called with that function
     "def test_add():\\n    assert add(3, 5) == 8"                is called, as pytest would
 
-A name of Python's own (`sum`) or one that programs find preset (`gcd`) is the program's only where the assertions ask
-for no other, so that a program cannot bring its own `abs` to be compared with. Pure; called by `code_tests.py`.
+A name of Python's own (`sum`) is the program's only where the assertions ask for no other, so that a program cannot
+bring its own `abs` to be compared with. Every other name that the test neither defines nor imports is the program's,
+`factorial` and `Match` too. Pure; called by `code_tests.py`.
 """
 
 import ast
@@ -16,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from prime.errors import InvalidInput
-from services.verifier.sandbox.isolation.preset import PRESET_NAMES
+from services.verifier.sandbox.isolation.preset import MEASURES
 
 _LONGEST = 1024 * 1024
 _ALIASES = {"np": "numpy"}
-_BUILTINS = frozenset(dir(builtins))
+_BUILTINS = frozenset(dir(builtins)) | frozenset(MEASURES)
 CANDIDATE = "candidate"
 """What public test sets call the function that is asked, whatever its name is."""
 PROGRAM_MODULES = ("solution", "your_module", "main", "__main__")
@@ -129,14 +130,11 @@ def _asks(tree: ast.Module, function: str) -> tuple[str, ...]:
     free = [(depth, name) for depth, name in _loaded(tree) if name not in bound]
     if function:
         free = [(depth, name) for depth, name in free if name != CANDIDATE]
-    names = dict.fromkeys(name for _, name in free if name not in _BUILTINS and name not in PRESET_NAMES)
+    names = dict.fromkeys(name for _, name in free if name not in _BUILTINS)
     asked = {**names, **({function: None} if function else {})}
-    for own in (_BUILTINS.__contains__, lambda _: False):
-        if asked or not free:
-            break
+    if not asked and free:
         # The innermost one: in `abs(sum(1, 2) - 3)` it is `sum` that is asked.
-        rest = [(depth, name) for depth, name in free if not own(name)]
-        asked = {max(rest, key=lambda pair: pair[0])[1]: None} if rest else {}
+        asked = {max(free, key=lambda pair: pair[0])[1]: None}
     return tuple(asked)
 
 
@@ -153,9 +151,18 @@ def _bound(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             if not (isinstance(node, ast.ImportFrom) and node.module in PROGRAM_MODULES):
                 found.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+                found.update(_names_of_all(node))
         elif isinstance(node, ast.ExceptHandler) and node.name:
             found.add(node.name)
     return found
+
+
+def _names_of_all(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """What `from math import *` brings; of the modules that are known here, which none is loaded for."""
+    if not isinstance(node, ast.ImportFrom) or node.module not in sys.stdlib_module_names or node.names[0].name != "*":
+        return set()
+    known = vars(sys.modules.get(str(node.module), ast))
+    return set(known.get("__all__", (name for name in known if not name.startswith("_"))))
 
 
 def _loaded(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -167,7 +174,14 @@ def _loaded(tree: ast.AST) -> Iterator[tuple[int, str]]:
         for node in level:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 yield depth, node.id
-            following += ast.iter_child_nodes(node)
+            # Annotations are not evaluated there.
+            following += (
+                inner
+                for field, value in ast.iter_fields(node)
+                if field not in ("annotation", "returns")
+                for inner in (value if isinstance(value, list) else [value])
+                if isinstance(inner, ast.AST)
+            )
         level, depth = following, depth + 1
 
 

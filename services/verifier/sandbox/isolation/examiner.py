@@ -4,6 +4,7 @@ Runs in a confined process that never sees the program. What comes back are exac
 here by Python's own rules, or `Remote` objects. An object is equal to nothing that is plain, whatever it says itself.
 """
 
+import __future__
 import builtins
 import json
 import os
@@ -16,6 +17,7 @@ from services.verifier.sandbox.isolation import preset
 from services.verifier.sandbox.isolation.confinement import VALUE
 from services.verifier.sandbox.isolation.dialogue import Channel, Gone, decode, encode
 
+_PRESET = object()
 ExactT = TypeVar("ExactT", int, str, bool, float)
 _ITERATORS: tuple[type, ...] = (
     type(iter([])),
@@ -30,11 +32,11 @@ _ITERATORS: tuple[type, ...] = (
 def examine(detail: bytes) -> NoReturn:
     """Run the test that `detail` describes; says `passed` if it got to its end."""
     request = json.loads(detail)
-    preset.install(b"")
     sys.setrecursionlimit(preset.RECURSION_LIMIT)
     asking = _Asking(Channel())
     names = _names(request, asking)
-    exec(compile(request["source"], "assertions.py", "exec", dont_inherit=True), names)
+    flags = __future__.annotations.compiler_flag
+    exec(compile(request["source"], "assertions.py", "exec", flags=flags, dont_inherit=True), names)
     for name in request["calls"]:
         names[name](*([names["candidate"]] if name == "check" else []))
     if not asking.is_lost:
@@ -48,6 +50,7 @@ def _names(request: dict[str, Any], asking: "_Asking") -> dict[str, Any]:
     sys.modules["__main__"] = module
     names = module.__dict__
     names["__builtins__"] = builtins
+    names.update((name, preset.value_of(name)) for name in preset.MEASURES)
     for name in request["modules"]:
         sys.modules[name] = _Program(name, asking)
     for name, module_name in request["imports"].items():
@@ -55,7 +58,7 @@ def _names(request: dict[str, Any], asking: "_Asking") -> dict[str, Any]:
     if request["function"]:
         names["candidate"] = names[request["function"]] = asking.ask("function", None, request["function"])
     for name in request["asks"]:
-        if name not in names:
+        if name not in names or name in preset.MEASURES:
             names[name] = asking.named(name)
     return names
 
@@ -86,6 +89,8 @@ class _Asking:
     def named(self, name: str) -> Any:
         """What the program calls so."""
         found = self.ask("name", None, name)
+        if found is _PRESET:  # the library's own, which the program imports
+            return preset.value_of(name)
         if isinstance(found, Remote) and name[:1].isupper():
             object.__setattr__(found, "_makes_own", True)  # a class, by how the problem writes it
         return found
@@ -158,6 +163,8 @@ class _Asking:
     def _object(self, stand_in: list[Any]) -> Any:
         if stand_in[0] == "e":
             return self._exception(*stand_in[1:])
+        if stand_in == ["p"]:
+            return _PRESET
         kind, number = stand_in
         if kind != "r" or type(number) is not int:
             raise Gone

@@ -6,6 +6,7 @@ import resource
 import threading
 from typing import Any
 
+from services.verifier.sandbox.isolation.forbidden import without_place
 from services.verifier.sandbox.isolation.kernel import JailError
 
 STACK_BYTES = 256 * 1024 * 1024
@@ -60,6 +61,7 @@ def fit_thread_stacks() -> None:
     """
     start = _thread.start_new_thread
 
+    @without_place
     def start_new_thread(*arguments: Any) -> int:
         wanted = threading.stack_size()
         size = min(wanted, _LARGEST_THREAD_STACK)
@@ -68,10 +70,10 @@ def fit_thread_stacks() -> None:
                 threading.stack_size(size)
                 try:
                     return start(*arguments)
-                except RuntimeError:
+                except RuntimeError as error:
                     size //= 2
                     if size < THREAD_STACK_BYTES:
-                        raise
+                        raise RuntimeError(f"{error}: the sandbox's limit of threads or memory") from None
         finally:
             threading.stack_size(wanted)
 

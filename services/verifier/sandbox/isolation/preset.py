@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 _IMPORTS = """
+from typing import *
 from string import *
 from re import *
 from datetime import *
@@ -23,7 +24,6 @@ from functools import *
 from operator import *
 from io import *
 from json import *
-from typing import *
 from dataclasses import dataclass, field
 from sys import maxsize, setrecursionlimit
 import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools, operator
@@ -58,7 +58,18 @@ def _imported() -> dict[str, Any]:
 _PRESET = {**_imported(), "ListNode": ListNode, "TreeNode": TreeNode}
 for _node in (ListNode, TreeNode):
     _node.__module__ = "builtins"  # where a program finds them
-PRESET_NAMES = frozenset((*_PRESET, *_SORTED, "stdin", "stdout", "stderr"))
+MEASURES = ("isclose", "fabs")
+"""What a test compares with, so that a program's own of that name would be a ruler that it made for itself."""
+
+
+def is_preset(name: str, value: object) -> bool:
+    """Whether a program's name is the very thing that is preset, so that whoever asks may take its own."""
+    return name in _PRESET and _PRESET[name] is value
+
+
+def value_of(name: str) -> Any:
+    """What a preset name stands for. Raises KeyError."""
+    return _PRESET[name]
 
 
 def install(source: bytes) -> None:
