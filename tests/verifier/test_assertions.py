@@ -128,7 +128,35 @@ HOLDS: dict[str, tuple[str, str]] = {
         "assert Counter(f('aab')).most_common(1) == [('a', 2)] and f(factorial(3)) == 6",
     ),
     "a name of a star": ("def f(a): return a", "from math import *\nassert f(factorial(3)) == floor(6.5)"),
-    "a type in a test's own function": ("def f(a): return a", "def g(x: List[int]) -> Any: return f(x)\nassert g(1) == 1"),
+    "a type in a test's own function": (
+        "def f(a): return a",
+        "def g(x: List[int]) -> Any: return f(x)\nassert g(1) == 1",
+    ),
+    "numbers of numpy": (
+        "import numpy as np\ndef f(a): return np.mean(a), np.all(np.array(a) > 0)",
+        "mean, positive = f([1, 2])\nassert mean == 1.5 and positive is True and round(mean) == 2",
+    ),
+    "an array of numpy as a list": (
+        "import numpy as np\ndef f(a): return np.array(a) * 2",
+        "assert f([1, 2]) == [2, 4]",
+    ),
+    "an array of numpy": (
+        "import numpy as np\ndef f(a): return np.array(a) * 2",
+        "import numpy as np\nassert np.array_equal(f([1, 2]), [2, 4])\nassert f([1.5]).dtype == float",
+    ),
+    "an array of numpy that is handed over": (
+        "def f(a): return a.sum() + a[0]",
+        "import numpy as np\nassert f(np.array([[1, 2], [3, 4]]))[1] == 12",
+    ),
+    "a date": (
+        "import datetime\ndef f(d): return d + datetime.timedelta(days=1)",
+        "import datetime\nassert f(datetime.date(2020, 1, 31)) == datetime.date(2020, 2, 1)",
+    ),
+    "a time with its zone": (
+        "def f(t): return t.replace(hour=5), t - t",
+        "from datetime import *\nt = datetime(2020, 1, 1, tzinfo=timezone.utc)\n"
+        "assert f(t) == (datetime(2020, 1, 1, 5, tzinfo=timezone.utc), timedelta(0))",
+    ),
     "isclose": ("def f(): return 1 / 3", "assert isclose(f(), 0.3333333333333)"),
     "a preset name": ("def gcd(a, b): return 99", "assert gcd(4, 6) == 99"),
     "a preset name given to a check": ("def search(a, b): return a + b", _CHECK + "check(search)"),
@@ -155,6 +183,23 @@ FAILS: dict[str, tuple[str, str]] = {
     "no function": ("x = 1", "assert add(3, 5) == 8"),
     "a preset beside what it defines": ("def solve(a): return 1", "assert solve(1) == 1\nassert factorial(5) == 120"),
     "a preset of operators beside it": ("def add(a, b): return a + b", "assert add(1, 2) == 3\nassert mul(2, 3) == 6"),
+    "a number of numpy that is equal to everything": (
+        "import numpy as np\nclass Y(np.float64):\n  def __eq__(self, other): return True\ndef f(): return Y(9)",
+        "assert f() == 8.0",
+    ),
+    "an array that says that it is another": (
+        "import numpy as np\nclass Y(np.ndarray):\n  def tolist(self): return [8]\n"
+        "def f(): return np.array([9]).view(Y)",
+        "import numpy as np\nassert np.array_equal(f(), [8])",
+    ),
+    "another array": (
+        "import numpy as np\ndef f(): return np.array([9])",
+        "import numpy as np\nassert (f() == np.array([8])).all()",
+    ),
+    "another date": (
+        "import datetime\nclass D(datetime.date):\n  def __eq__(self, o): return True\ndef f(): return D(2020, 1, 1)",
+        "import datetime\nassert f() == datetime.date(2020, 1, 2)",
+    ),
     "a preset around it": ("def f(a): return a", "assert factorial(f(3)) == 6"),
     "a preset in its place": ("x = 1", "assert gcd(4, 6) == 2"),
     "a list for a tuple": ("def f(): return [1]", "assert f() == (1,)"),

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from services.verifier.sandbox.isolation import preset
 from services.verifier.sandbox.isolation.calls import Solution
-from services.verifier.sandbox.isolation.dialogue import Channel, Gone, decode, encode
+from services.verifier.sandbox.isolation.dialogue import Channel, Gone, array_of, decode, encode
 from services.verifier.sandbox.isolation.values import Unsupported
 
 _MUTABLE = (list, dict, set)
@@ -113,6 +113,8 @@ class _Answerer:
         return decode(value, self._object)
 
     def _object(self, stand_in: list[Any]) -> Any:
+        if stand_in[0] == "n":
+            return array_of(stand_in, self._decoded(stand_in[2]))
         kind, number = stand_in
         if kind == "r":
             return self._objects[number]

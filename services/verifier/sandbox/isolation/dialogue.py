@@ -5,15 +5,18 @@ that stands for an object at the other end.
 """
 
 import collections
+import datetime
 import decimal
 import fractions
+import importlib
 import json
 import os
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
 
-from services.verifier.sandbox.isolation.values import DEEPEST, Unsupported, container_of
+from services.verifier.sandbox.isolation.values import DEEPEST, Unsupported, container_of, of_numpy
 
 CHANNEL = 4
 """Descriptor of the connection between the two."""
@@ -23,6 +26,9 @@ _CHUNK = 1024 * 1024
 _TAGS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "z", collections.deque: "q"}
 _KINDS = {tag: kind for kind, tag in _TAGS.items()}
 _NAMED: tuple[type, ...] = (int, float, str, bool, list, tuple, dict, set, frozenset, bytes, type(None))
+_TIMES: dict[str, Any] = {kind.__name__: kind for kind in (datetime.datetime, datetime.date, datetime.time)}
+_NUMBERS = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|U\d{1,4})", re.ASCII)
+"""Types of arrays; none of objects."""
 _TYPES = {kind.__name__: kind for kind in _NAMED}
 
 
@@ -90,6 +96,8 @@ def encode(value: Any, stand_in: Callable[[Any], list[Any]], depth: int = 0) -> 
     def inner(item: Any) -> Any:
         return encode(item, stand_in, depth + 1)
 
+    if of_numpy(value):
+        return _numpy_parts(value, inner)
     container = container_of(value)
     if container is dict:
         return ["d", [[inner(key), inner(item)] for key, item in dict.items(value)]]
@@ -97,6 +105,25 @@ def encode(value: Any, stand_in: Callable[[Any], list[Any]], depth: int = 0) -> 
         return [_TAGS[container], [inner(item) for item in container.__iter__(value)]]  # type: ignore[attr-defined]
     scalar = _scalar_parts(value)
     return stand_in(value) if scalar is None else scalar
+
+
+def _numpy_parts(value: Any, inner: Callable[[Any], Any]) -> Any:
+    """A number of numpy as Python's, an array as its type and its items."""
+    items = value.tolist()
+    if of_numpy(items):
+        raise Unsupported("a number of numpy that Python has none for")
+    return ["n", value.dtype.str, inner(items)] if hasattr(type(value), "__array_finalize__") else inner(items)
+
+
+def array_of(stand_in: list[Any], items: Any) -> Any:
+    """The array of numpy that an `n` describes. Raises Gone."""
+    kind = stand_in[1]
+    if not isinstance(kind, str) or not _NUMBERS.fullmatch(kind):
+        raise Gone
+    try:
+        return importlib.import_module("numpy").array(items, dtype=kind)
+    except (ImportError, TypeError, ValueError, OverflowError):
+        raise Gone from None
 
 
 def _scalar_parts(value: Any) -> list[Any] | None:
@@ -107,6 +134,10 @@ def _scalar_parts(value: Any) -> list[Any] | None:
         return ["c", value.real, value.imag]
     if kind is range:
         return ["g", value.start, value.stop, value.step]
+    if kind in (datetime.datetime, datetime.date, datetime.time):
+        return ["T", kind.__name__, value.isoformat()]
+    if kind is datetime.timedelta:
+        return ["L", value.days, value.seconds, value.microseconds]
     if kind is decimal.Decimal:
         return ["D", str(value)]
     if kind is fractions.Fraction:
@@ -131,7 +162,7 @@ def decode(value: Any, stand_in: Callable[[list[Any]], Any], depth: int = 0) -> 
         if tag in _KINDS:
             return _KINDS[tag](decode(item, stand_in, depth + 1) for item in rest[0])
         return _scalar(tag, rest) if tag in _SCALARS else stand_in(value)
-    except (TypeError, ValueError, IndexError, ArithmeticError):
+    except (TypeError, ValueError, LookupError, ArithmeticError):
         raise Gone from None
 
 
@@ -139,6 +170,8 @@ _SCALARS: dict[str, Callable[..., Any]] = {
     "b": bytes.fromhex,
     "c": complex,
     "g": range,
+    "T": lambda kind, text: _TIMES[kind].fromisoformat(text),
+    "L": datetime.timedelta,
     "D": decimal.Decimal,
     "F": fractions.Fraction,
     "y": _TYPES.__getitem__,

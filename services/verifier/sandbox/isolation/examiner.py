@@ -5,6 +5,7 @@ here by Python's own rules, or `Remote` objects. An object is equal to nothing t
 """
 
 import __future__
+
 import builtins
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from services.verifier.sandbox.isolation import preset
 from services.verifier.sandbox.isolation.confinement import VALUE
-from services.verifier.sandbox.isolation.dialogue import Channel, Gone, decode, encode
+from services.verifier.sandbox.isolation.dialogue import Channel, Gone, array_of, decode, encode
 
 _PRESET = object()
 ExactT = TypeVar("ExactT", int, str, bool, float)
@@ -33,7 +34,7 @@ def examine(detail: bytes) -> NoReturn:
     """Run the test that `detail` describes; says `passed` if it got to its end."""
     request = json.loads(detail)
     sys.setrecursionlimit(preset.RECURSION_LIMIT)
-    asking = _Asking(Channel())
+    asking = _Asking(Channel(), has_arrays="numpy" in request["source"] or "numpy" in request["imports"].values())
     names = _names(request, asking)
     flags = __future__.annotations.compiler_flag
     exec(compile(request["source"], "assertions.py", "exec", flags=flags, dont_inherit=True), names)
@@ -79,8 +80,9 @@ class _Program(ModuleType):
 class _Asking:
     """Asks the program's process: `asking.ask("call", 3, 1, 2)`."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, has_arrays: bool) -> None:
         self._channel = channel
+        self._has_arrays = has_arrays
         self._functions: list[Any] = []
         self._exceptions: dict[int, type[Exception]] = {}
         self.is_lost = False
@@ -163,6 +165,9 @@ class _Asking:
     def _object(self, stand_in: list[Any]) -> Any:
         if stand_in[0] == "e":
             return self._exception(*stand_in[1:])
+        if stand_in[0] == "n" and len(stand_in) == 3:
+            items = self._decoded(stand_in[2])
+            return array_of(stand_in, items) if self._has_arrays else items
         if stand_in == ["p"]:
             return _PRESET
         kind, number = stand_in

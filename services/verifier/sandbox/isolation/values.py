@@ -7,9 +7,12 @@ import collections
 import decimal
 import fractions
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from services.verifier.sandbox.isolation.iterables import items_of, mapping_of
 
 DEEPEST = 200
 _LONGEST_CHAIN = 1_000_000
@@ -27,8 +30,10 @@ _TRUSTED = (
 _BASES = (list, tuple, dict, set, frozenset, collections.deque)
 _READS = frozenset(f"__{name}__" for name in ("iter", "len", "getitem", "contains", "eq", "ne", "lt", "gt", "le", "ge"))
 _READS_OF_DICT = _READS | {"items", "keys", "values"}
-_ITERATORS = tuple(
-    map(type, (range(0), map(id, ()), filter(id, ()), zip(), reversed([]), (_ for _ in ()), {}.keys(), {}.values()))
+_EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (int, int.__int__),
+    (float, float.__float__),
+    (str, str.__str__),
 )
 
 
@@ -69,36 +74,63 @@ def plain(value: Any, *, with_sets: bool = False, depth: int = 0) -> Any:
     return inner(_simpler(value))
 
 
-def _simpler(value: Any) -> Any:
-    """A list or number in the place of a value of another kind. Raises Unsupported."""
+def exact(value: Any) -> Any:
+    """The number or text that an object of a subclass is, such as IntEnum, read by its base's own methods.
+
+    Raises:
+        Unsupported: it is none, or compares in a way of its own.
+    """
     kind = type(value)
-    if kind in _ITERATORS:
-        return _items(value)
+    for base, read in _EXACT:
+        if issubclass(kind, base) and kind.__eq__ is base.__eq__ and kind.__ne__ is base.__ne__:
+            return read(value)
+    raise Unsupported(f"type {kind.__name__}")
+
+
+def of_numpy(value: Any) -> bool:
+    """Whether it is a number or an array of numpy's own classes."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value).__module__ == "numpy" and isinstance(value, (numpy.generic, numpy.ndarray))
+
+
+def _simpler(value: Any) -> Any:
+    """A list, dictionary or number in the place of a value of another kind. Raises Unsupported."""
+    kind = type(value)
+    items = items_of(value)
+    if items is not None:
+        return _all(items)
+    mapping = mapping_of(value)
+    if mapping is not None:
+        return mapping
     if kind in (decimal.Decimal, fractions.Fraction):
-        return int(value) if value == int(value) else float(value)
+        return _number(value)
     if kind.__name__ == "ListNode":
         return list(_chain(value))
     if kind.__name__ == "TreeNode":
         return _level_order(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and kind.__module__ == "numpy" and isinstance(value, (numpy.generic, numpy.ndarray)):
-        return value.tolist()
-    raise Unsupported(f"type {kind.__name__}")
+    return value.tolist() if of_numpy(value) else exact(value)
 
 
-def _items(value: Any) -> list[Any]:
-    items = list(itertools.islice(value, _LONGEST_CHAIN + 1))
-    if len(items) > _LONGEST_CHAIN:
+def _number(value: Any) -> int | float:
+    is_whole = isinstance(value, fractions.Fraction) or value.is_finite()
+    return int(value) if is_whole and value == int(value) else float(value)
+
+
+def _all(items: Iterator[Any]) -> list[Any]:
+    found = list(itertools.islice(items, _LONGEST_CHAIN + 1))
+    if len(found) > _LONGEST_CHAIN:
         raise Unsupported("an iterator without end")
-    return items
+    return found
 
 
-def _key(key: object) -> str:
-    if type(key) is str:
-        return key
-    if type(key) is int:
-        return str(key)
-    raise Unsupported("a key that is neither text nor integer")
+def _key(key: Any) -> str:
+    """As `json.dumps` writes it. Raises Unsupported."""
+    if of_numpy(key):
+        key = key.tolist()
+    if key is None or key is True or key is False:
+        return {None: "null", True: "true", False: "false"}[key]
+    value = exact(key)
+    return value if type(value) is str else json.dumps(value)
 
 
 # ---------------------------------------------------------------- LeetCode's nodes
