@@ -7,6 +7,40 @@ from services.verifier.programs.blocks import find_program
 PROGRAM = "a,b=map(int,input().split());print(a+b)"
 
 TAKEN: dict[str, tuple[str, str]] = {
+    **{
+        f"a closing fence and {trailer!r}": (f"```python\n{PROGRAM}\n```{trailer}", PROGRAM)
+        for trailer in ("<|im_end|>", "<|endoftext|>", "</answer>", ".", " </s>", "\u200b", "</pre></div>", "**")
+    },
+    **{
+        f"{text!r} before the opening fence": (f"{text}```python\n{PROGRAM}\n```", PROGRAM)
+        for text in ("Here is the code: ", "**Solution:**", "<answer>", "<pre>", "\u200b", "\u00a0", "\ufeff")
+    },
+    **{
+        f"the label {label} alone": (f"```{label}\n{PROGRAM}\n```", PROGRAM)
+        for label in ("text", "plaintext", "txt", "code", "Solution", "python_code")
+    },
+    "a closing fence behind the last line": (f"```python\n{PROGRAM}```\nThis adds.", PROGRAM),
+    "an answer before a second thought": (
+        f"<think>a</think>\n```python\n{PROGRAM}\n```\n<think>check</think>\n",
+        PROGRAM,
+    ),
+    "a fence that prose speaks of after it": (f"```python\n{PROGRAM}\n```\nI used ```python\nas you said.", PROGRAM),
+    "a comment with a fence": ("```python\nprint(1) # ```\nprint(2)\n```", "print(1) # ```\nprint(2)"),
+    **{
+        f"bare, {name}": (text, PROGRAM)
+        for name, text in {
+            "between tags": f"<answer>\n{PROGRAM}\n</answer>",
+            "between tags of code": f"Here:\n<code>{PROGRAM}</code>",
+            "between brackets": f"[PYTHON]\n{PROGRAM}\n[/PYTHON]",
+            "before a token": f"{PROGRAM}<|im_end|>\n",
+            "in backticks": f"`{PROGRAM}`",
+            "after an introduction": f"Here is my solution:\n\n{PROGRAM}",
+        }.items()
+    },
+    **{
+        f"bare, first {line}": (f"{line}\n{PROGRAM}", f"{line}\n{PROGRAM}")
+        for line in ("'''doc'''", "[a, b] = 1, 2", "(a, b) = 1, 2", "*x, = [1]", "assert 1", "print(int(\n  1))")
+    },
     "a block": (f"```python\n{PROGRAM}\n```", PROGRAM),
     "the last of two": (f"```python\nprint(1)\n```\nbetter:\n```python\n{PROGRAM}\n```", PROGRAM),
     "sample output after it": (f"```python\n{PROGRAM}\n```\nExample output:\n```\n7\n```\n", PROGRAM),
