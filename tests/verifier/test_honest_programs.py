@@ -94,6 +94,11 @@ print(sum(map(int, input().split())))
     "a caught exception": "try:\n  1 / 0\nexcept ZeroDivisionError:\n  print(8)",
     "end of input as the end": "n = 0\ntry:\n"
     "  while True: n += sum(map(int, input().split()))\nexcept EOFError: print(n)",
+    "a destructor": "class D:\n  def __del__(self): print(self.v)\nd = D()\nd.v = 8",
+    "a destructor in a cycle": "class D:\n  def __del__(self): print(self.v)\nd = D()\nd.v, d.d = 8, d",
+    "a destructor after an exit": "class D:\n  def __del__(self): print(8)\nd = D()\nraise SystemExit",
+    "the end of a generator": "def g():\n  try: yield\n  finally: print(r)\nr = 8\nx = g()\nnext(x)",
+    "a detached stream": "import sys\nout = sys.stdout.detach()\nout.write(b'8\\n')",
     "an atexit handler": "import atexit\natexit.register(print, 8)",
     "four threads": "import threading\nout = []\n"
     "ts = [threading.Thread(target=out.append, args=(2,)) for _ in range(4)]\n"

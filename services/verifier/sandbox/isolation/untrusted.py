@@ -88,6 +88,7 @@ def run(task: Task) -> NoReturn:
     sys.argv = [*task.arguments] or ["solution.py"]
     libraries.draw_anew()
     code = 0
+    stdout = sys.stdout.buffer  # to be flushed even if the program detaches it
     try:
         _MODES[task.mode](task)
     except SystemExit as exit_:
@@ -101,7 +102,8 @@ def run(task: Task) -> NoReturn:
         while trace.tb_next is not None and trace.tb_frame.f_code.co_filename != "solution.py":
             trace = trace.tb_next
         sys.excepthook(kind, error.with_traceback(trace), trace)  # type: ignore[arg-type,union-attr]
-    _finish(code)
+        kind = error = trace = None  # which hold what the program had
+    _finish(code, task.source, stdout)
 
 
 def _execute(task: Task) -> NoReturn:
@@ -125,11 +127,13 @@ def _exit_code(exit_: SystemExit) -> int:
     return 1
 
 
-def _finish(code: int) -> NoReturn:
+def _finish(code: int, source: bytes, stdout: io.BufferedWriter) -> NoReturn:
     # What the interpreter does at its end, but for taking itself apart, which costs more than most programs.
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        if any(each in source for each in _FINALISED):
+            _let_go()
     except BaseException:  # noqa: BLE001 - whatever the program's handlers raise
         sys.excepthook(*sys.exc_info())
     try:
@@ -141,9 +145,22 @@ def _finish(code: int) -> NoReturn:
         pass
     try:
         _flush_writers()
+        with contextlib.suppress(Exception):  # it may be closed
+            stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+_FINALISED = (b"__del__", b"yield")
+"""What only a source has whose objects do something at their end: destructors, generators with a `finally`."""
+
+
+def _let_go() -> None:
+    """Finalise the objects of the program's module, as the interpreter does; within the limits, like all else."""
+    for name in ("__main__", "solution"):
+        sys.modules.pop(name, None)
+    gc.collect()
 
 
 def _flush_writers() -> None:
