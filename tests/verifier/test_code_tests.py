@@ -23,6 +23,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "nothing expected anywhere": ({"inputs": ["1", "2"], "outputs": ["", " \n"]}, "does nothing would pass"),
     "null output": ({"inputs": ["1"], "outputs": [None]}, "output 0 is null"),
     "null output of a call": ({**_CALL, "outputs": [None]}, "output 0 is null"),
+    "None as text of a call": ({**_CALL, "outputs": ["None"]}, "output 0 is null"),
     "null input of a call": ({**_CALL, "inputs": [None]}, "input 0 is null"),
     "a number as input": ({"inputs": [1], "outputs": ["1"]}, "input 0 is int"),
     "a number as output": ({"inputs": ["1"], "outputs": [1]}, "output 0 is int"),

@@ -141,6 +141,7 @@ def test_no_input_is_an_empty_one() -> None:
 NULLS: dict[str, tuple[dict[str, Any], int]] = {
     "null": ({"fn_name": "f", "inputs": [[1], [2]], "outputs": [1, None]}, 1),
     "null as text": ({"fn_name": "f", "inputs": ["1", "2"], "outputs": ["1", "null"]}, 1),
+    "None as text": ({"fn_name": "f", "inputs": ["1", "2"], "outputs": ["1", "None"]}, 1),
     "null as APPS wraps it": ({"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1], [None]]}, 1),
     "null of a script": ({"inputs": ["1", "2"], "outputs": ["1", None]}, 1),
     "null within a list": ({"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1, 2], [None]]}, 0),

@@ -3,6 +3,7 @@
 Pure functions over text and plain values; called by `grader.py`.
 """
 
+import ast
 import contextlib
 import json
 import math
@@ -21,6 +22,9 @@ LONGEST_INTEGER = 4000
 """Digits; Python refuses to convert much longer ones, so they are compared as text."""
 DEEPEST = 200
 _LONGEST_NUMBER = 400
+_LONGEST_LITERAL = 100_000
+_LITERAL = re.compile(r"\s*(?:[\[({'\"]|-?\d|True\b|False\b|None\b)")
+_FLOATS = ("inf", "-inf", "nan")
 
 
 # ---------------------------------------------------------------- plain values
@@ -29,6 +33,37 @@ _LONGEST_NUMBER = 400
 def read_integer(digits: str) -> int | str:
     """An integer of JSON, or, when it is longer than Python cares to convert, a text that equals only its like."""
     return int(digits) if len(digits) <= LONGEST_INTEGER else f"integer {digits}"
+
+
+def value_of_text(text: str) -> Any:
+    """What a text stands for in JSON or, where it is none, as Python writes it: `True`, `['a']`, `inf`, `None`.
+
+    Raises:
+        ValueError: in neither.
+        RecursionError: it is nested too deep.
+    """
+    try:
+        return json.loads(text, parse_int=read_integer)
+    except ValueError:
+        if text.strip() in _FLOATS:
+            return float(text)
+        if len(text) > _LONGEST_LITERAL or not _LITERAL.match(text):
+            raise
+    try:
+        return _plain(ast.literal_eval(text.strip()))
+    except (SyntaxError, TypeError, MemoryError) as error:
+        raise ValueError(f"no literal: {error}") from None
+
+
+def _plain(literal: Any) -> Any:
+    """The literal of JSON's kinds. Raises ValueError."""
+    if literal is None or isinstance(literal, bool | int | float | str):
+        return literal
+    if isinstance(literal, list | tuple):
+        return [_plain(item) for item in literal]
+    if isinstance(literal, dict):
+        return {key if isinstance(key, str) else json.dumps(key): _plain(item) for key, item in literal.items()}
+    raise ValueError(f"a {type(literal).__name__}")
 
 
 def depth_exceeds(value: object, limit: int) -> bool:
@@ -153,7 +188,7 @@ def same_value(
     if isinstance(expected, str):
         # Data sets write an expectation as the value or as its JSON text.
         with contextlib.suppress(ValueError, RecursionError):
-            readings.append(json.loads(expected, parse_int=read_integer))
+            readings.append(value_of_text(expected))
     elif isinstance(expected, list) and len(expected) == 1 and expected[0] is not None:
         readings.append(expected[0])
     compare = _Values(comparison, tolerance)

@@ -11,7 +11,6 @@ Pure; used by `grader.py`.
 """
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +19,7 @@ from typing import Any
 from prime.errors import InvalidInput
 from services.verifier.programs.arguments import read_arguments
 from services.verifier.programs.assertions import read_assertions
-from services.verifier.programs.checkers import DEEPEST, TOLERANCE, Comparison, depth_exceeds, read_integer
+from services.verifier.programs.checkers import DEEPEST, TOLERANCE, Comparison, depth_exceeds, value_of_text
 from services.verifier.programs.row_formats import read_row
 
 _LONGEST_LIMIT_S = 60.0
@@ -204,9 +203,9 @@ def _with_expectation(inputs: Sequence[Any], outputs: Sequence[Any], is_call: bo
 
 
 def _json_of(value: Any) -> Any:
-    if isinstance(value, str) and "null" in value:
+    if isinstance(value, str) and ("null" in value or "None" in value):
         with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(value, parse_int=read_integer)
+            return value_of_text(value)
     return value
 
 
