@@ -1,6 +1,7 @@
 """Calls one function of a program and hands its value out. Runs in a confined process; used by `untrusted.py`."""
 
 import builtins
+import inspect
 import json
 import os
 import re
@@ -102,11 +103,16 @@ def _arguments(function: Callable[..., Any], request: dict[str, Any]) -> tuple[l
         given = with_integer_keys(given)
     parameters = _parameters(function)
     kinds = _kinds(function)
+    if _are_by_name(given, parameters):
+        (given,) = given
     if isinstance(given, list):
         return [
             _node(value, kinds.get(name, "")) for value, name in zip(given, _padded(parameters, given), strict=True)
         ], {}
+    parameters = [*parameters, *_named_only(function)]
     names = {name.lower(): name for name in parameters}
+    if _takes_any_name(function) and not set(given) <= set(parameters):
+        return [], given
     if len(names) == len(parameters) and names.keys() <= {name.lower() for name in given}:
         # Those that the function does not take say how long the others are.
         by_name = {names[name.lower()]: value for name, value in given.items() if name.lower() in names}
@@ -117,6 +123,13 @@ def _arguments(function: Callable[..., Any], request: dict[str, Any]) -> tuple[l
     return [
         _node(value, kinds.get(name, "")) for value, name in zip(values, _padded(parameters, values), strict=True)
     ], {}
+
+
+def _are_by_name(given: Any, parameters: list[str]) -> bool:
+    """Whether the only argument is an object of all that the function takes, which has several parameters."""
+    if not isinstance(given, list) or len(given) != 1 or not isinstance(given[0], dict) or len(parameters) < 2:
+        return False
+    return {str(name).lower() for name in given[0]} == {name.lower() for name in parameters}
 
 
 def _padded(parameters: list[str], values: list[Any]) -> list[str]:
@@ -141,9 +154,24 @@ def _plain_function(function: Any) -> Any:
 def _parameters(function: Any) -> list[str]:
     code = getattr(_plain_function(function), "__code__", None)
     if code is None:
-        return []
+        try:
+            found = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            return []
+        return [each.name for each in found if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     names = list(code.co_varnames[: code.co_argcount])
     return names[1:] if getattr(function, "__self__", None) is not None else names
+
+
+def _named_only(function: Any) -> list[str]:
+    """Parameters behind a `*`."""
+    code = getattr(_plain_function(function), "__code__", None)
+    return list(code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]) if code else []
+
+
+def _takes_any_name(function: Any) -> bool:
+    code = getattr(_plain_function(function), "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_VARKEYWORDS)
 
 
 def _kinds(function: Any) -> dict[str, str]:

@@ -4,6 +4,8 @@ They lie where Python keeps its own names, behind those of the program: so they 
 """
 
 import builtins
+import contextlib
+import re
 import sys
 from typing import Any
 
@@ -25,13 +27,21 @@ from operator import *
 from io import *
 from json import *
 from dataclasses import dataclass, field
-from sys import maxsize, setrecursionlimit
+from sys import argv, byteorder, float_info, getrecursionlimit, getsizeof, maxsize, setrecursionlimit, version_info
+from queue import Empty, Full, LifoQueue, PriorityQueue, Queue
+from fractions import Fraction
+from decimal import Decimal, getcontext
+from enum import Enum, IntEnum
+from time import perf_counter, monotonic, sleep
 import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools, operator
 import io, json, sys, typing, dataclasses, decimal, fractions, time, array, queue
+import abc, cmath, enum, numbers, os, threading
 """
 RECURSION_LIMIT = 600_000
 """PRIME's; LiveCodeBench has 50,000. The stack has room for it."""
 _LIBRARY = "sortedcontainers"
+_NUMPY = re.compile(rb"^(?!.*import numpy).*\b(?:np|numpy)\.\w", re.DOTALL)
+"""Of a program that uses it and does not import it itself."""
 _SORTED = ("SortedList", "SortedDict", "SortedSet", "SortedKeyList")
 
 
@@ -77,9 +87,12 @@ def install(source: bytes) -> None:
     builtins.__dict__.update(_PRESET)
     for name in ("stdin", "stdout", "stderr"):
         builtins.__dict__[name] = getattr(sys, name)
+    if _NUMPY.search(source):
+        with contextlib.suppress(ImportError):
+            builtins.__dict__.update(dict.fromkeys(("np", "numpy"), __import__("numpy")))
     if b"Sorted" in source:
         try:
             library = __import__(_LIBRARY)
         except ImportError:
             return  # not installed here; the program will say which name is missing
-        builtins.__dict__.update({name: getattr(library, name) for name in _SORTED})
+        builtins.__dict__.update({name: getattr(library, name) for name in _SORTED}, sortedcontainers=library)
