@@ -140,6 +140,10 @@ HOLDS: dict[str, tuple[str, str]] = {
         "import numpy as np\ndef f(a): return np.array(a) * 2",
         "assert f([1, 2]) == [2, 4]",
     ),
+    "an array of numpy that makes a list itself": (
+        "import numpy as np\ndef f(a): return np.array(a) * 2",
+        "assert f([1, 2]).tolist() == [2, 4] and f([1]).shape == (1,)",
+    ),
     "an array of numpy": (
         "import numpy as np\ndef f(a): return np.array(a) * 2",
         "import numpy as np\nassert np.array_equal(f([1, 2]), [2, 4])\nassert f([1.5]).dtype == float",
@@ -156,6 +160,11 @@ HOLDS: dict[str, tuple[str, str]] = {
         "def f(t): return t.replace(hour=5), t - t",
         "from datetime import *\nt = datetime(2020, 1, 1, tzinfo=timezone.utc)\n"
         "assert f(t) == (datetime(2020, 1, 1, 5, tzinfo=timezone.utc), timedelta(0))",
+    ),
+    "iterators that are handed over": (
+        "def f(it): return list(it)",
+        "assert f(enumerate('a')) == [(0, 'a')]\nassert f({1: 2}.values()) == [2]\n"
+        "assert f(reversed([1, 2])) == [2, 1]",
     ),
     "isclose": ("def f(): return 1 / 3", "assert isclose(f(), 0.3333333333333)"),
     "a preset name": ("def gcd(a, b): return 99", "assert gcd(4, 6) == 99"),

@@ -51,7 +51,7 @@ class _Answerer:
         named = {name: self._decoded(each) for name, each in request["named"].items()}
         try:
             value = self._do(request["do"], request.get("on"), positional, named)
-            if request["do"] == "name" and preset.is_preset(*positional, value):
+            if request["do"] == "name" and preset.is_preset(positional[0], value):
                 return {"value": ["p"], "args": None}
         except Exception as error:  # noqa: BLE001 - whatever the program raises
             return {"raise": self._raised(error), "args": self._changed(request, positional)}

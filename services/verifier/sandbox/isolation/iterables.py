@@ -24,7 +24,7 @@ _MADE: tuple[Any, ...] = (
     enumerate(()),
     iter(array.array("i")),
     iter(memoryview(b"")),
-    iter(id, 0),
+    iter(int, 0),
     itertools.tee(())[0],
     range(0),
 )
@@ -40,7 +40,8 @@ def items_of(value: Any) -> Iterator[Any] | None:
     if kind is itertools.groupby:
         return ((key, list(group)) for key, group in value)  # a group is gone as soon as the next one is there
     if kind in _KINDS:
-        return iter(value)
+        found: Iterator[Any] = iter(value)
+        return found
     if kind in _SEQUENCES or (kind.__name__ in _SORTED and kind is _sorted(kind.__name__)):
         items: Iterable[Any] = value.tolist() if kind in (array.array, memoryview) else value
         return iter(items)

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from types import CodeType
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from services.verifier.sandbox.isolation import answers, calls, examiner, forbidden, kernel, libraries
 from services.verifier.sandbox.isolation.seccomp import PROGRAM_DESCRIPTOR
@@ -127,7 +127,7 @@ def _exit_code(exit_: SystemExit) -> int:
     return 1
 
 
-def _finish(code: int, source: bytes, stdout: io.BufferedWriter) -> NoReturn:
+def _finish(code: int, source: bytes, stdout: BinaryIO) -> NoReturn:
     # What the interpreter does at its end, but for taking itself apart, which costs more than most programs.
     try:
         threading._shutdown()  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ _TRUSTED = (
 _BASES = (list, tuple, dict, set, frozenset, collections.deque)
 _READS = frozenset(f"__{name}__" for name in ("iter", "len", "getitem", "contains", "eq", "ne", "lt", "gt", "le", "ge"))
 _READS_OF_DICT = _READS | {"items", "keys", "values"}
+_COMPARES = ("__eq__", "__ne__")
 _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (int, int.__int__),
     (float, float.__float__),
@@ -82,7 +83,7 @@ def exact(value: Any) -> Any:
     """
     kind = type(value)
     for base, read in _EXACT:
-        if issubclass(kind, base) and kind.__eq__ is base.__eq__ and kind.__ne__ is base.__ne__:
+        if issubclass(kind, base) and all(getattr(kind, name) is getattr(base, name) for name in _COMPARES):
             return read(value)
     raise Unsupported(f"type {kind.__name__}")
 
