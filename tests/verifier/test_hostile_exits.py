@@ -5,7 +5,7 @@ Rows 1 to 3, 7 to 15, 20, 41, 43, 44, 56 and 57.
 
 import pytest
 
-from tests.verifier.judge import AC, CE, MLE, RE, WA, Case, Judge, names
+from tests.verifier.judge import AC, CE, ILE, MLE, QUICK, RE, TLE, WA, Case, Judge, names
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,6 +23,19 @@ CASES = [
     Case(row=1, tries="os._exit before any output", program="import os\nos._exit(0)", verdict=WA),
     Case(row=1, tries="SystemExit before any output", program="raise SystemExit", verdict=WA),
     Case(row=2, tries="leaves without flushing", program="import os\nprint(8)\nos._exit(0)", verdict=WA),
+    Case(
+        row=3,
+        tries="never ends a destructor",
+        program="class D:\n  def __del__(self):\n    while True: pass\nd = D()\nprint(8)",
+        verdict=TLE,
+        tests=QUICK,
+    ),
+    Case(
+        row=3,
+        tries="sleeps in a destructor",
+        program="import time\nclass D:\n  def __del__(self): time.sleep(99)\nd = D()\nprint(8)",
+        verdict=(ILE, TLE),
+    ),
     Case(row=3, tries="prints and then fails", program="print(8)\nraise SystemExit(1)", verdict=RE),
     Case(row=3, tries="prints and then raises", program="print(8)\n1 / 0", verdict=RE),
     Case(
