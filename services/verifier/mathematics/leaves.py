@@ -6,7 +6,7 @@ from services.verifier.mathematics import options as math_options
 from services.verifier.mathematics.bases import has_base, in_base_ten
 from services.verifier.mathematics.opaque import with_symbols
 from services.verifier.mathematics.question import DECIMALS, How, Leaf, Result
-from services.verifier.mathematics.rationals import read_number
+from services.verifier.mathematics.rationals import read_value
 
 _MARKED = re.compile(r"[\w)}](?:'+|\^(?:T|\\(?:prime|top|dagger|cdot))(?![a-zA-Z]))")
 _DEGREES = re.compile("(\\d+(?:\\.\\d+)?|[a-zA-Z]|\\\\[a-z]+|\\))\u00b0")
@@ -28,8 +28,8 @@ def make_leaf(answer: str, gold: str, how: How, options: frozenset[str], decimal
 
 
 def _without_percent(text: str) -> str:
-    number = read_number(text) if text.endswith("%") else None
-    return text if number is None else f"\\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
+    value = read_value(text) if text.endswith("%") else None
+    return text if value is None else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _in_radians(text: str) -> str:

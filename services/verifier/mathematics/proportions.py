@@ -4,7 +4,7 @@ import re
 
 from services.verifier.mathematics.geometry import read_statement, same_triangle
 from services.verifier.mathematics.question import Result
-from services.verifier.mathematics.rationals import read_number
+from services.verifier.mathematics.rationals import read_value
 from services.verifier.mathematics.ratios import read_clock, read_ratio
 from services.verifier.mathematics.rules import Rules
 
@@ -50,8 +50,8 @@ def compare_ratios(answer: str, gold: str, rules: Rules) -> Result | None:
         return rules.items(fraction, gold) if left else rules.items(answer, fraction)
     if len(left.parts) != len(right.parts):
         return False
-    pivot = next((index for index, part in enumerate(right.parts) if _value_of(part)), 0)
-    if _value_of(left.parts[pivot]) == 0:
+    pivot = next((index for index, part in enumerate(right.parts) if read_value(part)), 0)
+    if read_value(left.parts[pivot]) == 0:
         return False
     return rules.pairwise(
         (_quotient(part, left.parts[pivot]), _quotient(other, right.parts[pivot]))
@@ -61,14 +61,8 @@ def compare_ratios(answer: str, gold: str, rules: Rules) -> Result | None:
 
 
 def _quotient(above: str, below: str) -> str:
-    first, second = read_number(above), read_number(below)
-    if first is not None and second is not None and second.value:
-        value = first.value / second.value
+    first, second = read_value(above), read_value(below)
+    if first is not None and second:
+        value = first / second
         return f"{value.numerator}/{value.denominator}"
     return rf"\frac{{{above}}}{{{below}}}"
-
-
-def _value_of(text: str) -> object:
-    """The number, or None where it is none that can be read."""
-    number = read_number(text)
-    return None if number is None else number.value

@@ -113,6 +113,12 @@ class Numbers:
     has_decimals: bool
 
 
+def read_value(text: str) -> Fraction | None:
+    """The value of a number alone, without how it was written; None where it is none that can be read."""
+    number = read_number(text)
+    return None if number is None else number.value
+
+
 def read_numbers(text: str) -> Numbers | None:
     """Two or more plain numbers between commas, in brackets or not; without brackets, in order of size."""
     match = _LIST.fullmatch(text)

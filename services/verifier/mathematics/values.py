@@ -10,7 +10,7 @@ from services.verifier.mathematics.forms import read_antiderivative, read_list
 from services.verifier.mathematics.names import split_equals
 from services.verifier.mathematics.products import have_ordered_factors, read_words
 from services.verifier.mathematics.question import How, Result, conjunction
-from services.verifier.mathematics.rationals import read_number
+from services.verifier.mathematics.rationals import read_number, read_value
 from services.verifier.mathematics.rules import Rules
 from services.verifier.mathematics.text import is_words, same_text
 from services.verifier.mathematics.units import Unit, factor_between, split_unit
@@ -70,18 +70,13 @@ def compare_bases(answer: str, gold: str, rules: Rules) -> bool | None:
         return None
     if first and (first == second or (math_options.BASE_OPTIONAL in rules.options and first.digits == gold)):
         return True
-    values = [side.value() if side else _exact(text) for side, text in ((first, answer), (second, gold))]
+    values = [side.value() if side else read_value(text) for side, text in ((first, answer), (second, gold))]
     if None in values:
         # One of them may be more than a number: `x=12_3`, `2\cdot12_3`.
         return None if first is None or second is None else False
     # Ten is the base of a number without one; algebra would ignore any other.
     bases = [side.base if side else "10" for side in (first, second)]
     return values[0] == values[1] and (math_options.CONVERT_BASES in rules.options or bases[0] == bases[1])
-
-
-def _exact(text: str) -> Fraction | None:
-    number = read_number(text)
-    return None if number is None else number.value
 
 
 def compare_values(answer: str, gold: str, rules: Rules) -> Result:

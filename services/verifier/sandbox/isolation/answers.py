@@ -83,14 +83,17 @@ class _Answerer:
 
     def _raised(self, error: Exception) -> list[Any]:
         """Name and text of what was raised; its nearest relative of Python's own, and itself where it is another."""
-        kind = type(error)
-        known = next(each for each in kind.__mro__ if getattr(builtins, each.__name__, None) is each)
-        number = None if known is kind else self._number(kind)
+        base, number, name = self._kind_of(type(error))
         try:
             text = str(error)[:1000]
         except Exception:  # noqa: BLE001 - whatever the program's exception does
             text = ""
-        return [known.__name__, text, number, kind.__name__]
+        return [base, text, number, name]
+
+    def _kind_of(self, kind: type[Exception]) -> tuple[str, int | None, str]:
+        """The nearest relative of Python's own; the number of the class itself where it is another; its name."""
+        known = next(each for each in kind.__mro__ if getattr(builtins, each.__name__, None) is each)
+        return known.__name__, None if known is kind else self._number(kind), kind.__name__
 
     # ------------------------------------------------------------ values
 
@@ -99,8 +102,7 @@ class _Answerer:
 
     def _stand_in(self, value: Any) -> list[Any]:
         if isinstance(value, type) and issubclass(value, Exception):
-            known = next(each for each in value.__mro__ if getattr(builtins, each.__name__, None) is each)
-            return ["e", known.__name__, None if known is value else self._number(value), value.__name__]
+            return ["e", *self._kind_of(value)]
         return ["r", self._number(value)]
 
     def _number(self, value: Any) -> int:

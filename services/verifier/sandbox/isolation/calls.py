@@ -105,24 +105,26 @@ def _arguments(function: Callable[..., Any], request: dict[str, Any]) -> tuple[l
     kinds = _kinds(function)
     if _are_by_name(given, parameters):
         (given,) = given
+
+    def in_order(values: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        names = _padded(parameters, values)
+        return [_node(value, kinds.get(name, "")) for value, name in zip(values, names, strict=True)], {}
+
+    def by_name(values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        return [], {name: _node(value, kinds.get(name, "")) for name, value in values.items()}
+
     if isinstance(given, list):
-        return [
-            _node(value, kinds.get(name, "")) for value, name in zip(given, _padded(parameters, given), strict=True)
-        ], {}
+        return in_order(given)
     parameters = [*parameters, *_named_only(function)]
     names = {name.lower(): name for name in parameters}
     if _takes_any_name(function) and not set(given) <= set(parameters):
         return [], given
     if len(names) == len(parameters) and names.keys() <= {name.lower() for name in given}:
         # Those that the function does not take say how long the others are.
-        by_name = {names[name.lower()]: value for name, value in given.items() if name.lower() in names}
-        return [], {name: _node(value, kinds.get(name, "")) for name, value in by_name.items()}
+        return by_name({names[name.lower()]: value for name, value in given.items() if name.lower() in names})
     if set(given) <= set(parameters):
-        return [], {name: _node(value, kinds.get(name, "")) for name, value in given.items()}
-    values = list(given.values())
-    return [
-        _node(value, kinds.get(name, "")) for value, name in zip(values, _padded(parameters, values), strict=True)
-    ], {}
+        return by_name(given)
+    return in_order(list(given.values()))
 
 
 def _are_by_name(given: Any, parameters: list[str]) -> bool:
