@@ -56,6 +56,7 @@ def parse(text: str, applied: frozenset[str] = frozenset()) -> Any:
 
 @functools.cache
 def _parser() -> Any:
+    import sympy  # type: ignore[import-untyped]
     from antlr4.atn.PredictionMode import PredictionMode  # type: ignore[import-untyped]
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
 
@@ -70,6 +71,13 @@ def _parser() -> Any:
             self._parser = super().create_parser(latex_str)
             self._parser._interp.predictionMode = self._prediction
             return self._parser
+
+        def parse_number(self, text: str) -> Any:
+            # The parser's own way has Python compile and run each number, which takes a quarter of the whole time.
+            digits = text.replace(",", "")
+            if digits.isascii() and digits.isdigit():
+                return sympy.Integer(int(digits))
+            return super().parse_number(text)
 
         def parse_all(self, text: str) -> Any:
             # The grammar is content with a beginning that it knows: `\\sqrt2 & 3` would be the root of two.

@@ -52,7 +52,7 @@ def load_named(source: bytes, places: Mapping[str, str]) -> bool:
 
 
 def draw_anew() -> None:
-    """Give this process random numbers of its own, as `random` does by itself after a fork."""
-    numbers = sys.modules.get("numpy.random")
-    if numbers is not None:
-        numbers.seed()
+    """Seed the random numbers of a freshly forked process, so that no two processes have the same."""
+    for name in ("random", "numpy.random"):
+        if name in sys.modules:
+            sys.modules[name].seed()

@@ -82,11 +82,11 @@ def run(task: Task) -> NoReturn:
     """Do the task and end the process as the interpreter would."""
     if task.mode == "exec":
         _execute(task)
+    libraries.draw_anew()
     if task.mode == "serve":
         # The zygote has loaded it; nothing is imported any more in here.
         sys.modules[task.arguments[0]].serve()
     sys.argv = [*task.arguments] or ["solution.py"]
-    libraries.draw_anew()
     code = 0
     stdout = sys.stdout.buffer  # to be flushed even if the program detaches it
     try:
