@@ -37,7 +37,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to sample, e.g. `SamplingParams(temperature=1.0, top_p=1.0, max_tokens=64)`."""
+    """How to sample, e.g. `SamplingParams(temperature=1.0, top_p=1.0, max_tokens=64)`; temperature 0 is greedy."""
 
     temperature: float
     top_p: float

@@ -153,9 +153,9 @@ def decode_request(message: types_pb2.RolloutRequest) -> RolloutRequest:
         min_version=message.min_version,
     )
     sampling = request.sampling
-    if not (sampling.temperature > 0 and 0 < sampling.top_p <= 1):
+    if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1):
         raise InvalidInput(
-            f"rollout request {request.group_id!r}: temperature must be above 0 and top_p in (0, 1]; got "
+            f"rollout request {request.group_id!r}: temperature must be 0 (greedy) or above, and top_p in (0, 1]; got "
             f"{sampling.temperature} and {sampling.top_p}"
         )
     if not request.prompt_ids or request.num_samples < 1 or sampling.max_tokens < 1:

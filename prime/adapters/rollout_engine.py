@@ -79,18 +79,18 @@ class RolloutEngine:
 def _sampling(request: Mapping[str, Any]) -> SamplingParams:
     try:
         return SamplingParams(
-            temperature=_positive(request.get("temperature"), 1.0),
-            top_p=_positive(request.get("top_p"), 1.0),
+            temperature=_share(request.get("temperature"), "temperature", zero=True),
+            top_p=_share(request.get("top_p"), "top_p", zero=False),
             max_tokens=int(request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS),
         )
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"sampling options cannot be read: {error}") from None
 
 
-def _positive(value: Any, default: float) -> float:
-    number = default if value is None else float(value)
-    if number <= 0:
-        raise InvalidInput("a rollout replica samples: temperature and top_p must be above 0")
+def _share(value: Any, name: str, *, zero: bool) -> float:
+    number = 1.0 if value is None else float(value)
+    if number < 0 or (number == 0 and not zero):
+        raise InvalidInput(f"{name} = {number} is too small: a temperature of 0 is greedy, and top_p is above 0")
     return number
 
 

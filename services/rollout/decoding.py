@@ -242,8 +242,10 @@ class _Chooser:
     def __call__(self, logits_RV: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and log-probs under the distribution that is drawn from. [R] each."""
         if self._is_tempered:
-            logits_RV = logits_RV / self._temperature_R1
+            logits_RV = logits_RV / self._temperature_R1.where(self._temperature_R1 > 0, 1.0)
         logprobs_RV = logits_RV.log_softmax(dim=1)
+        if self._is_greedy:
+            logprobs_RV = torch.where(self._temperature_R1 > 0, logprobs_RV, _keep_best(logprobs_RV))
         if self._is_cut:
             logprobs_RV = _keep_nucleus(logprobs_RV, self._top_p_R1)
         cumulative_RV = logprobs_RV.double().exp().cumsum(dim=1)
@@ -258,6 +260,7 @@ class _Chooser:
 
     def _settle(self) -> None:
         self._is_tempered = bool((self._temperature_R1 != 1.0).any())
+        self._is_greedy = bool((self._temperature_R1 == 0.0).any())
         self._is_cut = bool((self._top_p_R1 < 1.0).any())
 
 
@@ -280,6 +283,12 @@ def _first(spans: Sequence[VersionSpan], length: int) -> tuple[VersionSpan, ...]
             found.append(VersionSpan(version=span.version, length=min(span.length, length)))
             length -= span.length
     return tuple(found)
+
+
+def _keep_best(logprobs_RV: Tensor) -> Tensor:
+    """All of the mass on the most probable token, the first of several."""
+    best_R1 = logprobs_RV.argmax(dim=1, keepdim=True)
+    return torch.full_like(logprobs_RV, float("-inf")).scatter_(1, best_R1, 0.0)
 
 
 def _keep_nucleus(logprobs_RV: Tensor, top_p_R1: Tensor) -> Tensor:

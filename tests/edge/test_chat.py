@@ -361,7 +361,7 @@ async def test_a_rollout_replica_can_be_the_engine() -> None:
     assert samples.completion_tokens == 9
     [asked] = replica.requests
     assert (asked.num_samples, asked.sampling.temperature, asked.sampling.max_tokens, asked.seed) == (3, 0.5, 4, 11)
-    for wrong in ({"stop": ["x"]}, {"temperature": 0}, {"top_p": "high"}):
+    for wrong in ({"stop": ["x"]}, {"temperature": -1}, {"top_p": 0}, {"top_p": "high"}):
         with pytest.raises(InvalidInput):
             await engine.sample({"messages": MESSAGES, **wrong}, 1)
     with pytest.raises(TokenizerMismatch):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,23 @@ async def test_top_p_keeps_the_likeliest_tokens_and_renormalises(folder: Path) -
     (each,) = (await _all(engine, [narrow])).values()
     assert len({sample.response_ids for sample in each.samples}) == 1
     assert all(logprob == pytest.approx(0.0, abs=1e-5) for sample in each.samples for logprob in sample.logprobs)
+
+
+async def test_temperature_zero_takes_the_likeliest_token_whatever_the_seed(folder: Path) -> None:
+    engine = await _engine(folder)
+    greedy = type(request("a").sampling)(temperature=0.0, top_p=1.0, max_tokens=6)
+    found = await _all(
+        engine,
+        [
+            replace(request("a", samples=2), sampling=greedy),
+            replace(request("b", samples=1), sampling=greedy, seed=77),
+            request("c", samples=4, max_tokens=6),
+        ],
+    )
+    answers = {sample.response_ids for name in "ab" for sample in found[name].samples}
+    assert len(answers) == 1
+    assert {value for name in "ab" for sample in found[name].samples for value in sample.logprobs} == {0.0}
+    assert len({sample.response_ids for sample in found["c"].samples}) > 1, "its neighbours still sample"
 
 
 def _tensors(folder: Path) -> list[tuple[TensorSpec, memoryview]]:
