@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate clean
+.PHONY: help setup proto check test demo vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -113,6 +113,9 @@ bench-loop: setup .venv-trl/ready ## the whole loop beside TRL; about fifteen mi
 
 bench-curate: setup ## 100,000 rows through the rules and de-duplication of curation; the last line is JSON
 	$(BIN)/python -m benchmarks.curate
+
+bench-evaluate: setup ## an evaluation beside its engine alone; about three minutes; the last line is JSON
+	$(BIN)/python -m benchmarks.evaluate $(if $(MODEL),--model $(MODEL))
 
 clean: ## remove the virtual environments and generated code, not the runs
 	rm -rf $(VENV) $(VLLM_VENV) prime/v1/*_pb2*

@@ -6,7 +6,6 @@ before a vote, which would leak it. Behind `primectl evaluate-prm`.
 """
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ from torch import Tensor
 
 from jobs.candidates import CandidateRow
 from prime.errors import DataError
-from prime.maths.aggregation import aggregates, vote
+from prime.maths.aggregation import aggregates
+from prime.maths.selection import best_of, pass_at, voted
 from prime.ports import AnswerGrouper, Scorer, Verifier
 from prime.scoring import CandidateScore, ScoringRequest, StepValue
 from prime.types import GradeItem, ReferenceSource
 
-_DRAWS = 32
 _AGGREGATIONS = ("sum", "mean", "min", "last")
 
 
@@ -96,40 +95,9 @@ def tabulate(prompts: Sequence[ScoredPrompt], *, seed: int = 0) -> dict[str, Any
     return table
 
 
-def best_of(scores_M: Tensor, correct_M: Tensor, size: int) -> float:
-    """Expected accuracy of the highest score in a random subset of `size` of the M candidates.
-
-    The candidate of rank i (from 0) wins in C(M-1-i, size-1) of the C(M, size) subsets.
-
-    Example: scores (3, 2, 1) with correct (0, 1, 1) and size 2: the first wins in 2 of 3 subsets, so 1/3.
-    """
-    count = len(scores_M)
-    order = torch.argsort(scores_M, descending=True, stable=True).tolist()
-    total = math.comb(count, size)
-    return sum(
-        math.comb(count - 1 - rank, size - 1) / total * float(correct_M[candidate])
-        for rank, candidate in enumerate(order)
-    )
-
-
-def pass_at(correct_M: Tensor, size: int) -> float:
-    """Probability that a random subset of `size` holds a right candidate (arXiv 2107.03374, eq. 1)."""
-    wrong = int((correct_M == 0).sum())
-    return 1.0 - math.comb(wrong, size) / math.comb(len(correct_M), size)
-
-
 def _vote(prompt: ScoredPrompt, size: int, reading: str | None, seed: int) -> float:
-    """Accuracy of a vote: weighted by a reading, else plain; ties among plain votes by the order of sampling."""
-    count = len(prompt.correct_M)
-    draw = random.Random(seed)
-    subsets = [sorted(draw.sample(range(count), size)) for _ in range(1 if size == count else _DRAWS)]
-    classes_M = torch.tensor(prompt.classes or ())
-    scores_M = torch.zeros(count) if reading is None else prompt.scores[reading]
-    right = 0.0
-    for subset in subsets:
-        winner = vote(scores_M[subset], classes_M[subset], weighted=reading is not None)[0]
-        right += float(prompt.correct_M[subset[winner]])
-    return right / len(subsets)
+    scores_M = None if reading is None else prompt.scores[reading]
+    return voted(prompt.classes or (), prompt.correct_M, size, scores_M=scores_M, seed=seed)
 
 
 def _readings(name: str, candidates: Sequence[CandidateScore]) -> dict[str, Tensor]:

@@ -123,6 +123,10 @@ class AnswerGrouper(Protocol):
         """
 
 
+class GroupingVerifier(Verifier, AnswerGrouper, Protocol):
+    """Grades answers, and tells which are equal."""
+
+
 class RewardModel(Protocol):
     """The implicit PRM."""
 

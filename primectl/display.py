@@ -1,5 +1,6 @@
 """Shows a run while it works: a live bar on a terminal, a line per step elsewhere."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -82,9 +83,10 @@ def note_of(status: TrainerStatus) -> str:
         parts.append(f"score {status.mean_score:.3f}")
     if status.accuracy == status.accuracy:
         parts.append(f"accuracy {status.accuracy:.3f}")
-    parts.append(f"{_minutes(status.seconds_left)} left")
+    parts.append(f"{minutes(status.seconds_left)} left")
     return "  ".join(parts)
 
 
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def minutes(seconds: float) -> str:
+    """`61.0` as `1:01`."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}" if math.isfinite(seconds) else "-:--"

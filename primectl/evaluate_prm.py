@@ -14,9 +14,11 @@ from jobs.candidates import CandidateRow, read_candidates
 from jobs.process_bench import locate, measure, read_problems, tune
 from prime.adapters.settings import load_settings
 from prime.errors import DataError, SettingsError
-from prime.ports import AnswerGrouper, Scorer, Verifier
+from prime.ports import GroupingVerifier, Scorer
 from primectl.display import Display
 from primectl.scorers import ScorerOptions, open_scorer
+from primectl.verifiers import open_verifier_of
+from services.verifier.settings import VerifierSettings
 
 
 def run_evaluate_prm(
@@ -38,7 +40,7 @@ def run_evaluate_prm(
     async def work() -> dict[str, Any]:
         async with (
             open_scorer(asked) as scorer,
-            _open_verifier(min_tier, wanted=votes and bool(candidates)) as (verifier, grouper),
+            _open_verifier(min_tier, wanted=votes and bool(candidates)) as verifier,
         ):
             info = await scorer.info()
             report: dict[str, Any] = {
@@ -50,7 +52,7 @@ def run_evaluate_prm(
                 "process_bench": {},
             }
             for path in candidates:
-                report["best_of_n"][path.name] = await _best_of_n(path, scorer, verifier, grouper, display)
+                report["best_of_n"][path.name] = await _best_of_n(path, scorer, verifier, display)
             if tune_on is not None and process_bench:
                 report["process_bench"] = await _process_bench(process_bench, tune_on, scorer, display)
             return report
@@ -65,25 +67,16 @@ def run_evaluate_prm(
 
 
 @contextlib.asynccontextmanager
-async def _open_verifier(min_tier: str, *, wanted: bool) -> AsyncIterator[tuple[Verifier | None, AnswerGrouper | None]]:
-    """A verifier in this process, which grades and tells equal answers."""
+async def _open_verifier(min_tier: str, *, wanted: bool) -> AsyncIterator[GroupingVerifier | None]:
     if not wanted:
-        yield None, None
+        yield None
         return
-    from prime.adapters.telemetry import Meters, configure_logging
-    from services.verifier.answers import AnswerGroups
-    from services.verifier.main import open_verifier
-    from services.verifier.settings import VerifierSettings
-
-    configure_logging("evaluate-prm")
     settings = load_settings(VerifierSettings, None, [f"min_tier={min_tier}"])
-    async with open_verifier(settings, Meters()) as parts:
-        yield parts.grader, AnswerGroups(parts.grader)
+    async with open_verifier_of("", None, settings, "evaluate-prm") as verifier:
+        yield verifier
 
 
-async def _best_of_n(
-    path: Path, scorer: Scorer, verifier: Verifier | None, grouper: AnswerGrouper | None, display: Display
-) -> dict[str, Any]:
+async def _best_of_n(path: Path, scorer: Scorer, verifier: GroupingVerifier | None, display: Display) -> dict[str, Any]:
     rows: list[CandidateRow] = []
     for row in read_candidates(path):
         if isinstance(row, DataError):
@@ -94,7 +87,7 @@ async def _best_of_n(
             rows,
             scorer,
             verifier=verifier,
-            grouper=grouper,
+            grouper=verifier,
             on_progress=lambda done: bar.update(done, "", every=max(1, len(rows) // 10)),
         )
     return tabulate(prompts)

@@ -1,6 +1,7 @@
 """`primectl`: parses first and imports late, so that `--help` loads neither torch nor any service."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
     _add_prm_commands(commands)
+    _add_evaluation_commands(commands)
 
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
@@ -179,6 +181,54 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     evaluate.add_argument("--tune-on", type=Path, metavar="FILE", help="where the threshold of ProcessBench is tuned")
     evaluate.add_argument("--no-votes", action="store_true", help="do without the verifier, and so without votes")
     evaluate.add_argument("--min-tier", choices=("A", "B"), default="A", help="of the verifier; docs/grading.md")
+
+
+def _add_evaluation_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "how good a policy is, on problem sets; started again it goes on"
+    )
+    evaluate.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="SET",
+        help="math500, math500:4 (samples), NAME=FILE (your own); key=value overrides a setting",
+    )
+    evaluate.add_argument("--output", type=Path, metavar="FOLDER", help="samples, verdicts and reports go there")
+    evaluate.add_argument("--config", type=Path, help="TOML file with the settings")
+    evaluate.add_argument("--model", type=Path, metavar="FOLDER", help="the policy's Hugging Face folder")
+    evaluate.add_argument("--rollout-address", metavar="HOST:PORT", help="a running replica; --model has its tokenizer")
+    evaluate.add_argument("--endpoint", metavar="URL", help="any engine that speaks OpenAI's chat completions")
+    evaluate.add_argument("--endpoint-model", metavar="NAME", help="the engine's name for its model")
+    evaluate.add_argument("--data", type=Path, metavar="FOLDER", help="files of the sets (default evaluation-sets)")
+    evaluate.add_argument("--samples", type=int, metavar="K", help="per problem (default 1)")
+    evaluate.add_argument("--greedy", action="store_true", default=None, help="one more sample, at temperature 0")
+    evaluate.add_argument("--temperature", type=float)
+    evaluate.add_argument("--top-p", type=float)
+    evaluate.add_argument("--max-tokens", type=int, help="of one answer (default 1024)")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="the first N problems of each set alone")
+    evaluate.add_argument("--prm", type=Path, metavar="FOLDER", help="a PRM, for best-of-N")
+    evaluate.add_argument("--reference", metavar="FOLDER", help="the model that the PRM was trained against; or none")
+    evaluate.add_argument("--prm-address", default="", metavar="URL", help="ask a running scoring service instead")
+    evaluate.add_argument("--verifier-address", metavar="HOST:PORT", help="ask a running verifier")
+    evaluate.add_argument("--training", metavar="FILE", help="training problems, to count those that are in the sets")
+    evaluate.add_argument("--token-file", type=Path, metavar="FILE", help="holds the services' bearer token")
+    evaluate.add_argument("--regrade", action="store_true", help="grade the samples again; nothing is sampled")
+    evaluate.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+    compare = _command(commands, "compare", _compare, "the paired difference of two evaluations, per set and overall")
+    compare.add_argument("first", type=Path, help="folder of an evaluation")
+    compare.add_argument("second", type=Path, help="folder of another, on the same sets")
+    compare.add_argument("--out", type=Path, metavar="FILE", help="write the table there, as Markdown")
+
+    curve = _command(commands, "curve", _curve, "accuracy of runs against the step, from their own evaluations")
+    curve.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, e.g. runs/first")
+    curve.add_argument("--out", type=Path, metavar="FILE", help="the page (default: curve.html in the first run)")
+
+    fetch = _command(commands, "fetch-set", _fetch_set, "get the files of evaluation sets; without a name, list them")
+    fetch.add_argument("names", nargs="*", metavar="SET", help="e.g. gsm8k math500")
+    fetch.add_argument("--data", type=Path, default=Path("evaluation-sets"), metavar="FOLDER")
+    fetch.add_argument("--address", default="", metavar="URL", help="get the file from there; its digest is checked")
+    fetch.add_argument("--from-hub", action="store_true", help="by the data set's name, instead of the repository")
 
 
 def _command(
@@ -365,6 +415,56 @@ def _evaluate_prm(arguments: argparse.Namespace) -> int:
         votes=not arguments.no_votes,
         min_tier=arguments.min_tier,
     )
+
+
+_SAMPLING = ("temperature", "top_p", "max_tokens")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from jobs.evaluate.settings import EvaluateSettings
+    from prime.adapters.settings import load_settings
+    from primectl.evaluate import run_evaluate
+    from primectl.scorers import ScorerOptions
+
+    settings: list[str] = []
+    sets: list[str] = []
+    for each in arguments.overrides:
+        is_setting = "=" in each and each.partition("=")[0].partition(".")[0] in EvaluateSettings.model_fields
+        (settings if is_setting else sets).append(each)
+    flags = {name: getattr(arguments, name, None) for name in EvaluateSettings.model_fields}
+    flags |= {f"sampling.{name}": getattr(arguments, name) for name in _SAMPLING} | {"sets": sets or None}
+    given = [f"{name}={json.dumps(value, default=str)}" for name, value in flags.items() if value is not None]
+    resolved = load_settings(EvaluateSettings, arguments.config, [*given, *settings])
+    if arguments.dry_run:
+        print(resolved.model_dump_json(indent=2))
+        return 0
+    scorer = None
+    if arguments.prm is not None or arguments.prm_address:
+        scorer = ScorerOptions(
+            model=arguments.prm,
+            reference=arguments.reference,
+            address=arguments.prm_address,
+            token_file=arguments.token_file,
+        )
+    return run_evaluate(resolved, scorer=scorer, token_file=arguments.token_file, regrade=arguments.regrade)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from primectl.evaluate import run_compare
+
+    return run_compare(arguments.first, arguments.second, out=arguments.out)
+
+
+def _curve(arguments: argparse.Namespace) -> int:
+    from primectl.evaluate import run_curve
+
+    return run_curve(arguments.runs, out=arguments.out or arguments.runs[0] / "curve.html")
+
+
+def _fetch_set(arguments: argparse.Namespace) -> int:
+    from primectl.evaluate import run_fetch_sets
+
+    return run_fetch_sets(arguments.names, arguments.data, from_hub=arguments.from_hub, address=arguments.address)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

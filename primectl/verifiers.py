@@ -1,20 +1,43 @@
 """The verifier that a command asks: a running one, or one of its own."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prime.adapters.settings import read_token
-from prime.ports import Verifier
+from prime.ports import GroupingVerifier
+from prime.types import AnswerClasses, GradeItem, Verdict, VerifierInfo
 from services.verifier.settings import VerifierSettings
 
+if TYPE_CHECKING:
+    from services.verifier.grade import Grader
+
 _CALL_SECONDS, _PATIENCE_S = 3600.0, 30.0
+
+
+class _LocalVerifier:
+    """A grader of this process."""
+
+    def __init__(self, grader: "Grader") -> None:
+        self._grader = grader
+
+    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
+        return await self._grader.grade(items)
+
+    async def info(self) -> VerifierInfo:
+        return await self._grader.info()
+
+    async def group_answers(self, responses: Sequence[str]) -> AnswerClasses:
+        from services.verifier.answers import group_answers
+
+        return await group_answers(self._grader, responses)
 
 
 @contextlib.asynccontextmanager
 async def open_verifier_of(
     address: str, token_file: Path | None, settings: VerifierSettings, command: str
-) -> AsyncIterator[Verifier]:
+) -> AsyncIterator[GroupingVerifier]:
     """The one at `address`; without one, a verifier in this process, with `settings`. `command` names it in logs.
 
     Raises:
@@ -35,4 +58,4 @@ async def open_verifier_of(
 
     configure_logging(command)
     async with open_verifier(settings, Meters()) as parts:
-        yield parts.grader
+        yield _LocalVerifier(parts.grader)

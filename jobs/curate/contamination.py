@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,19 @@ def _text_of(row: Mapping[str, Any] | str, where: str) -> str:
     return value
 
 
-class Contamination(DraftByDraft):
-    """The stage. `sets`: the texts of each evaluation set."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """What a question shares with an evaluation problem: `Overlap(problem="math500 12", share=0.97)`."""
 
-    name = NAME
+    problem: str
+    share: float
+    """Of the evaluation problem's n-grams that the question holds."""
+
+
+class KnownProblems:
+    """An index of evaluation problems by their word n-grams. `sets`: the texts of each set."""
 
     def __init__(self, settings: ContaminationSettings, sets: Mapping[str, Sequence[str]]) -> None:
-        self.depends_on: Any = [settings.model_dump(), {name: list(texts) for name, texts in sets.items()}]
         self._settings = settings
         texts_by_name = [
             (f"{name} {number}", text) for name, found in sets.items() for number, text in enumerate(found, 1)
@@ -87,20 +94,33 @@ class Contamination(DraftByDraft):
             if not telling:
                 self._short[" ".join(words_of(text))] = name
 
+    def find(self, question: str) -> Overlap | None:
+        """The evaluation problem that a question holds, if any."""
+        found: Counter[int] = Counter()
+        for gram in grams_of(question, self._settings.ngram):
+            found.update(self._by_gram.get(gram, ()))
+        for number, count in found.most_common():
+            name, total = self._problems[number]
+            if count >= self._settings.overlap * total:
+                return Overlap(problem=name, share=round(count / total, 3))
+        # One that has no n-gram of its own has to be the whole problem: "find x" is part of many.
+        same = self._short.get(" ".join(words_of(question)))
+        return Overlap(problem=same, share=1.0) if same else None
+
+
+class Contamination(DraftByDraft):
+    """The stage. `sets`: the texts of each evaluation set."""
+
+    name = NAME
+
+    def __init__(self, settings: ContaminationSettings, sets: Mapping[str, Sequence[str]]) -> None:
+        self.depends_on: Any = [settings.model_dump(), {name: list(texts) for name, texts in sets.items()}]
+        self._known = KnownProblems(settings, sets)
+
     async def apply(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Drop what an evaluation set holds, and name its problem."""
         return [self._judge(draft) for draft in drafts]
 
     def _judge(self, draft: Draft) -> Draft:
-        found: Counter[int] = Counter()
-        for gram in grams_of(draft.question, self._settings.ngram):
-            found.update(self._by_gram.get(gram, ()))
-        for number, count in found.most_common():
-            name, total = self._problems[number]
-            if count >= self._settings.overlap * total:
-                return draft.drop("in an evaluation set").note(
-                    NAME, {"problem": name, "share": round(count / total, 3)}
-                )
-        # One that has no n-gram of its own has to be the whole problem: "find x" is part of many.
-        same = self._short.get(" ".join(words_of(draft.question)))
-        return draft.drop("in an evaluation set").note(NAME, {"problem": same, "share": 1.0}) if same else draft
+        overlap = self._known.find(draft.question)
+        return draft if overlap is None else draft.drop("in an evaluation set").note(NAME, asdict(overlap))

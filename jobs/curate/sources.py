@@ -62,7 +62,8 @@ def _files(path: str) -> list[Path]:
             raise DataError(f"source {path}: no file fits, or one that is no {_ENDINGS} file")
         return found
     if place.is_dir():
-        found = sorted(file for file in place.rglob("*") if file.suffix in FILE_ENDINGS)
+        # Beside the rows of a dataset lie .json files that describe it.
+        found = sorted(file for file in place.rglob("*") if file.suffix in FILE_ENDINGS and file.suffix != ".json")
         if not found:
             raise DataError(f"source {path} is a folder without {_ENDINGS} files")
         return found

@@ -7,6 +7,7 @@ reward_model   {"ground_truth": text, ...}   for code a JSON text {"inputs": [..
 extra_info     {"index": int, ...}           optional
 """
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ ABILITIES = ("math", "code")
 
 
 def load_problems(source: str) -> list[Problem]:
-    """All problems of a file (`.jsonl`, `.parquet`, `.arrow`), or of a dataset `name` or `name:split`.
+    """All problems of a file (`.jsonl`, `.json`, `.parquet`, ...), or of a dataset `name` or `name:split`.
 
     Raises:
         DataError: the source does not exist, is empty, or a row breaks the schema; names source, row and column.
@@ -122,7 +123,7 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
         DataError: the file does not exist, or is of another kind.
     """
     if path.suffix not in _FILES:
-        raise DataError(f"{path} is neither a .jsonl, a .parquet nor an .arrow file")
+        raise DataError(f"{path} is not a file of rows; known are {', '.join(_FILES)}")
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     return _FILES[path.suffix](path)
@@ -140,7 +141,7 @@ def _rows(source: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
-    with path.open("rb") as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
@@ -175,7 +176,28 @@ def _arrow_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
         raise DataError(f"{path} is not a stream of Arrow batches: {error}") from None
 
 
-_FILES = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".arrow": _arrow_rows}
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    """A list of objects, or an object of columns, each an object by row."""
+    try:
+        tree = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; a file of one object per line is called .jsonl") from None
+    if isinstance(tree, dict) and tree and all(isinstance(column, dict) for column in tree.values()):
+        places = list(next(iter(tree.values())))
+        tree = [{name: column.get(place) for name, column in tree.items()} for place in places]
+    if not isinstance(tree, list):
+        raise DataError(f"{path} must hold a list of objects, or an object of columns")
+    for number, row in enumerate(tree, start=1):
+        yield row if isinstance(row, dict) else f"{path}, row {number}: a row must be a JSON object"
+
+
+_FILES = {
+    ".jsonl": _jsonl_rows,
+    ".gz": _jsonl_rows,
+    ".json": _json_rows,
+    ".parquet": _parquet_rows,
+    ".arrow": _arrow_rows,
+}
 FILE_ENDINGS = tuple(_FILES)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import socket
+from pathlib import Path
 
 import torch
 
@@ -38,7 +39,7 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
         consumer=consumer,
         lease_seconds=settings.lease_seconds,
     ) as queue:
-        engine = _build_engine(run, settings)
+        engine = build_engine(run.model, settings)
         await engine.start()
         worker = RolloutWorker(
             queue=queue,
@@ -63,7 +64,12 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
         )
 
 
-def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
+def build_engine(model: Path, settings: RolloutSettings) -> Engine:
+    """The engine of the settings, not started yet.
+
+    Raises:
+        SettingsError: its library is not installed.
+    """
     if settings.engine == "vllm":
         # Imported here: neither engine's library is needed for the other.
         if importlib.util.find_spec("vllm") is None:
@@ -72,7 +78,7 @@ def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
         from services.rollout.vllm_engine import VllmEngine
 
         return VllmEngine(
-            model=run.model,
+            model=model,
             dtype=settings.dtype,
             max_context=settings.max_context,
             max_groups=settings.max_groups,
@@ -83,7 +89,7 @@ def _build_engine(run: RunSettings, settings: RolloutSettings) -> Engine:
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
-    return TransformersEngine(model=run.model, device=settings.device, dtype=settings.dtype)
+    return TransformersEngine(model=model, device=settings.device, dtype=settings.dtype)
 
 
 def _meters(worker: RolloutWorker, fingerprint: str) -> Meters:

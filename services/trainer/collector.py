@@ -5,7 +5,6 @@ checkpoint is the next ticket and the open ones, and a resumed run asks for exac
 """
 
 import asyncio
-import hashlib
 import itertools
 import math
 import time
@@ -22,6 +21,7 @@ from prime.errors import PeerUnavailable
 from prime.maths.filtering import in_band
 from prime.patience import patiently
 from prime.ports import Claim, RolloutQueue, Verifier
+from prime.seeds import stable_hash
 from prime.types import (
     FinishReason,
     GradedGroup,
@@ -393,9 +393,3 @@ def grade_item(item_id: str, problem: Problem, sample: Sample, tokenizer: Any) -
 
 def _ticket_order(ticket: Ticket) -> tuple[int, int]:
     return (ticket.number, ticket.attempt)
-
-
-def stable_hash(*parts: object) -> int:
-    """A 63-bit number that is the same in every process: `hash()` of text is not."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,18 +1,59 @@
-"""Accuracy on held-out problems: one sample each, sampled like training, graded like training."""
+"""Accuracy on held-out problem sets while the policy is trained, by the code that `primectl evaluate` has."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import structlog
 
 from prime.errors import PeerUnavailable
-from prime.ports import Rollout, Verifier
-from prime.types import Problem, RolloutRequest, SamplingParams, Verdict, VerdictStatus
-from services.trainer.collector import grade_item, stable_hash
+from prime.evaluation.outcomes import GradedProblem, grade_problem
+from prime.evaluation.policies import Answer, RolloutPolicy
+from prime.evaluation.reading import AskedSet
+from prime.evaluation.summary import SetSummary, summarise
+from prime.ports import GroupingVerifier, Rollout
+from prime.types import Problem, SamplingParams
 
 _log = structlog.get_logger()
-_REQUESTS_PER_CALL = 128
-_NOT_ABOUT_THE_ANSWER = (VerdictStatus.INVALID_REQUEST, VerdictStatus.INFRA_ERROR)
+_SAMPLES_PER_CALL = 128
+_CALLS_PER_REPLICA = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One measurement: `Evaluation(version=40, newest=41, sets={"gsm8k": SetSummary(...)})`."""
+
+    version: int
+    """Of the oldest policy that sampled any of it."""
+    newest: int
+    """Of the newest: more than `version` where training went on meanwhile."""
+    sets: Mapping[str, SetSummary]
+
+    @property
+    def accuracy(self) -> float:
+        """The plain mean of the sets' avg@k."""
+        return fmean(each.average.mean for each in self.sets.values() if each.average is not None)
+
+    def figures(self) -> dict[str, float]:
+        """For the metrics of a step."""
+        averages = {name: each.average for name, each in self.sets.items()}
+        return {
+            "eval/accuracy": self.accuracy,
+            "eval/version": float(self.version),
+            **{f"eval/{name}/accuracy": each.mean for name, each in averages.items() if each is not None},
+            **{f"eval/{name}/truncated_share": each.truncated_share for name, each in self.sets.items()},
+        }
+
+    def line(self) -> dict[str, Any]:
+        """For the run's curve."""
+        return {
+            "version": self.version,
+            "newest": self.newest,
+            "sets": {name: asdict(each) for name, each in self.sets.items()},
+        }
 
 
 class Evaluator:
@@ -20,48 +61,68 @@ class Evaluator:
 
     def __init__(
         self,
-        problems: Sequence[tuple[Problem, tuple[int, ...]]],
+        sets: Sequence[AskedSet],
         *,
         find_replicas: Callable[[], Awaitable[Sequence[tuple[str, Rollout]]]],
-        verifier: Verifier,
+        verifier: GroupingVerifier,
         tokenizer: Any,
         sampling: SamplingParams,
         seed: int,
     ) -> None:
-        self._problems = problems
+        self._sets = sets
         self._find_replicas = find_replicas
         self._verifier = verifier
         self._tokenizer = tokenizer
         self._sampling = sampling
         self._seed = seed
 
-    async def accuracy(self, version: int) -> float:
-        """Mean score of this policy version. The seeds are always the same.
+    async def measure(self, version: int, *, beside_training: bool) -> Evaluation:
+        """Figures of every set, from this policy version; the seeds are always the same.
 
-        An undecided answer counts as not right; one that the verifier could not grade for reasons of its own, or of the
-        problem's, does not count at all.
+        With `beside_training` requests join those in flight, and newer versions may sample the last of them.
 
         Raises:
-            PeerUnavailable: no replica holds this version, or nothing could be graded.
+            PeerUnavailable: no replica holds this version, or nothing of a set could be graded.
         """
-        replicas = await self._replicas_at(version)
-        scores = []
-        for start in range(0, len(self._problems), _REQUESTS_PER_CALL):
-            part = self._problems[start : start + _REQUESTS_PER_CALL]
-            replica = replicas[(start // _REQUESTS_PER_CALL) % len(replicas)]
-            groups = await replica.generate([self._request(problem, ids, version) for problem, ids in part])
-            verdicts = await self._verifier.grade(
-                [
-                    grade_item(problem.problem_id, problem, group.samples[0], self._tokenizer)
-                    for (problem, _), group in zip(part, groups, strict=True)
-                ]
+        policies = [
+            RolloutPolicy(
+                rollout=replica,
+                tokenizer=self._tokenizer,
+                sampling=self._sampling,
+                seed=self._seed,
+                # One that wants the newest weights alone would wait until nothing else is sampled.
+                min_version=max(0, version - 1) if beside_training else version,
             )
-            scores += [verdict.score or 0.0 for verdict in verdicts if not _says_nothing(verdict)]
-        if len(scores) < len(self._problems):
-            _log.warning("problems left out of the evaluation", count=len(self._problems) - len(scores))
-        if not scores:
-            raise PeerUnavailable("the verifier graded none of the held-out problems; its log says why")
-        return sum(scores) / len(scores)
+            for replica in await self._replicas_at(version)
+        ]
+        turns = itertools.cycle([(policy, asyncio.Semaphore(_CALLS_PER_REPLICA)) for policy in policies])
+        versions: set[int] = {version}
+        sets = {}
+        for asked in self._sets:
+            graded = await asyncio.gather(
+                *(
+                    self._measure_part(part, asked.samples, *next(turns), versions)
+                    for part in _parts(asked.problems.problems, asked.samples)
+                )
+            )
+            sets[asked.problems.name] = _summary(asked, [each for part in graded for each in part])
+        return Evaluation(version=min(versions), newest=max(versions), sets=sets)
+
+    async def _measure_part(
+        self,
+        problems: Sequence[Problem],
+        samples: int,
+        policy: RolloutPolicy,
+        free: asyncio.Semaphore,
+        versions: set[int],
+    ) -> list[GradedProblem]:
+        async with free:
+            answers = await policy.answer_all(problems, range(samples))
+        versions |= {span.version for each in answers for answer in each for span in answer.spans}
+        return list(await asyncio.gather(*map(self._grade, problems, answers)))
+
+    async def _grade(self, problem: Problem, answers: Sequence[Answer]) -> GradedProblem:
+        return await grade_problem(problem, answers, self._verifier, self._verifier)
 
     async def _replicas_at(self, version: int) -> list[Rollout]:
         current = []
@@ -71,25 +132,25 @@ class Evaluator:
             except PeerUnavailable as error:
                 _log.warning("replica left out of the evaluation", address=address, reason=str(error))
                 continue
-            if status.ready and status.version == version:
+            if status.ready and status.version >= version:
                 current.append(replica)
         if not current:
             raise PeerUnavailable(f"no rollout replica holds version {version}, so it cannot be evaluated")
         return current
 
-    def _request(self, problem: Problem, prompt_ids: tuple[int, ...], version: int) -> RolloutRequest:
-        return RolloutRequest(
-            group_id=f"eval-{problem.problem_id}",
-            problem_id=problem.problem_id,
-            attempt=0,
-            prompt_ids=prompt_ids,
-            num_samples=1,
-            sampling=self._sampling,
-            seed=stable_hash(self._seed, "evaluate", problem.problem_id),
-            min_version=version,
-        )
+
+def _parts(problems: Sequence[Problem], samples: int) -> list[Sequence[Problem]]:
+    size = max(1, _SAMPLES_PER_CALL // samples)
+    return [problems[start : start + size] for start in range(0, len(problems), size)]
 
 
-def _says_nothing(verdict: Verdict) -> bool:
-    # `budget`: the verifier was too busy to look at it.
-    return verdict.status in _NOT_ABOUT_THE_ANSWER or verdict.reason == "budget"
+def _summary(asked: AskedSet, graded: Sequence[GradedProblem]) -> SetSummary:
+    try:
+        found = summarise(graded)
+    except ValueError:
+        raise PeerUnavailable(
+            f"the verifier decided none of the answers to {asked.problems.title}; its log says why"
+        ) from None
+    if found.counts["undecided"]:
+        _log.warning("undecided answers in the evaluation", set=asked.problems.name, count=found.counts["undecided"])
+    return found

@@ -22,6 +22,7 @@ from prime import tracing
 from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch
 from prime.lm.packing import TokenRow
 from prime.ports import PendingCheckpoint, RewardModel
+from prime.seeds import stable_hash
 from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, prm_view
 from services.trainer.batch import (
     PolicyBatch,
@@ -31,8 +32,8 @@ from services.trainer.batch import (
     sampler_logprobs,
     token_rows,
 )
-from services.trainer.collector import CollectorState, GroupCollector, stable_hash
-from services.trainer.evaluate import Evaluator
+from services.trainer.collector import CollectorState, GroupCollector
+from services.trainer.evaluate import Evaluation, Evaluator
 from services.trainer.outgoing import OutgoingWeights
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher, PushReport
@@ -95,6 +96,7 @@ class TrainingLoop:
         self._prm_saving: asyncio.Future[str] | None = None
         self._pushing: asyncio.Task[None] | None = None
         self._pushed: PushReport | None = None
+        self._evaluating: asyncio.Task[Evaluation] | None = None
         self._old_logprobs: list[Tensor] | None = None
         self._uses_prm = self.settings.advantage.process_coef > 0 and self.settings.mode != "generate"
         self._reference_mode = ""
@@ -127,6 +129,8 @@ class TrainingLoop:
             raise
         finally:
             keeping_up.cancel()
+            if self._evaluating is not None:
+                self._evaluating.cancel()
             await self.collector.close()
             with contextlib.suppress(PrimeError):  # on the way out of another error; else it was awaited already
                 await self._finish_push()
@@ -350,7 +354,7 @@ class TrainingLoop:
         await self._push()
         await self._finish_push()
         if self._version == 0:
-            self.folder.append_metrics({"step": 0, **await self._evaluate()})
+            self.folder.append_metrics({"step": 0, **await self._measured()})
         self.progress.step = self._version
 
     async def _one_step_with_metrics(self) -> None:
@@ -369,8 +373,7 @@ class TrainingLoop:
         figures |= self._busy_shares(step_seconds, figures.get("wait/sampling_seconds", 0.0))
         figures["busy/rollout"] = (await self._sampling_seconds() - self._sampled_before) / step_seconds
         figures |= self.collector.take_figures()
-        if self._is_time(self.settings.evaluation.every):
-            figures |= await self._evaluate()
+        figures |= await self._evaluate()
         metrics = {
             "step": self._version,
             **figures,
@@ -396,13 +399,48 @@ class TrainingLoop:
         return self._version % every == 0 or self._version == self.settings.steps
 
     async def _evaluate(self) -> dict[str, float]:
+        """Figures of the evaluation that has ended, if one has; begins the next when it is its time.
+
+        With `max_lag` > 0 it goes on beside the next steps. The last version is waited for.
+        """
+        figures = {}
+        is_last = self._version == self.settings.steps
+        if self._evaluating is not None and (self._evaluating.done() or is_last):
+            figures = await self._finish_evaluation()
+        if self.evaluator is None or not self._is_time(self.settings.evaluation.every):
+            return figures
+        if self.settings.max_lag == 0 or is_last:
+            return await self._measured()
+        if self._evaluating is not None:
+            _log.warning("the evaluation before still runs, so this version is left out", version=self._version)
+            return figures
+        await self._finish_push()
+        self._evaluating = asyncio.create_task(self.evaluator.measure(self._version, beside_training=True))
+        return figures
+
+    async def _measured(self) -> dict[str, float]:
+        """An evaluation of the version at hand, waited for."""
         if self.evaluator is None:
             return {}
         self.progress.phase = "evaluating"
         await self._finish_push()
-        accuracy = await self.evaluator.accuracy(self._version)
-        self.progress.accuracy = accuracy
-        return {"eval/accuracy": accuracy}
+        return self._keep(await self.evaluator.measure(self._version, beside_training=False))
+
+    async def _finish_evaluation(self) -> dict[str, float]:
+        """Figures of the one that runs beside; one that fails is no reason to end a run."""
+        evaluating, self._evaluating = self._evaluating, None
+        if evaluating is None:
+            return {}
+        try:
+            return self._keep(await evaluating)
+        except PrimeError as error:
+            _log.warning("the evaluation failed", reason=str(error))
+            return {}
+
+    def _keep(self, evaluation: Evaluation) -> dict[str, float]:
+        self.progress.accuracy = evaluation.accuracy
+        self.folder.append_evaluation(evaluation.line())
+        return evaluation.figures()
 
     async def _save(self) -> None:
         """Copy the checkpoint of this step; it is written while the next steps run."""

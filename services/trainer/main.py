@@ -14,6 +14,7 @@ from prime.adapters.tls import Tls
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError
+from prime.evaluation.reading import AskedSet, open_sets
 from prime.lm.model import settle_torch
 from prime.lm.world import World, follow, join_world
 from prime.ports import Rollout
@@ -29,9 +30,10 @@ from services.trainer.publisher import Publisher
 from services.trainer.recording import RecordedGroups
 from services.trainer.rpc import TrainerServicer
 from services.trainer.run_folder import RunFolder, identity_of
-from services.trainer.settings import TrainerSettings
+from services.trainer.settings import EvaluationSettings, TrainerSettings
 
 _PROBE_TOKENS = 64
+_HELD_OUT = "held_out"
 
 
 def main(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
@@ -51,11 +53,13 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
         raise SettingsError("run.redis_url is empty: give the URL of the Redis that trainer and rollout share")
     # Whatever can be wrong with the input is found before anything is written.
     problems = load_problems(settings.problems)
-    held_out = load_problems(settings.evaluation.problems) if settings.evaluation.problems else []
+    asked = _evaluation_sets(settings.evaluation)
     async with RedisQueue(run.redis_url, password=redis_password(), run=run.name, consumer="trainer") as queue:
         policy = Policy(run.model, settings, world)
         prompts = _encode(policy, settings, problems, settings.problems)
-        held_out_prompts = _encode(policy, settings, held_out, settings.evaluation.problems) if held_out else []
+        for each in asked:
+            # So that a prompt that is too long is found before anything is trained.
+            _encode(policy, settings, each.problems.problems, each.problems.title)
         identity = identity_of(settings, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint)
         folder = RunFolder(run.path, identity=identity, resume=resume)
         peers = settings.peers
@@ -92,7 +96,7 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             direct=_direct_push(settings, policy),
         )
         evaluator = Evaluator(
-            held_out_prompts,
+            asked,
             find_replicas=replicas.find,
             verifier=verifier,
             tokenizer=policy.tokenizer,
@@ -106,7 +110,7 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             reward_model=GrpcRewardModel(peers.prm, token, **reach),
             policy=policy,
             publisher=publisher if samples else None,
-            evaluator=evaluator if samples and held_out else None,
+            evaluator=evaluator if samples and asked else None,
             folder=folder,
             progress=Progress(run=run.name, total_steps=settings.steps),
         )
@@ -158,6 +162,11 @@ def _direct_push(settings: TrainerSettings, policy: Policy) -> DirectPush | None
     if settings.push == "nccl" and policy.device.type != "cuda":
         raise SettingsError("trainer.push = 'nccl' goes from GPU to GPU, and the policy is on a CPU; take 'delta'")
     return DirectPush(settings.push, deadline_s=settings.peers.call_seconds)
+
+
+def _evaluation_sets(settings: EvaluationSettings) -> list[AskedSet]:
+    given = [*([f"{_HELD_OUT}={settings.problems}"] if settings.problems else []), *settings.sets]
+    return open_sets(given, settings.data, samples=settings.samples, limit=settings.limit)
 
 
 def _encode(

@@ -2,6 +2,7 @@
 
 run.json                what this run is; another run's folder is refused
 metrics.jsonl           one object per step
+evaluation.jsonl        one object per evaluation: the run's curve
 rollouts/step_N.jsonl   a few samples with their token rewards
 checkpoints/step_N/     policy/ prm/ (Hugging Face folders), policy_state/ prm_state/, trainer.json
 checkpoints/latest      the number of the newest whole checkpoint
@@ -57,6 +58,9 @@ def check_run_folder(path: Path, *, identity: Mapping[str, object], resume: bool
         )
     if not resume and (path / "metrics.jsonl").is_file():
         raise CheckpointError(f"{path} already holds steps of this run; give --resume, or another run.name")
+
+
+METRICS, EVALUATIONS = "metrics.jsonl", "evaluation.jsonl"
 
 
 class RunFolder:
@@ -137,16 +141,22 @@ class RunFolder:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
 
     def rewind_metrics(self, step: int) -> None:
-        """Forget the metrics of steps after `step`: a resumed run takes them again."""
-        file = self.path / "metrics.jsonl"
-        if file.is_file():
-            kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-            write_file(file, "".join(f"{line}\n" for line in kept))
+        """Forget the metrics and evaluations of steps after `step`: a resumed run takes them again."""
+        for name, key in ((METRICS, "step"), (EVALUATIONS, "version")):
+            file = self.path / name
+            if file.is_file():
+                kept = [line for line in file.read_text().splitlines() if _step_of(line, key) <= step]
+                write_file(file, "".join(f"{line}\n" for line in kept))
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
         """One line."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(dict(metrics)) + "\n")
+
+    def append_evaluation(self, line: Mapping[str, Any]) -> None:
+        """One point of the curve."""
+        with (self.path / EVALUATIONS).open("a") as file:
+            file.write(json.dumps(dict(line)) + "\n")
 
     def write_rollouts(
         self, step: int, groups: Sequence[GradedGroup], rewards: TokenRewards | None, tokenizer: Any
@@ -183,9 +193,9 @@ def _read_json(file: Path) -> Any:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
-def _step_of(line: str) -> float:
-    """The step of a line of metrics; a line that a crash tore belongs to no step that counts."""
+def _step_of(line: str, key: str) -> float:
+    """The step of a line; a line that a crash tore belongs to no step that counts."""
     try:
-        return float(json.loads(line)["step"])
+        return float(json.loads(line)[key])
     except (ValueError, KeyError):
         return float("inf")

@@ -88,9 +88,18 @@ class AlarmSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Accuracy on held-out problems, sampled like training."""
+    """Accuracy on held-out problems, sampled like training. With `max_lag` > 0 it is measured beside the next steps."""
 
     problems: str = ""
+    """A file or dataset like `trainer.problems`; the set `held_out` of the curve."""
+    sets: tuple[str, ...] = ()
+    """More sets, as `primectl evaluate` takes them: `gsm8k`, `math500:4` (samples), `NAME=FILE`."""
+    data: Path = Path("evaluation-sets")
+    """Folder with the files of sets that are known by name."""
+    samples: int = Field(1, ge=1)
+    """Per problem, where a set says nothing else."""
+    limit: int = Field(0, ge=0)
+    """The first problems of each set alone; 0: all."""
     every: int = Field(10, ge=1)
     """In steps; the start and the end are always measured."""
 

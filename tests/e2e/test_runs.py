@@ -65,7 +65,12 @@ def _config(material: Path, runs: Path, name: str, **changes: Any) -> RunConfig:
         "sampling": {"max_tokens": 24},
         "filter": {"low": 0.1, "high": 0.9},
         "optimiser": {"lr": 1e-3, "threads": 1},
-        "evaluation": {"problems": str(material / "held_out.jsonl"), "every": 2},
+        "evaluation": {
+            "problems": str(material / "held_out.jsonl"),
+            "sets": [f"more={material / 'held_out.jsonl'}:3"],
+            "limit": 10,
+            "every": 2,
+        },
         "peers": {"stall_seconds": 60},
         **changes,
     }
@@ -123,6 +128,10 @@ async def test_a_run_leaves_metrics_and_folders_that_transformers_alone_can_load
     assert metrics[2]["reward/largest_token"] > 0.0
     assert all(row["push/probe_gap"] < 1e-4 for row in metrics[1:])
     assert {row["step"] for row in metrics if "eval/accuracy" in row} == set(range(0, STEPS + 1, 2))
+    curve = [json.loads(line) for line in (uninterrupted.run.path / "evaluation.jsonl").read_text().splitlines()]
+    assert [(row["version"], row["newest"]) for row in curve] == [(step, step) for step in range(0, STEPS + 1, 2)]
+    assert [sum(curve[0]["sets"][name]["counts"].values()) for name in ("held_out", "more")] == [10, 30]
+    assert list(curve[0]["sets"]["more"]["pass_at"]) == ["1", "2", "3"]
     for kind in ("policy", "prm"):
         folder = uninterrupted.run.path / "checkpoints" / f"step_{STEPS}" / kind
         AutoTokenizer.from_pretrained(folder)
@@ -136,6 +145,8 @@ async def test_the_same_seed_gives_the_same_metrics(uninterrupted: RunConfig, ma
     again = _config(material, tmp_path, "whole")
     await _run(again)
     assert _metrics(again) == _metrics(uninterrupted)
+    curves = [(each.run.path / "evaluation.jsonl").read_text() for each in (again, uninterrupted)]
+    assert curves[0] == curves[1]
 
 
 @pytest.mark.parametrize("transport", ["ipc", "gloo"])

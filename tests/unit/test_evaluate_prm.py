@@ -12,11 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.best_of_n_table import best_of, pass_at, score_prompts, tabulate
+from jobs.best_of_n_table import score_prompts, tabulate
 from jobs.candidates import CandidateRow, read_candidates
 from jobs.process_bench import Located, locate, measure, predict, read_problems, tune
 from jobs.score import score_rows
 from prime.errors import DataError
+from prime.maths.selection import best_of, pass_at
 from prime.scoring import (
     Activation,
     Aggregation,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.action_responses import ResponseSettings
 from jobs.curate.settings import CurateSettings
+from jobs.evaluate.settings import EvaluateSettings
 from jobs.sft import SftSettings
 from prime.adapters.settings import TOKEN_VARIABLE, Settings, child_environment, load_settings, read_token
 from prime.errors import SettingsError
@@ -96,8 +97,12 @@ KEYS = [
     "trainer.compute.lora_rank",
     "trainer.compute.offload",
     "trainer.compute.recompute",
+    "trainer.evaluation.data",
     "trainer.evaluation.every",
+    "trainer.evaluation.limit",
     "trainer.evaluation.problems",
+    "trainer.evaluation.samples",
+    "trainer.evaluation.sets",
     "trainer.filter.high",
     "trainer.filter.low",
     "trainer.filter.max_attempts",
@@ -200,6 +205,7 @@ def test_the_table_of_settings_names_every_key_once_and_no_other() -> None:
         (SftSettings, "## Supervised fine-tuning"),
         (ResponseSettings, "## Responses in actions"),
         (CurateSettings, "## Curation"),
+        (EvaluateSettings, "## Evaluation"),
     ],
 )
 def test_settings_of_jobs_are_explained_as_well(model: type[BaseModel], heading: str) -> None:

@@ -22,6 +22,8 @@ from prime.errors import (
     VersionConflict,
     WeightPushError,
 )
+from prime.evaluation.outcomes import GradedProblem, Outcome
+from prime.evaluation.summary import summarise
 from prime.lm.model import CausalLM, tensor_bytes
 from prime.types import (
     FinishReason,
@@ -41,6 +43,7 @@ from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
+from services.trainer.evaluate import Evaluation
 from services.trainer.loop import TrainingLoop
 from services.trainer.outgoing import as_pushed
 from services.trainer.policy import Policy
@@ -425,6 +428,7 @@ def _loop(
     prm: dict[str, Any] | None = None,
     collector: Any = None,
     publisher: bool = True,
+    evaluator: Any = None,
     **changes: Any,
 ) -> tuple[TrainingLoop, RecordingPrm]:
     settings = _settings(**changes)
@@ -439,7 +443,7 @@ def _loop(
         reward_model=reward_model,
         policy=policy,
         publisher=Publisher(replicas, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3) if publisher else None,
-        evaluator=None,
+        evaluator=evaluator,
         folder=RunFolder(path, identity={"seed": 0}, resume=False),
         progress=Progress(run="x", total_steps=settings.steps),
     )
@@ -448,6 +452,76 @@ def _loop(
 
 def _metrics(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+class SlowEvaluator:
+    """Measures for as long as it is held; `fails` at these versions."""
+
+    def __init__(self, *, fails: Sequence[int] = ()) -> None:
+        self.asked: list[tuple[int, bool]] = []
+        self.held = asyncio.Event()
+        self._fails = fails
+
+    async def measure(self, version: int, *, beside_training: bool) -> Evaluation:
+        self.asked.append((version, beside_training))
+        if beside_training:
+            await self.held.wait()
+        if version in self._fails:
+            raise PeerUnavailable("the verifier is away")
+        return Evaluation(version=version, newest=version, sets={"s": summarise([_right_once(version)])})
+
+
+def _right_once(version: int) -> GradedProblem:
+    return GradedProblem(
+        problem_id="s-1",
+        numbers=(0,),
+        outcomes=(Outcome.RIGHT if version else Outcome.WRONG,),
+        classes=(),
+        reasons=("",),
+        num_tokens=(1,),
+        truncated=(False,),
+    )
+
+
+class HoldingCollector(FixedCollector):
+    """Lets go of the evaluation when the third batch is asked for."""
+
+    def __init__(self, groups: Sequence[GradedGroup], evaluator: SlowEvaluator) -> None:
+        super().__init__(groups)
+        self._evaluator = evaluator
+
+    async def fill(self, version: int) -> list[GradedGroup]:
+        if version == 3:
+            self._evaluator.held.set()
+            await asyncio.sleep(0.05)
+        return await super().fill(version)
+
+
+@pytest.mark.parametrize("fails", [(), (1,)])
+async def test_an_evaluation_does_not_stop_the_loop_and_its_failure_does_not_end_it(
+    start: Path, tmp_path: Path, fails: tuple[int, ...]
+) -> None:
+    evaluator = SlowEvaluator(fails=fails)
+    loop, _ = _loop(
+        start,
+        tmp_path,
+        collector=HoldingCollector(GROUPS, evaluator),
+        evaluator=evaluator,
+        steps=5,
+        max_lag=1,
+        evaluation={"every": 1},
+    )
+    await loop.run()
+    # Step 0 and the last are waited for; version 1 is measured while versions 2 and 3 are made, which are left out.
+    assert [each for each in evaluator.asked if not each[1]] == [(0, False), (5, False)]
+    assert (1, True) in evaluator.asked
+    assert (2, True) not in evaluator.asked
+    measured = {row["step"]: row["eval/version"] for row in _metrics(tmp_path) if "eval/version" in row}
+    assert measured[0] == 0.0
+    assert measured[5] == 5.0
+    assert (1.0 in measured.values()) is not bool(fails)
+    lines = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    assert [line["version"] for line in lines][-1] == 5
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def parse(text: str, applied: frozenset[str] = frozenset()) -> Any:
 
 @functools.cache
 def _parser() -> Any:
-    import sympy  # type: ignore[import-untyped]
+    import sympy
     from antlr4.atn.PredictionMode import PredictionMode  # type: ignore[import-untyped]
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
 

@@ -1,0 +1,56 @@
+"""An engine in the caller's process, for commands that sample from a model folder: no queue, no pushes, no replica."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from prime.errors import InvalidInput
+from prime.types import RolloutGroup, RolloutRequest
+from services.rollout.loop import Engine
+from services.rollout.main import build_engine
+from services.rollout.settings import RolloutSettings
+
+_ANY_VERSION = -1
+
+
+class LocalRollout:
+    """Samples at once; requests that are made at the same time are decoded together."""
+
+    def __init__(self, engine: Engine, *, max_context: int) -> None:
+        self._engine = engine
+        self._max_context = max_context
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Groups in the order of the requests.
+
+        Raises:
+            InvalidInput: a request does not fit into the context.
+        """
+        for request in requests:
+            longest = len(request.prompt_ids) + request.sampling.max_tokens
+            if longest > self._max_context:
+                raise InvalidInput(
+                    f"{request.problem_id}: {len(request.prompt_ids)} prompt tokens and up to "
+                    f"{request.sampling.max_tokens} new ones exceed the model's context of {self._max_context}"
+                )
+        # Its weights never change, so no request has to wait for newer ones.
+        asked = [replace(request, min_version=_ANY_VERSION) for request in requests]
+        by_id = {group.group_id: group async for group in self._engine.generate(asked)}
+        return [by_id[request.group_id] for request in requests]
+
+
+@contextlib.asynccontextmanager
+async def open_rollout(model: Path, settings: RolloutSettings) -> AsyncIterator[LocalRollout]:
+    """The model of a folder, ready to sample for the time of the block.
+
+    Raises:
+        SettingsError: the engine is not installed.
+        EngineError: the model cannot be served, saying why.
+    """
+    engine = build_engine(model, settings)
+    await engine.start()
+    try:
+        yield LocalRollout(engine, max_context=settings.max_context)
+    finally:
+        await engine.close()
