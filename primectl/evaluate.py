@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jobs.evaluate.compare import Comparison, compare, comparison_markdown, comp
 from jobs.evaluate.curve import curve_json, curve_page, curve_rows, read_curves
 from jobs.evaluate.fetch import describe, fetch_set
 from jobs.evaluate.folder import EvaluationFolder
-from jobs.evaluate.identity import contamination_of, folder_identity, identity_of
+from jobs.evaluate.identity import contamination_of, folder_identity, identity_of, scorer_name
 from jobs.evaluate.page import HTML, write_page
 from jobs.evaluate.report import (
     MARKDOWN,
@@ -45,14 +46,34 @@ from primectl.written import refuse_existing, written
 def run_evaluate(
     settings: EvaluateSettings, *, scorer: ScorerOptions | None, token_file: Path | None, regrade: bool
 ) -> int:
-    """Sample, grade, report; the last line on stdout is one JSON object. Started again, it goes on.
+    """Sample, grade, report; the last line on stdout is one JSON object. Started again, it goes on."""
+    display = Display()
+    started = time.monotonic()
+    report, progress = evaluate_policy(settings, display, scorer=scorer, token_file=token_file, regrade=regrade)
+    display.console.print(_table(accuracy_rows(report, with_margin)))
+    display.console.print(_table(outcome_rows(report)))
+    if progress.refused:
+        display.say(f"{progress.refused} requests were refused; the reasons are in graded.jsonl")
+    display.say(f"report: {settings.output / MARKDOWN} and {settings.output / HTML}")
+    print(json.dumps(_summary(report, progress, time.monotonic() - started, settings.output)))
+    return 0
+
+
+def evaluate_policy(
+    settings: EvaluateSettings,
+    display: Display,
+    *,
+    scorer: ScorerOptions | None = None,
+    token_file: Path | None = None,
+    regrade: bool = False,
+) -> tuple[Report, Progress]:
+    """Make whatever is missing in the output folder, with a bar, and write the reports.
 
     Raises:
         SettingsError: the sets, the policy or the output do not fit; nothing was sampled.
     """
     if find_spec("matplotlib") is None:
         raise SettingsError("primectl evaluate needs matplotlib: pip install 'prime-services[local]'")
-    display = Display()
     parts = open_sets(
         settings.sets,
         settings.data,
@@ -60,7 +81,6 @@ def run_evaluate(
         style=settings.sampling.prompt,
         limit=settings.limit,
     )
-    started = time.monotonic()
     progress = Progress(of=0)
 
     async def work() -> None:
@@ -73,11 +93,11 @@ def run_evaluate(
             verifier = await stack.enter_async_context(
                 open_verifier_of(settings.verifier_address, token_file, settings.verifier, "evaluate")
             )
-            judges = Judges(
-                verifier=verifier,
-                grouper=verifier,
-                scorer=None if scorer is None else await stack.enter_async_context(open_scorer(scorer)),
-            )
+            judges = Judges(verifier=verifier, grouper=verifier)
+            if scorer is not None:
+                opened = await stack.enter_async_context(open_scorer(scorer))
+                name = await scorer_name(opened, scorer.model, scorer.address)
+                judges = replace(judges, scorer=opened, scorer_name=name)
             bar = stack.enter_context(display.bar("evaluate", 1))
 
             def show(at: Progress) -> None:
@@ -88,16 +108,10 @@ def run_evaluate(
             await evaluate(parts, policy, judges, folder, settings=settings, on_progress=show, regrade=regrade)
 
     asyncio.run(work())
-    seconds = time.monotonic() - started
     report = read_report(settings.output)
     write_report(report, settings.output)
     write_page(report, settings.output)
-    _show(display, report)
-    if progress.refused:
-        display.say(f"{progress.refused} requests were refused; the reasons are in graded.jsonl")
-    display.say(f"report: {settings.output / MARKDOWN} and {settings.output / HTML}")
-    print(json.dumps(_summary(report, progress, seconds, settings.output)))
-    return 0
+    return report, progress
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +171,8 @@ async def _open_policy(
     rollout = settings.rollout
     if "max_context" not in rollout.model_fields_set:
         rollout = rollout.model_copy(update={"max_context": longest})
-    identity = await asyncio.to_thread(folder_identity, settings.model, settings)
+    identity = await asyncio.to_thread(folder_identity, settings.model)
+    identity |= {"engine": rollout.engine, "dtype": rollout.dtype}
     async with open_rollout(settings.model, rollout) as local:
         yield RolloutPolicy(rollout=local, tokenizer=tokenizer, **common), identity
 
@@ -198,11 +213,6 @@ def _summary(report: Report, progress: Progress, seconds: float, output: Path) -
         "seconds": round(seconds, 1),
         "output": str(output),
     }
-
-
-def _show(display: Display, report: Report) -> None:
-    display.console.print(_table(accuracy_rows(report, with_margin)))
-    display.console.print(_table(outcome_rows(report)))
 
 
 def _table(rows: Sequence[Sequence[str]], title: str = "") -> Table:

@@ -2,7 +2,7 @@
 
     evaluation.json   who answered, how it was sampled, which sets; checked when an evaluation goes on
     samples.jsonl     a line per sample, appended as they come
-    graded.jsonl      a line per problem: outcomes, classes of equal answers, scores of a PRM
+    graded.jsonl      a line per problem: outcomes, classes of equal answers, scores; its last line counts
     report.*          the figures
 
 A line is appended whole; what a kill left of a half one is cut off when the folder is opened.
@@ -12,10 +12,11 @@ import dataclasses
 import fcntl
 import json
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from prime.errors import CheckpointError, PrimeError, SettingsError
 from prime.evaluation.outcomes import GradedProblem, Outcome
@@ -52,6 +53,7 @@ class EvaluationFolder:
         except PrimeError:
             self._lock.close()
             raise
+        self._writing = threading.Lock()
         self._samples_file = (path / SAMPLES).open("a", encoding="utf-8")
         self._graded_file = (path / GRADED).open("a", encoding="utf-8")
 
@@ -82,19 +84,20 @@ class EvaluationFolder:
     def add_answers(self, problem_id: str, answers: Sequence[Answer]) -> None:
         """Keep new samples; on disk when this returns, as far as a kill of this process goes."""
         rows = [{"problem_id": problem_id, **dataclasses.asdict(answer)} for answer in answers]
-        _append(self._samples_file, rows)
+        self._append(self._samples_file, rows)
         self._answers[problem_id] |= {answer.number: answer for answer in answers}
 
     def add_graded(self, graded: GradedProblem) -> None:
         """Keep what became of a problem's samples, in place of what was known of them."""
-        _append(self._graded_file, [dataclasses.asdict(graded)])
+        self._append(self._graded_file, [dataclasses.asdict(graded)])
         self._graded[graded.problem_id] = graded
 
-    def forget_verdicts(self) -> None:
-        """Before all samples are graded again."""
-        self._graded.clear()
-        self._graded_file.close()
-        self._graded_file = (self.path / GRADED).open("w", encoding="utf-8")
+    def _append(self, file: TextIO, rows: Sequence[Mapping[str, Any]]) -> None:
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        with self._writing:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_evaluation(path: Path) -> tuple[dict[str, Any], dict[str, GradedProblem]]:
@@ -157,12 +160,6 @@ def _whole_lines(file: Path) -> Iterable[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 raise CheckpointError(f"{file}, line {number} cannot be read; it was changed by hand") from None
-
-
-def _append(file: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    file.write("".join(f"{json.dumps(row)}\n" for row in rows))
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

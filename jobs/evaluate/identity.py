@@ -1,5 +1,6 @@
 """What an evaluation is of: written into its folder, so that nobody goes on with something else under the same name."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from jobs.evaluate.settings import EvaluateSettings
 from prime.data.actions import strip_format_request
 from prime.data.problems import load_problems
 from prime.evaluation.reading import AskedSet
+from prime.ports import Scorer
 from prime.types import Problem
 
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "generation_config.json", "tokenizer.json")
@@ -36,18 +38,22 @@ def identity_of(settings: EvaluateSettings, parts: Sequence[AskedSet], policy: M
     }
 
 
-def folder_identity(folder: Path, settings: EvaluateSettings) -> dict[str, Any]:
-    """Of a model folder: its name, the SHA-256 of what it holds, and how it is computed."""
+def folder_identity(folder: Path) -> dict[str, Any]:
+    """Of a model folder: its last two names, and the SHA-256 of what it holds."""
     digest = hashlib.sha256()
     for file in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
         with file.open("rb") as opened:
             digest.update(f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()};".encode())
-    return {
-        "name": "/".join(folder.resolve().parts[-2:]),
-        "sha256": digest.hexdigest(),
-        "engine": settings.rollout.engine,
-        "dtype": settings.rollout.dtype,
-    }
+    return {"name": "/".join(folder.resolve().parts[-2:]), "sha256": digest.hexdigest()}
+
+
+async def scorer_name(scorer: Scorer, folder: Path | None, address: str) -> str:
+    """Identifies a PRM: by the weights of its folder, or by the service that it answers from."""
+    info = await scorer.info()
+    if folder is None:
+        return f"{info.model_id} version {info.prm_version} at {address}"
+    found = await asyncio.to_thread(folder_identity, folder)
+    return f"{found['name']} {found['sha256'][:12]}"
 
 
 def contamination_of(training: str, parts: Sequence[AskedSet]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Judges:
     verifier: Verifier
     grouper: AnswerGrouper
     scorer: Scorer | None = None
+    scorer_name: str = ""
+    """Identifies the PRM: scores of another one are not taken for its own."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,8 +121,7 @@ class _Evaluation:
 
     async def run(self, *, regrade: bool) -> None:
         """Sampling, with grading beside it."""
-        if regrade:
-            self._folder.forget_verdicts()
+        self._regrades = regrade
         self._progress.samples = self._progress.kept = sum(
             number in self._folder.answers(problem.problem_id)
             for problem, numbers in self._wanted
@@ -167,22 +168,35 @@ class _Evaluation:
         answers, graded = self._folder.answers(problem.problem_id), self._folder.graded(problem.problem_id)
         if not answers or not all(number in answers for number in numbers):
             return
-        if graded is not None and set(numbers) <= set(graded.numbers) and self._is_scored(graded):
+        is_done = graded is not None and set(numbers) <= set(graded.numbers) and self._is_scored(graded)
+        if graded is not None and is_done and not self._regrades:
             self._count(graded)
             return
         self._tasks.create_task(self._grade(problem, [answers[number] for number in sorted(answers)]))
 
     def _is_scored(self, graded: GradedProblem) -> bool:
-        return self._judges.scorer is None or bool(graded.scores)
+        return self._judges.scorer is None or graded.scored_by == self._judges.scorer_name
 
     async def _grade(self, problem: Problem, answers: Sequence[Answer]) -> None:
         async with self._grading:
             grading = partial(grade_problem, problem, answers, self._judges.verifier, self._judges.grouper)
             graded = await patiently(grading, seconds=self._patience_s)
-            if self._judges.scorer is not None:
-                graded = replace(graded, scores=await _scores(problem, answers, self._judges.scorer))
+            scores, scored_by = await self._scores(problem, answers, graded)
+            graded = replace(graded, scores=scores, scored_by=scored_by)
         await asyncio.to_thread(self._folder.add_graded, graded)
         self._count(graded)
+
+    async def _scores(
+        self, problem: Problem, answers: Sequence[Answer], graded: GradedProblem
+    ) -> tuple[tuple[float, ...], str]:
+        """Of the PRM that is asked; without one, those that were there before."""
+        if self._judges.scorer is not None:
+            scoring = partial(score_answers, problem, answers, self._judges.scorer)
+            return await patiently(scoring, seconds=self._patience_s), self._judges.scorer_name
+        before = self._folder.graded(problem.problem_id)
+        if before is not None and before.numbers == graded.numbers:
+            return before.scores, before.scored_by
+        return (), ""
 
     def _count(self, graded: GradedProblem) -> None:
         self._progress.graded += len(graded.outcomes)
@@ -202,7 +216,7 @@ def _runs(numbers: Sequence[int]) -> Iterator[list[int]]:
         yield run
 
 
-async def _scores(problem: Problem, answers: Sequence[Answer], scorer: Scorer) -> tuple[float, ...]:
+async def score_answers(problem: Problem, answers: Sequence[Answer], scorer: Scorer) -> tuple[float, ...]:
     """A PRM's score of every answer; the least of all for one that is empty, since there is nothing to score."""
     prompt = Prompt(messages=tuple({"role": each.role, "content": each.content} for each in problem.messages))
     texts = [answer.text for answer in answers if answer.text.strip()]

@@ -45,6 +45,8 @@ class GradedProblem:
     """Whether a sample reached the token limit, whatever its outcome."""
     scores: tuple[float, ...] = ()
     """Of a PRM, where one was asked."""
+    scored_by: str = ""
+    """Which PRM that was."""
 
 
 async def grade_problem(

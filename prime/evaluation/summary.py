@@ -148,6 +148,7 @@ def _picked(problem: GradedProblem, places: Sequence[int]) -> GradedProblem:
         num_tokens=tuple(problem.num_tokens[place] for place in places),
         truncated=tuple(problem.truncated[place] for place in places),
         scores=tuple(problem.scores[place] for place in places) if problem.scores else (),
+        scored_by=problem.scored_by,
     )
 
 

@@ -247,6 +247,10 @@ def test_a_tiny_model_from_its_folder_is_sampled_by_an_engine_of_ours_and_scored
     rows = [json.loads(line) for line in (tmp_path / "out" / "graded.jsonl").read_text().splitlines()]
     assert all(len(row["scores"]) == 5 for row in rows)
     texts = {(row["problem_id"], row["number"]): row["text"] for row in map(json.loads, open_lines(tmp_path / "out"))}
+    table = (tmp_path / "out" / "report.md").read_text()
+    regraded = evaluate(capsys, *arguments[:8], "--regrade", "--output", tmp_path / "out")
+    assert regraded["sets"] == found["sets"], "scores of the PRM are kept where none is asked"
+    assert (tmp_path / "out" / "report.md").read_text() == table
     other = evaluate(capsys, *arguments[:-1], tmp_path / "other", "at_once=4")
     assert other["sets"].keys() == found["sets"].keys()
     again = {(row["problem_id"], row["number"]): row["text"] for row in map(json.loads, open_lines(tmp_path / "other"))}
