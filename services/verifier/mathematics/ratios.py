@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from services.verifier.mathematics.brackets import closes_at_end, split_outside
+from services.verifier.mathematics.text import without_separators
 
 _MOST_PARTS = 12
 _CLOCK = re.compile(
@@ -32,7 +33,7 @@ def read_ratio(text: str) -> Ratio | None:
     """Parts between colons outside of brackets."""
     if ":" not in text:
         return None
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    text = without_separators(text)
     if text.startswith("(") and closes_at_end(text):
         text = text[1:-1]
     parts = tuple(part.strip() for part in split_outside(text, ":"))

@@ -81,6 +81,11 @@ def _unwrapped(text: str) -> str:
     return _without_emphasis(_without_braces(text))
 
 
+def without_separators(text: str) -> str:
+    """Numbers without the commas that set their thousands apart."""
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+
+
 def _as_a_whole(text: str) -> str:
     """What can only be told from the whole text: numbers with separators, bold letters for sets, words for powers."""
     if _THIN_GROUPS.fullmatch(text) or _APOSTROPHES.fullmatch(text):
@@ -89,7 +94,7 @@ def _as_a_whole(text: str) -> str:
     if bold:
         return f"{bold.group('member') or ''}\\mathbb{{{bold.group('set')}}}".replace(" ", "")
     if _GROUPED_LIST.fullmatch(text) or _RATIO_OF_GROUPS.fullmatch(text):
-        return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+        return without_separators(text)
     large = _LARGE.fullmatch(text)
     if large:
         return str(Fraction(large.group("number")) * 10 ** _POWERS[large.group("word")])

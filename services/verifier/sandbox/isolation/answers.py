@@ -12,7 +12,15 @@ from typing import Any, NoReturn
 
 from services.verifier.sandbox.isolation import preset
 from services.verifier.sandbox.isolation.calls import Solution
-from services.verifier.sandbox.isolation.dialogue import Channel, Gone, array_of, decode, encode
+from services.verifier.sandbox.isolation.dialogue import (
+    Channel,
+    Gone,
+    array_of,
+    decode,
+    decode_call,
+    encode,
+    encode_call,
+)
 from services.verifier.sandbox.isolation.values import Unsupported
 
 _MUTABLE = (list, dict, set)
@@ -47,8 +55,7 @@ class _Answerer:
             self._channel.send({"raise": ["TypeError", str(error)]})
 
     def _result(self, request: dict[str, Any]) -> dict[str, Any]:
-        positional = [self._decoded(each) for each in request["args"]]
-        named = {name: self._decoded(each) for name, each in request["named"].items()}
+        positional, named = decode_call(request, self._decoded)
         try:
             value = self._do(request["do"], request.get("on"), positional, named)
             if request["do"] == "name" and preset.is_preset(positional[0], value):
@@ -130,13 +137,7 @@ class _Answerer:
         """A function of the assertions."""
 
         def call_back(*arguments: Any, **named: Any) -> Any:
-            self._channel.send(
-                {
-                    "call": number,
-                    "args": [self._encoded(each) for each in arguments],
-                    "named": {name: self._encoded(each) for name, each in named.items()},
-                }
-            )
+            self._channel.send({"call": number, **encode_call(arguments, named, self._encoded)})
             while True:
                 message = self._channel.receive()
                 if "do" in message:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.verifier.sandbox.isolation.values import DEEPEST, Unsupported, container_of, of_numpy
@@ -105,6 +105,19 @@ def encode(value: Any, stand_in: Callable[[Any], list[Any]], depth: int = 0) -> 
         return [_TAGS[container], [inner(item) for item in container.__iter__(value)]]  # type: ignore[attr-defined]
     scalar = _scalar_parts(value)
     return stand_in(value) if scalar is None else scalar
+
+
+def encode_call(arguments: Sequence[Any], named: Mapping[str, Any], encoded: Callable[[Any], Any]) -> dict[str, Any]:
+    """The arguments of a call, as part of a message."""
+    return {
+        "args": [encoded(each) for each in arguments],
+        "named": {name: encoded(each) for name, each in named.items()},
+    }
+
+
+def decode_call(message: Mapping[str, Any], decoded: Callable[[Any], Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call again, by position and by name."""
+    return [decoded(each) for each in message["args"]], {name: decoded(each) for name, each in message["named"].items()}
 
 
 def _numpy_parts(value: Any, inner: Callable[[Any], Any]) -> Any:

@@ -18,7 +18,15 @@ from typing import Any, NoReturn, TypeVar
 
 from services.verifier.sandbox.isolation import preset
 from services.verifier.sandbox.isolation.confinement import VALUE
-from services.verifier.sandbox.isolation.dialogue import Channel, Gone, array_of, decode, encode
+from services.verifier.sandbox.isolation.dialogue import (
+    Channel,
+    Gone,
+    array_of,
+    decode,
+    decode_call,
+    encode,
+    encode_call,
+)
 from services.verifier.sandbox.isolation.iterables import items_of
 
 _PRESET = object()
@@ -99,14 +107,7 @@ class _Asking:
     def ask(self, what: str, on: int | None, *arguments: Any, **named: Any) -> Any:
         """What comes of it there; raises what it raises."""
         try:
-            self._channel.send(
-                {
-                    "do": what,
-                    "on": on,
-                    "args": [self._encoded(each) for each in arguments],
-                    "named": {name: self._encoded(each) for name, each in named.items()},
-                }
-            )
+            self._channel.send({"do": what, "on": on, **encode_call(arguments, named, self._encoded)})
             message = self._channel.receive()
             while "call" in message:
                 self._call_back(message)
@@ -135,8 +136,7 @@ class _Asking:
 
     def _call_back(self, message: dict[str, Any]) -> None:
         function = self._functions[message["call"]]
-        arguments = [self._decoded(each) for each in message["args"]]
-        named = {name: self._decoded(each) for name, each in message["named"].items()}
+        arguments, named = decode_call(message, self._decoded)
         try:
             reply = {"value": self._encoded(function(*arguments, **named))}
         except Exception as error:  # noqa: BLE001 - whatever the test's function raises
