@@ -1,0 +1,275 @@
+"""School problems from templates, with worked solutions: what a model of a hundred million parameters can learn on.
+
+    Tom has 23 marbles and buys 14 more. How many does he have now? Put the final answer in \\boxed{}.
+    23 + 14 = 37.
+    The answer is \\boxed{37}.
+
+The trained families give training and held-out problems, which share no numbers. The hard families, with more steps and
+other templates, are for evaluation only.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prime.types import Message, Problem
+
+DATA_SOURCE = "school"
+_REQUEST = "Put the final answer in \\boxed{}."
+_NAMES = ("Tom", "Mia", "Ben", "Lena", "Sam", "Nora", "Max", "Ella")
+_THINGS = ("marbles", "apples", "books", "pens", "stickers", "coins", "cards", "shells")
+_UNITS = (
+    ("minutes", "hours", 60),
+    ("seconds", "minutes", 60),
+    ("days", "weeks", 7),
+    ("hours", "days", 24),
+    ("centimetres", "metres", 100),
+    ("months", "years", 12),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchoolProblem:
+    """One problem with its worked solution.
+
+    Example: `SchoolProblem(family="sum", numbers=(47, 38), question="What is 47 + 38?", steps=("47 + 38 = 85.",),
+    answer=85)`.
+    """
+
+    family: str
+    numbers: tuple[int, ...]
+    """What the template was filled with. Two problems of one family with the same numbers count as the same."""
+    question: str
+    steps: tuple[str, ...]
+    answer: int
+
+    @property
+    def key(self) -> str:
+        """Equal for two problems that count as the same."""
+        return "-".join([self.family, *map(str, self.numbers)])
+
+    @property
+    def prompt(self) -> str:
+        """The question, and where the answer goes."""
+        return f"{self.question} {_REQUEST}"
+
+    @property
+    def solution(self) -> str:
+        """The steps and the answer, a line each."""
+        return "\n".join([*self.steps, f"The answer is \\boxed{{{self.answer}}}."])
+
+    @property
+    def problem(self) -> Problem:
+        """As the trainer and the verifier read it."""
+        return Problem(
+            problem_id=f"{DATA_SOURCE}-{self.key}",
+            data_source=DATA_SOURCE,
+            ability="math",
+            messages=(Message(role="user", content=self.prompt),),
+            ground_truth=str(self.answer),
+        )
+
+
+def draw_school(
+    count: int, *, seed: int, hard: bool = False, exclude: frozenset[str] = frozenset()
+) -> list[SchoolProblem]:
+    """`count` different problems, the families in turn, none of whose keys is in `exclude`."""
+    random_source = random.Random(seed)
+    families = _HARD if hard else _TRAINED
+    seen = set(exclude)
+    drawn: list[SchoolProblem] = []
+    while len(drawn) < count:
+        problem = families[len(drawn) % len(families)](random_source)
+        if problem.key not in seen:
+            seen.add(problem.key)
+            drawn.append(problem)
+    return drawn
+
+
+def keys_of(problems: Sequence[SchoolProblem]) -> frozenset[str]:
+    """The keys, to exclude them from another draw."""
+    return frozenset(problem.key for problem in problems)
+
+
+# ---------------------------------------------------------------- families that are trained on
+
+
+def _sum(draw: random.Random) -> SchoolProblem:
+    first, second = draw.randint(100, 999), draw.randint(11, 99)
+    sign = draw.choice("+-")
+    step, answer = _step(first, sign, second)
+    return _make("sum", (first, _signed(sign, second)), f"What is {first} {sign} {second}?", [step], answer)
+
+
+def _three_numbers(draw: random.Random) -> SchoolProblem:
+    first, second, third = (draw.randint(*bounds) for bounds in ((40, 99), (11, 99), (11, 39)))
+    signs = draw.choice(("+-", "-+", "++")) if first > second else draw.choice(("+-", "++"))
+    one, between = _step(first, signs[0], second)
+    two, answer = _step(between, signs[1], third)
+    question = f"What is {first} {signs[0]} {second} {signs[1]} {third}?"
+    return _make(
+        "three", (first, _signed(signs[0], second), _signed(signs[1], third)), question, [one, two], answer
+    )
+
+
+def _product(draw: random.Random) -> SchoolProblem:
+    factor, number = draw.randint(3, 9), draw.randint(12, 99)
+    steps, answer = _multiply(factor, number)
+    return _make("product", (factor, number), f"What is {factor} * {number}?", steps, answer)
+
+
+def _more_or_fewer(draw: random.Random) -> SchoolProblem:
+    name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
+    first, second = draw.randint(50, 199), draw.randint(13, 49)
+    sign = draw.choice("+-")
+    act = f"gets {second} more" if sign == "+" else f"gives {second} away"
+    question = f"{name} has {first} {thing} and {act}. How many {thing} does {name} have now?"
+    step, answer = _step(first, sign, second)
+    return _make("word", (first, _signed(sign, second)), question, [step], answer)
+
+
+def _boxes(draw: random.Random) -> SchoolProblem:
+    name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
+    boxes, each, other = draw.randint(3, 9), draw.randint(4, 12), draw.randint(5, 25)
+    sign = draw.choice("+-") if boxes * each > other else "+"
+    act = f"finds {other} more" if sign == "+" else f"loses {other} of them"
+    question = f"{name} has {boxes} boxes with {each} {thing} each and {act}. How many {thing} does {name} have now?"
+    one, between = _step(boxes, "*", each)
+    two, answer = _step(between, sign, other)
+    return _make("boxes", (boxes, each, _signed(sign, other)), question, [one, two], answer)
+
+
+def _compare(draw: random.Random) -> SchoolProblem:
+    factor, number, first = draw.randint(3, 9), draw.randint(6, 12), draw.randint(11, 69)
+    second = draw.randint(5, 30)
+    one, product = _step(factor, "*", number)
+    two, total = _step(first, "+", second)
+    word = draw.choice(("larger", "smaller"))
+    answer = max(product, total) if word == "larger" else min(product, total)
+    question = f"Which is {word}, {factor} * {number} or {first} + {second}?"
+    numbers = (factor, number, first, second, 1 if word == "larger" else 0)
+    return _make("compare", numbers, question, [one, two], answer)
+
+
+def _rounding(draw: random.Random) -> SchoolProblem:
+    number, unit = draw.randint(101, 4999), draw.choice((10, 100))
+    below = number // unit * unit
+    answer = below if number - below < unit - (number - below) else below + unit
+    question = f"Round {number} to the nearest {'ten' if unit == 10 else 'hundred'}."
+    steps = [f"{number} is between {below} and {below + unit}.", f"{number} is nearer to {answer}."]
+    if 2 * (number - below) == unit:
+        steps[1] = f"{number} is half way, so it is rounded up."
+    return _make("round", (number, unit), question, steps, answer)
+
+
+def _units(draw: random.Random) -> SchoolProblem:
+    small, large, factor = draw.choice(_UNITS)
+    count, more = draw.randint(2, 9), draw.randint(1, factor - 1)
+    question = f"How many {small} are {count} {large} and {more} {small}?"
+    one, between = _step(count, "*", factor)
+    two, answer = _step(between, "+", more)
+    # Minutes in hours and seconds in minutes are the same sum.
+    return _make("units", (factor, count, more), question, [one, two], answer)
+
+
+# ---------------------------------------------------------------- families that are not trained on
+
+
+def _four_numbers(draw: random.Random) -> SchoolProblem:
+    numbers = [draw.randint(150, 499), *(draw.randint(21, 99) for _ in range(3))]
+    signs = [draw.choice("+-") for _ in range(3)]
+    steps, total, question = [], numbers[0], f"What is {numbers[0]}"
+    for sign, number in zip(signs, numbers[1:], strict=True):
+        question += f" {sign} {number}"
+        step, total = _step(total, sign, number)
+        steps.append(step)
+    signed = (numbers[0], *(_signed(sign, number) for sign, number in zip(signs, numbers[1:], strict=True)))
+    return _make("four", signed, f"{question}?", steps, total)
+
+
+def _shopping(draw: random.Random) -> SchoolProblem:
+    name = draw.choice(_NAMES)
+    pens, pen, books, book = draw.randint(2, 9), draw.randint(2, 9), draw.randint(2, 6), draw.randint(5, 12)
+    paid = (pens * pen + books * book) // 10 * 10 + 10 * draw.randint(1, 4)
+    one, for_pens = _step(pens, "*", pen)
+    two, for_books = _step(books, "*", book)
+    three, total = _step(for_pens, "+", for_books)
+    four, answer = _step(paid, "-", total)
+    question = (
+        f"{name} buys {pens} pens for {pen} dollars each and {books} books for {book} dollars each, and pays with "
+        f"{paid} dollars. How many dollars does {name} get back?"
+    )
+    return _make("shopping", (pens, pen, books, book, paid), question, [one, two, three, four], answer)
+
+
+def _journey(draw: random.Random) -> SchoolProblem:
+    hours, speed, more, slow = draw.randint(2, 6), draw.randint(11, 25), draw.randint(2, 5), draw.randint(4, 9)
+    one, first = _step(hours, "*", speed)
+    two, second = _step(more, "*", slow)
+    three, answer = _step(first, "+", second)
+    question = (
+        f"A cyclist rides {hours} hours at {speed} kilometres per hour and then walks {more} hours at {slow} "
+        f"kilometres per hour. How many kilometres is that in all?"
+    )
+    return _make("journey", (hours, speed, more, slow), question, [one, two, three], answer)
+
+
+def _two_products(draw: random.Random) -> SchoolProblem:
+    one_factor, one, two_factor, two = (draw.randint(*bounds) for bounds in ((4, 9), (12, 29), (2, 4), (6, 12)))
+    first_step, first = _step(one_factor, "*", one)
+    second_step, second = _step(two_factor, "*", two)
+    last_step, answer = _step(first, "-", second)
+    question = f"What is {one_factor} * {one} - {two_factor} * {two}?"
+    return _make(
+        "products", (one_factor, one, two_factor, two), question, [first_step, second_step, last_step], answer
+    )
+
+
+_Family = Callable[[random.Random], SchoolProblem]
+_TRAINED: tuple[_Family, ...] = (
+    _sum,
+    _three_numbers,
+    _product,
+    _more_or_fewer,
+    _boxes,
+    _compare,
+    _rounding,
+    _units,
+)
+_HARD: tuple[_Family, ...] = (_four_numbers, _shopping, _journey, _two_products)
+
+
+# ---------------------------------------------------------------- steps
+
+
+def _make(
+    family: str, numbers: tuple[int, ...], question: str, steps: Sequence[str], answer: int
+) -> SchoolProblem:
+    return SchoolProblem(family=family, numbers=numbers, question=question, steps=tuple(steps), answer=answer)
+
+
+def _step(left: int, sign: str, right: int) -> tuple[str, int]:
+    """The line and its result. Example: `_step(47, "+", 38)` is `("47 + 38 = 85.", 85)`."""
+    match sign:
+        case "+":
+            result = left + right
+        case "-":
+            result = left - right
+        case _:
+            result = left * right
+    return f"{left} {sign} {right} = {result}.", result
+
+
+def _multiply(factor: int, number: int) -> tuple[list[str], int]:
+    """Tens and ones apart: `4 * 23` is `4 * 20 = 80.`, `4 * 3 = 12.`, `80 + 12 = 92.`"""
+    if number % 10 == 0:
+        step, result = _step(factor, "*", number)
+        return [step], result
+    one, tens = _step(factor, "*", number // 10 * 10)
+    two, ones = _step(factor, "*", number % 10)
+    three, result = _step(tens, "+", ones)
+    return [one, two, three], result
+
+
+def _signed(sign: str, number: int) -> int:
+    return -number if sign == "-" else number
