@@ -107,9 +107,7 @@ def _three_numbers(draw: random.Random) -> SchoolProblem:
     one, between = _step(first, signs[0], second)
     two, answer = _step(between, signs[1], third)
     question = f"What is {first} {signs[0]} {second} {signs[1]} {third}?"
-    return _make(
-        "three", (first, _signed(signs[0], second), _signed(signs[1], third)), question, [one, two], answer
-    )
+    return _make("three", (first, _signed(signs[0], second), _signed(signs[1], third)), question, [one, two], answer)
 
 
 def _product(draw: random.Random) -> SchoolProblem:
@@ -142,6 +140,8 @@ def _boxes(draw: random.Random) -> SchoolProblem:
 def _compare(draw: random.Random) -> SchoolProblem:
     factor, number, first = draw.randint(3, 9), draw.randint(6, 12), draw.randint(11, 69)
     second = draw.randint(5, 30)
+    if first + second == factor * number:
+        second += 1
     one, product = _step(factor, "*", number)
     two, total = _step(first, "+", second)
     word = draw.choice(("larger", "smaller"))
@@ -176,7 +176,7 @@ def _units(draw: random.Random) -> SchoolProblem:
 
 
 def _four_numbers(draw: random.Random) -> SchoolProblem:
-    numbers = [draw.randint(150, 499), *(draw.randint(21, 99) for _ in range(3))]
+    numbers = [draw.randint(300, 499), *(draw.randint(21, 99) for _ in range(3))]
     signs = [draw.choice("+-") for _ in range(3)]
     steps, total, question = [], numbers[0], f"What is {numbers[0]}"
     for sign, number in zip(signs, numbers[1:], strict=True):
@@ -220,9 +220,7 @@ def _two_products(draw: random.Random) -> SchoolProblem:
     second_step, second = _step(two_factor, "*", two)
     last_step, answer = _step(first, "-", second)
     question = f"What is {one_factor} * {one} - {two_factor} * {two}?"
-    return _make(
-        "products", (one_factor, one, two_factor, two), question, [first_step, second_step, last_step], answer
-    )
+    return _make("products", (one_factor, one, two_factor, two), question, [first_step, second_step, last_step], answer)
 
 
 _Family = Callable[[random.Random], SchoolProblem]
@@ -242,9 +240,7 @@ _HARD: tuple[_Family, ...] = (_four_numbers, _shopping, _journey, _two_products)
 # ---------------------------------------------------------------- steps
 
 
-def _make(
-    family: str, numbers: tuple[int, ...], question: str, steps: Sequence[str], answer: int
-) -> SchoolProblem:
+def _make(family: str, numbers: tuple[int, ...], question: str, steps: Sequence[str], answer: int) -> SchoolProblem:
     return SchoolProblem(family=family, numbers=numbers, question=question, steps=tuple(steps), answer=answer)
 
 

@@ -83,7 +83,9 @@ def _one_tile_row(hidden_ND: Tensor, chosen_N: Tensor, head_VD: Tensor, temperat
 
 
 def _one_chunk(hidden_ND: Tensor, head_VD: Tensor, chosen_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logits_NV = (hidden_ND @ head_VD.T).float() / temperature
+    logits_NV = (hidden_ND @ head_VD.T).float()
+    if temperature != 1.0:
+        logits_NV = logits_NV / temperature
     normaliser_N = logits_NV.logsumexp(dim=1)
     logprobs_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1) - normaliser_N
     with torch.no_grad():

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, SamplingParams, VersionSpan
 from services.rollout.kv_cache import KeyValueCache
 
 # Finished rows are dropped from the batch once they are this share of it: each drop copies the cache.
 _DROP_SHARE = 0.25
+# Entries of the vocabulary that are summed at once.
+_BLOCK = 256
 
 
 @torch.inference_mode()
@@ -243,15 +245,15 @@ class _Chooser:
         """Ids and log-probs under the distribution that is drawn from. [R] each."""
         if self._is_tempered:
             logits_RV = logits_RV / self._temperature_R1.where(self._temperature_R1 > 0, 1.0)
-        logprobs_RV = logits_RV.log_softmax(dim=1)
         if self._is_greedy:
-            logprobs_RV = torch.where(self._temperature_R1 > 0, logprobs_RV, _keep_best(logprobs_RV))
+            logits_RV = torch.where(self._temperature_R1 > 0, logits_RV, _keep_best(logits_RV))
         if self._is_cut:
-            logprobs_RV = _keep_nucleus(logprobs_RV, self._top_p_R1)
-        cumulative_RV = logprobs_RV.double().exp().cumsum(dim=1)
-        chosen_R1 = torch.searchsorted(cumulative_RV, uniforms_R[:, None] * cumulative_RV[:, -1:], right=True)
-        chosen_R1 = chosen_R1.clamp_(max=logprobs_RV.shape[1] - 1)
-        return chosen_R1.squeeze(1), logprobs_RV.gather(1, chosen_R1).squeeze(1)
+            logits_RV = _keep_nucleus(logits_RV.log_softmax(dim=1), self._top_p_R1)
+        largest_R1 = logits_RV.amax(dim=1, keepdim=True)
+        weights_RV = (logits_RV - largest_R1).exp_()
+        chosen_R1, total_R1 = _invert(weights_RV, uniforms_R[:, None])
+        logprobs_R1 = logits_RV.gather(1, chosen_R1) - largest_R1 - total_R1.log().float()
+        return chosen_R1.squeeze(1), logprobs_R1.squeeze(1)
 
     def pick(self, rows_R: Tensor) -> None:
         """Keep these rows."""
@@ -262,6 +264,28 @@ class _Chooser:
         self._is_tempered = bool((self._temperature_R1 != 1.0).any())
         self._is_greedy = bool((self._temperature_R1 == 0.0).any())
         self._is_cut = bool((self._top_p_R1 < 1.0).any())
+
+
+def _invert(weights_RV: Tensor, uniforms_R1: Tensor) -> tuple[Tensor, Tensor]:
+    """The entry at which the running sum of a row passes `uniform` times its total; and the total. [R, 1] each.
+
+    In doubles, but only over the sums of blocks, and inside the one block that holds the entry: a running sum over a
+    whole vocabulary would cost more than the model's head. What is drawn for a row depends on that row alone.
+    """
+    room = -weights_RV.shape[1] % _BLOCK
+    blocks_RBC = nn.functional.pad(weights_RV, (0, room)) if room else weights_RV
+    blocks_RBC = blocks_RBC.view(len(weights_RV), -1, _BLOCK)
+    cumulative_RB = blocks_RBC.sum(dim=2, dtype=torch.float64).cumsum(dim=1)
+    total_R1 = cumulative_RB[:, -1:]
+    wanted_R1 = uniforms_R1 * total_R1
+    block_R1 = torch.searchsorted(cumulative_RB, wanted_R1, right=True).clamp_(max=cumulative_RB.shape[1] - 1)
+    before_R1 = nn.functional.pad(cumulative_RB, (1, 0)).gather(1, block_R1)
+    inside_RC = blocks_RBC.gather(1, block_R1[:, :, None].expand(-1, 1, _BLOCK)).squeeze(1)
+    inside_RC = inside_RC.double().cumsum(dim=1).add_(before_R1)
+    # A block's sum and its running sum may differ in the last bit; the last entry that has any weight is meant then.
+    wanted_R1 = torch.minimum(wanted_R1, torch.nextafter(inside_RC[:, -1:], inside_RC.new_tensor(0.0)))
+    place_R1 = torch.searchsorted(inside_RC, wanted_R1, right=True)
+    return block_R1 * _BLOCK + place_R1, total_R1
 
 
 def _uniforms(requests: Sequence[RolloutRequest], longest: int) -> Any:
@@ -285,10 +309,10 @@ def _first(spans: Sequence[VersionSpan], length: int) -> tuple[VersionSpan, ...]
     return tuple(found)
 
 
-def _keep_best(logprobs_RV: Tensor) -> Tensor:
+def _keep_best(logits_RV: Tensor) -> Tensor:
     """All of the mass on the most probable token, the first of several."""
-    best_R1 = logprobs_RV.argmax(dim=1, keepdim=True)
-    return torch.full_like(logprobs_RV, float("-inf")).scatter_(1, best_R1, 0.0)
+    best_R1 = logits_RV.argmax(dim=1, keepdim=True)
+    return torch.full_like(logits_RV, float("-inf")).scatter_(1, best_R1, 0.0)
 
 
 def _keep_nucleus(logprobs_RV: Tensor, top_p_R1: Tensor) -> Tensor:
