@@ -42,6 +42,7 @@ def import_gguf(file: Path, output: Path) -> Path:
     end = end_of_turn(tokenizer, default=source.config.eos_token_id)
     if end is None:
         raise DataError(f"{file} names no end token, and its chat template ends a turn with none")
+    tokenizer.clean_up_tokenization_spaces = False  # it would change decoded text
     tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)
     module = _without_traces(source, end)
     write_folder(output, lambda target: _fill(module, tokenizer, target))

@@ -101,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     health = _command(commands, "health", _health, "is a service alive (/healthz), or ready (/readyz)?")
     health.add_argument("url", help="e.g. http://127.0.0.1:9152/readyz")
 
+    gguf = _command(commands, "import-gguf", _import_gguf, "write a GGUF file's Llama model as a Hugging Face folder")
+    gguf.add_argument("file", type=Path, help="the .gguf file")
+    gguf.add_argument("output", type=Path, help="the folder to write")
+
     make_model = _command(commands, "tiny-model", _tiny_model, "write a small untrained model, to try things with")
     make_model.add_argument("output", type=Path, help="the folder to write")
     make_model.add_argument("--seed", type=int, default=0)
@@ -489,6 +493,13 @@ def _health(arguments: argparse.Namespace) -> int:
     from primectl.health import check_health
 
     return check_health(arguments.url)
+
+
+def _import_gguf(arguments: argparse.Namespace) -> int:
+    from jobs.gguf import import_gguf
+
+    print(import_gguf(arguments.file, arguments.output))
+    return 0
 
 
 def _tiny_model(arguments: argparse.Namespace) -> int:

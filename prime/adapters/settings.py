@@ -19,6 +19,8 @@ TOKEN_VARIABLE = "PRIME_TOKEN"
 REDIS_PASSWORD_VARIABLE = "PRIME_REDIS_PASSWORD"
 ENGINE_KEY_VARIABLE = "PRIME_ENGINE_KEY"
 COLLECTOR_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+CACHE_VARIABLE = "PRIME_CACHE"
+CI_VARIABLE = "PRIME_CI"
 
 
 class Settings(BaseModel):
@@ -150,6 +152,17 @@ def engine_key() -> str:
 def collector_is_named() -> bool:
     """Whether traces are to be sent to an OpenTelemetry collector."""
     return bool(os.environ.get(COLLECTOR_VARIABLE, "").strip())
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept between runs: `PRIME_CACHE`, else `~/.cache/prime-services`."""
+    given = os.environ.get(CACHE_VARIABLE, "").strip()
+    return Path(given) if given else Path.home() / ".cache" / "prime-services"
+
+
+def is_ci() -> bool:
+    """Whether a test that lacks something must fail instead of being skipped (`PRIME_CI`)."""
+    return bool(os.environ.get(CI_VARIABLE, "").strip())
 
 
 def _secret(variable: str) -> str:

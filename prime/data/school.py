@@ -95,15 +95,15 @@ def keys_of(problems: Sequence[SchoolProblem]) -> frozenset[str]:
 
 
 def _sum(draw: random.Random) -> SchoolProblem:
-    first, second = draw.randint(100, 999), draw.randint(11, 99)
+    first, second = draw.randint(61, 199), draw.randint(5, 60)
     sign = draw.choice("+-")
     step, answer = _step(first, sign, second)
     return _make("sum", (first, _signed(sign, second)), f"What is {first} {sign} {second}?", [step], answer)
 
 
 def _three_numbers(draw: random.Random) -> SchoolProblem:
-    first, second, third = (draw.randint(*bounds) for bounds in ((40, 99), (11, 99), (11, 39)))
-    signs = draw.choice(("+-", "-+", "++")) if first > second else draw.choice(("+-", "++"))
+    first, second, third = (draw.randint(*bounds) for bounds in ((30, 79), (5, 40), (3, 25)))
+    signs = draw.choice(("+-", "-+", "++")) if first > second else "++"
     one, between = _step(first, signs[0], second)
     two, answer = _step(between, signs[1], third)
     question = f"What is {first} {signs[0]} {second} {signs[1]} {third}?"
@@ -111,14 +111,14 @@ def _three_numbers(draw: random.Random) -> SchoolProblem:
 
 
 def _product(draw: random.Random) -> SchoolProblem:
-    factor, number = draw.randint(3, 9), draw.randint(12, 99)
+    factor, number = draw.randint(2, 9), draw.randint(11, 59)
     steps, answer = _multiply(factor, number)
     return _make("product", (factor, number), f"What is {factor} * {number}?", steps, answer)
 
 
 def _more_or_fewer(draw: random.Random) -> SchoolProblem:
     name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
-    first, second = draw.randint(50, 199), draw.randint(13, 49)
+    first, second = draw.randint(25, 99), draw.randint(5, 24)
     sign = draw.choice("+-")
     act = f"gets {second} more" if sign == "+" else f"gives {second} away"
     question = f"{name} has {first} {thing} and {act}. How many {thing} does {name} have now?"
@@ -128,7 +128,7 @@ def _more_or_fewer(draw: random.Random) -> SchoolProblem:
 
 def _boxes(draw: random.Random) -> SchoolProblem:
     name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
-    boxes, each, other = draw.randint(3, 9), draw.randint(4, 12), draw.randint(5, 25)
+    boxes, each, other = draw.randint(2, 9), draw.randint(3, 10), draw.randint(3, 15)
     sign = draw.choice("+-") if boxes * each > other else "+"
     act = f"finds {other} more" if sign == "+" else f"loses {other} of them"
     question = f"{name} has {boxes} boxes with {each} {thing} each and {act}. How many {thing} does {name} have now?"
@@ -138,7 +138,7 @@ def _boxes(draw: random.Random) -> SchoolProblem:
 
 
 def _compare(draw: random.Random) -> SchoolProblem:
-    factor, number, first = draw.randint(3, 9), draw.randint(6, 12), draw.randint(11, 69)
+    factor, number, first = draw.randint(2, 9), draw.randint(3, 10), draw.randint(11, 59)
     second = draw.randint(5, 30)
     if first + second == factor * number:
         second += 1
@@ -152,7 +152,7 @@ def _compare(draw: random.Random) -> SchoolProblem:
 
 
 def _rounding(draw: random.Random) -> SchoolProblem:
-    number, unit = draw.randint(101, 4999), draw.choice((10, 100))
+    number, unit = draw.randint(101, 999), draw.choice((10, 100))
     below = number // unit * unit
     answer = below if number - below < unit - (number - below) else below + unit
     question = f"Round {number} to the nearest {'ten' if unit == 10 else 'hundred'}."
@@ -164,7 +164,7 @@ def _rounding(draw: random.Random) -> SchoolProblem:
 
 def _units(draw: random.Random) -> SchoolProblem:
     small, large, factor = draw.choice(_UNITS)
-    count, more = draw.randint(2, 9), draw.randint(1, factor - 1)
+    count, more = draw.randint(2, 6), draw.randint(1, factor - 1)
     question = f"How many {small} are {count} {large} and {more} {small}?"
     one, between = _step(count, "*", factor)
     two, answer = _step(between, "+", more)

@@ -277,15 +277,19 @@ def _invert(weights_RV: Tensor, uniforms_R1: Tensor) -> tuple[Tensor, Tensor]:
     blocks_RBC = blocks_RBC.view(len(weights_RV), -1, _BLOCK)
     cumulative_RB = blocks_RBC.sum(dim=2, dtype=torch.float64).cumsum(dim=1)
     total_R1 = cumulative_RB[:, -1:]
-    wanted_R1 = uniforms_R1 * total_R1
-    block_R1 = torch.searchsorted(cumulative_RB, wanted_R1, right=True).clamp_(max=cumulative_RB.shape[1] - 1)
+    wanted_R1 = torch.minimum(uniforms_R1 * total_R1, _just_below(total_R1))
+    block_R1 = torch.searchsorted(cumulative_RB, wanted_R1, right=True)
     before_R1 = nn.functional.pad(cumulative_RB, (1, 0)).gather(1, block_R1)
     inside_RC = blocks_RBC.gather(1, block_R1[:, :, None].expand(-1, 1, _BLOCK)).squeeze(1)
     inside_RC = inside_RC.double().cumsum(dim=1).add_(before_R1)
     # A block's sum and its running sum may differ in the last bit; the last entry that has any weight is meant then.
-    wanted_R1 = torch.minimum(wanted_R1, torch.nextafter(inside_RC[:, -1:], inside_RC.new_tensor(0.0)))
-    place_R1 = torch.searchsorted(inside_RC, wanted_R1, right=True)
-    return block_R1 * _BLOCK + place_R1, total_R1
+    wanted_R1 = torch.minimum(wanted_R1, _just_below(inside_RC[:, -1:]))
+    return block_R1 * _BLOCK + torch.searchsorted(inside_RC, wanted_R1, right=True), total_R1
+
+
+def _just_below(values: Tensor) -> Tensor:
+    """The largest numbers that are smaller."""
+    return torch.nextafter(values, torch.zeros_like(values))
 
 
 def _uniforms(requests: Sequence[RolloutRequest], longest: int) -> Any:

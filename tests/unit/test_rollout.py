@@ -16,6 +16,7 @@ from prime.lm.model import CausalLM, tensor_bytes
 from prime.lm.packing import TokenRow
 from prime.ports import Claim
 from prime.types import FinishReason, PushManifest, RolloutFailure, RolloutGroup, RolloutRequest, TensorSpec
+from services.rollout.decoding import _invert
 from services.rollout.loop import RolloutWorker
 from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
@@ -349,6 +350,24 @@ async def test_temperature_zero_takes_the_likeliest_token_whatever_the_seed(fold
     assert len(answers) == 1
     assert {value for name in "ab" for sample in found[name].samples for value in sample.logprobs} == {0.0}
     assert len({sample.response_ids for sample in found["c"].samples}) > 1, "its neighbours still sample"
+
+
+@pytest.mark.parametrize("size", [7, 256, 1000, 4096])
+def test_drawing_by_blocks_inverts_the_running_sum(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    weights_RV = torch.rand(64, size, generator=generator).square()
+    weights_RV[torch.rand(64, size, generator=generator) < 0.5] = 0.0
+    weights_RV[:, size // 2] = 1.0
+    uniforms_R1 = torch.rand(64, 1, generator=generator, dtype=torch.float64)
+    uniforms_R1[:2, 0] = torch.tensor([0.0, 1.0 - 2.0**-53])
+    chosen_R1, total_R1 = _invert(weights_RV, uniforms_R1)
+    cumulative_RV = weights_RV.double().cumsum(dim=1)
+    torch.testing.assert_close(total_R1, cumulative_RV[:, -1:])
+    plain_R1 = torch.searchsorted(cumulative_RV, uniforms_R1 * cumulative_RV[:, -1:], right=True)
+    assert torch.equal(chosen_R1[2:], plain_R1[2:])
+    assert bool((weights_RV.gather(1, chosen_R1) > 0).all())
+    alone_R1 = torch.cat([_invert(weights_RV[row, None], uniforms_R1[row, None])[0] for row in range(64)])
+    assert torch.equal(chosen_R1, alone_R1)
 
 
 def _tensors(folder: Path) -> list[tuple[TensorSpec, memoryview]]:
