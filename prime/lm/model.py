@@ -55,7 +55,7 @@ def settle_torch(*, device: str, threads: int) -> None:
     # On a CPU the same batch then gives the same bits; CUDA has kernels without such a variant.
     torch.use_deterministic_algorithms(pick_device(device).type == "cpu")
     # Nothing here reads memory before it is written, and filling each new tensor takes a tenth of an update.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class CausalLM:

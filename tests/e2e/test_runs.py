@@ -149,6 +149,32 @@ async def test_the_same_seed_gives_the_same_metrics(uninterrupted: RunConfig, ma
     assert curves[0] == curves[1]
 
 
+async def test_a_running_replica_is_evaluated_by_address_and_graded_by_the_running_verifier(
+    material: Path, tmp_path: Path
+) -> None:
+    config = _config(material, tmp_path, "served", steps=2)
+    async with local_stack(config) as stack:
+        async for _ in stack.train(resume=False):
+            pass
+        command = [
+            *("evaluate", f"held_out={material / 'held_out.jsonl'}", "--samples", "3", "--max-tokens", "24"),
+            *("--model", str(material / "sft"), "--rollout-address", stack.config.trainer.peers.rollout[0]),
+            *("--verifier-address", stack.config.trainer.peers.verifier),
+            *("--token-file", str(config.run.token_file), "--output", str(tmp_path / "out")),
+        ]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "primectl", *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    found = json.loads(out.decode().splitlines()[-1])
+    assert found["samples"] == 48
+    rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert {span["version"] for row in rows for span in row["spans"]} == {2}
+    identity = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert identity["policy"]["name"] == "replica at version 2"
+
+
 @pytest.mark.parametrize("transport", ["ipc", "gloo"])
 async def test_weights_that_are_fetched_past_grpc_give_the_same_metrics(
     uninterrupted: RunConfig, material: Path, tmp_path: Path, transport: str
