@@ -1,7 +1,7 @@
-"""`make demo-real`: a real model of 135 million parameters, fine-tuned on school problems and improved by PRIME.
+"""The training half of `primectl demo-real`: a real model of 135 million parameters, SFT, and PRIME on school problems.
 
-The training half: `make_material` (model, problems, SFT checkpoint) and `train` (one run by the real services). The
-report is made by whoever calls `run_demo_real`, from the metrics and checkpoints of the runs that it returns.
+`make_material` makes model, problems and SFT checkpoint, `train` is one run by the real services. `demo_real_report.py`
+measures and reports.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+
+import torch
 
 from jobs.gguf import import_gguf
 from jobs.sft import SftSettings
@@ -23,9 +25,43 @@ from primectl.real_model import fetch_real_model
 from primectl.sft import fine_tune
 from primectl.up import train_all, until_signal
 
-_NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN, _NUM_SFT = 512, 256, 1536, 384
-_SFT_BATCH = 16
+_NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 512, 256, 1536
 _OUTCOME_ONLY = ("trainer.advantage.process_coef=0",)
+_CPU_FACTS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much is done: `FULL` learns, `SHORT` shows within minutes that all parts work with a real model."""
+
+    sft_rows: int
+    sft_batch: int
+    problems: int
+    """Of each set that is evaluated."""
+    samples: int
+    """Per problem, in the evaluation of what was trained."""
+    answer_tokens: int
+    overrides: tuple[str, ...] = ()
+    """Of `demo_real.toml`."""
+
+
+FULL = Scale(sft_rows=384, sft_batch=16, problems=96, samples=8, answer_tokens=96)
+SHORT = Scale(
+    sft_rows=16,
+    sft_batch=8,
+    problems=4,
+    samples=2,
+    answer_tokens=32,
+    overrides=(
+        "trainer.steps=2",
+        "trainer.prompts_per_step=2",
+        "trainer.samples_per_prompt=2",
+        "trainer.evaluation.limit=4",
+        "trainer.filter.low=0.0",
+        "trainer.filter.high=1.0",
+        "trainer.sampling.max_tokens=32",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +71,33 @@ class DemoRuns:
     material: Path
     """Holds `model`, `sft`, `problems.jsonl`, `held_out.jsonl` and `hard.jsonl`."""
     prime: RunConfig
-    outcome_only: RunConfig | None
-    """RLOO on outcomes with the same seed, problems and steps; None when it was not asked for."""
+    outcome_only: RunConfig
+    """RLOO on outcomes alone, with the same seed, problems and steps."""
 
 
-def run_demo_real(display: Display, run_path: Path, *, steps: int = 0, compare: bool = False) -> DemoRuns:
-    """Make the material and train; `steps` 0: as the settings say. Evaluation and report are the caller's."""
+def run_demo_real(display: Display, run_path: Path, *, scale: Scale) -> DemoRuns:
+    """Make the material, and train with and without process rewards.
+
+    Raises:
+        PeerUnavailable: the model is not in the cache folder and cannot be downloaded.
+        EngineError: a service ended.
+    """
     material = run_path / "material"
-    make_material(display, material)
-    prime = train(display, run_path / "prime", material, steps=steps)
-    outcome_only = train(display, run_path / "rloo", material, steps=steps, more=_OUTCOME_ONLY) if compare else None
+    make_material(display, material, scale=scale)
+    display.say("PRIME: policy and PRM learn together ...")
+    prime = train(display, run_path / "prime", material, scale=scale)
+    display.say("The same with outcomes alone (RLOO) ...")
+    outcome_only = train(display, run_path / "rloo", material, scale=scale, more=_OUTCOME_ONLY)
     return DemoRuns(material=material, prime=prime, outcome_only=outcome_only)
 
 
-def make_material(display: Display, material: Path) -> None:
+def fast_dtype() -> str:
+    """The dtype in which this machine is quickest: bfloat16 on a GPU, and on CPUs with matrix units (AMX)."""
+    has_amx = _CPU_FACTS.is_file() and "amx_bf16" in _CPU_FACTS.read_text(encoding="utf-8")
+    return "bfloat16" if has_amx or torch.cuda.is_available() else "float32"
+
+
+def make_material(display: Display, material: Path, *, scale: Scale) -> None:
     """Everything that a run starts from: model, problems, and the SFT checkpoint `sft`.
 
     Raises:
@@ -58,7 +107,7 @@ def make_material(display: Display, material: Path) -> None:
     import_gguf(fetch_real_model(cache_folder()), material / "model")
     held_out = draw_school(_NUM_HELD_OUT, seed=1)
     train = draw_school(_NUM_TRAIN, seed=2, exclude=keys_of(held_out))
-    worked = draw_school(_NUM_SFT, seed=3, exclude=keys_of([*held_out, *train]))
+    worked = draw_school(scale.sft_rows, seed=3, exclude=keys_of([*held_out, *train]))
     hard = draw_school(_NUM_HARD, seed=4, hard=True)
     for name, problems in (("held_out", held_out), ("problems", train), ("hard", hard)):
         write_jsonl([problem.problem for problem in problems], material / f"{name}.jsonl")
@@ -69,17 +118,17 @@ def make_material(display: Display, material: Path) -> None:
             data=material / "sft.jsonl",
             output=material / "sft",
             epochs=1.0,
-            batch_size=_SFT_BATCH,
-            lr=2e-5,
-            token_budget=4096,
+            batch_size=scale.sft_batch,
+            lr=1e-4,
+            token_budget=1024,
             threads=1,
-            compute=ComputeSettings(dtype="bfloat16"),
+            compute=ComputeSettings(dtype=fast_dtype()),
         ),
         display,
     )
 
 
-def train(display: Display, run_path: Path, material: Path, *, steps: int = 0, more: Sequence[str] = ()) -> RunConfig:
+def train(display: Display, run_path: Path, material: Path, *, scale: Scale, more: Sequence[str] = ()) -> RunConfig:
     """One run of all services from the SFT checkpoint; returns its settings.
 
     Raises:
@@ -88,13 +137,14 @@ def train(display: Display, run_path: Path, material: Path, *, steps: int = 0, m
     """
     if run_path.exists():
         raise SettingsError(f"{run_path} exists already; remove it, or choose another folder")
-    config = run_config(run_path, material, steps=steps, more=more)
+    config = run_config(run_path, material, scale=scale, more=more)
     asyncio.run(until_signal(train_all(config, display, resume=False, num_rollouts=1)))
     return config
 
 
-def run_config(run_path: Path, material: Path, *, steps: int = 0, more: Sequence[str] = ()) -> RunConfig:
+def run_config(run_path: Path, material: Path, *, scale: Scale, more: Sequence[str] = ()) -> RunConfig:
     """The settings of `demo_real.toml` for this run."""
+    dtype = fast_dtype()
     with resources.as_file(resources.files("primectl") / "demo_real.toml") as file:
         return load_config(
             file,
@@ -104,7 +154,10 @@ def run_config(run_path: Path, material: Path, *, steps: int = 0, more: Sequence
                 f"run.model={material / 'sft'}",
                 f"trainer.problems={material / 'problems.jsonl'}",
                 f"trainer.evaluation.problems={material / 'held_out.jsonl'}",
-                *([f"trainer.steps={steps}"] if steps else []),
+                f"trainer.compute.dtype={dtype}",
+                f"prm.compute.dtype={dtype}",
+                f"rollout.dtype={dtype}",
+                *scale.overrides,
                 *more,
             ],
         )

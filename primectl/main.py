@@ -49,10 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"primectl {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    demo = _command(commands, "demo", _demo, "SFT, then PRIME with all services, on a toy task; about ten minutes")
-    demo.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
-    demo.add_argument("--steps", type=int, default=40, help="RL steps (default 40)")
-    demo.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
+    _add_demos(commands)
 
     for name, text in (
         ("up", "start all services of a run on this machine and train"),
@@ -124,6 +121,23 @@ def _parser() -> argparse.ArgumentParser:
                 help="exit code 75 when it was stopped before the last step; for supervisors that take 0 for the end",
             )
     return parser
+
+
+def _add_demos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    demo = _command(commands, "demo", _demo, "SFT, then PRIME with all services, on a toy task; about ten minutes")
+    demo.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    demo.add_argument("--steps", type=int, default=40, help="RL steps (default 40)")
+    demo.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
+
+    real = _command(
+        commands,
+        "demo-real",
+        _demo_real,
+        "SFT and PRIME on a real model of 135 M parameters; about 45 minutes",
+    )
+    real.add_argument("--short", action="store_true", help="a few steps: shows that all parts work, learns nothing")
+    real.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
+    real.add_argument("--data", type=Path, default=Path("evaluation-sets"), help="where gsm8k is, to measure it too")
 
 
 def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -274,6 +288,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     from primectl.demo import run_demo
 
     return run_demo(engine=arguments.engine, steps=arguments.steps, folder=arguments.folder)
+
+
+def _demo_real(arguments: argparse.Namespace) -> int:
+    from primectl.demo_real import FULL, SHORT
+    from primectl.demo_real_report import run_demo_real_command
+
+    scale = SHORT if arguments.short else FULL
+    return run_demo_real_command(folder=arguments.folder, scale=scale, data=arguments.data)
 
 
 def _up(arguments: argparse.Namespace) -> int:
