@@ -22,11 +22,11 @@ def _by_family(family: str) -> list[SchoolProblem]:
 
 def test_a_problem_by_hand() -> None:
     problem = draw_school(3, seed=3)[2]
-    assert problem.prompt == "What is 7 * 13? Put the final answer in \\boxed{}."
-    assert problem.solution == "7 * 10 = 70.\n7 * 3 = 21.\n70 + 21 = 91.\nThe answer is \\boxed{91}."
-    assert problem.key == "product-7-13"
+    assert problem.prompt == "What is 3 * 49? Put the final answer in \\boxed{}."
+    assert problem.solution == "3 * 40 = 120.\n3 * 9 = 27.\n120 + 27 = 147.\nThe answer is \\boxed{147}."
+    assert problem.key == "product-3-49"
     row = problem.problem
-    assert (row.data_source, row.ability, row.ground_truth) == ("school", "math", "91")
+    assert (row.data_source, row.ability, row.ground_truth) == ("school", "math", "147")
     assert row.messages == (Message(role="user", content=problem.prompt),)
 
 
