@@ -159,7 +159,8 @@ async def _open_policy(
             status = await replica.status()
             if status.tokenizer_fingerprint != tokenizer_fingerprint(tokenizer):
                 raise SettingsError(f"the replica has another tokenizer than {settings.model}; give its own folder")
-            identity = {"name": f"replica at version {status.version}", "engine": status.engine, "dtype": status.dtype}
+            name = f"replica {settings.rollout_address} at version {status.version}"
+            identity = {"name": name, "engine": status.engine, "dtype": status.dtype}
             yield RolloutPolicy(rollout=replica, tokenizer=tokenizer, min_version=status.version, **common), identity
         finally:
             await replica.close()
@@ -168,12 +169,9 @@ async def _open_policy(
 
     prompts = (encode_prompt(tokenizer, each.messages) for part in parts for each in part.problems.problems)
     longest = max(map(len, prompts)) + asked.max_tokens
-    rollout = settings.rollout
-    if "max_context" not in rollout.model_fields_set:
-        rollout = rollout.model_copy(update={"max_context": longest})
     identity = await asyncio.to_thread(folder_identity, settings.model)
-    identity |= {"engine": rollout.engine, "dtype": rollout.dtype}
-    async with open_rollout(settings.model, rollout) as local:
+    identity |= {"engine": settings.rollout.engine, "dtype": settings.rollout.dtype}
+    async with open_rollout(settings.model, settings.rollout, longest=longest) as local:
         yield RolloutPolicy(rollout=local, tokenizer=tokenizer, **common), identity
 
 

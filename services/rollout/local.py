@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from prime.errors import InvalidInput
 from prime.types import RolloutGroup, RolloutRequest
 from services.rollout.loop import Engine
@@ -41,13 +43,20 @@ class LocalRollout:
 
 
 @contextlib.asynccontextmanager
-async def open_rollout(model: Path, settings: RolloutSettings) -> AsyncIterator[LocalRollout]:
+async def open_rollout(model: Path, settings: RolloutSettings, *, longest: int = 0) -> AsyncIterator[LocalRollout]:
     """The model of a folder, ready to sample for the time of the block.
+
+    `longest`: tokens of the longest prompt with its answer. The context is set for it, as far as the model has
+    positions, unless `settings` say otherwise.
 
     Raises:
         SettingsError: the engine is not installed.
         EngineError: the model cannot be served, saying why.
     """
+    if longest and "max_context" not in settings.model_fields_set:
+        config = AutoConfig.from_pretrained(model, local_files_only=True).get_text_config()
+        positions = getattr(config, "max_position_embeddings", None) or longest
+        settings = settings.model_copy(update={"max_context": min(longest, positions)})
     engine = build_engine(model, settings)
     await engine.start()
     try:

@@ -257,6 +257,26 @@ def test_a_tiny_model_from_its_folder_is_sampled_by_an_engine_of_ours_and_scored
     assert again == texts, "a sample depends on its seed, not on its neighbours"
 
 
+def test_a_prompt_that_is_too_long_for_the_model_is_told_apart(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["tiny-model", str(tmp_path / "model")])
+    problems = write_problems(tmp_path / "p.jsonl", 2)
+    row = problem_row(3)
+    row["prompt"][0]["content"] += " x" * 1500  # 3,000 bytes, and the model has 2,048 positions
+    with problems.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    found = evaluate(
+        capsys, f"own={problems}", "--model", tmp_path / "model", "--max-tokens", 8, "--output", tmp_path / "out"
+    )
+    assert found["samples"] == 3
+    rows = {row["problem_id"]: row for row in map(json.loads, open_lines(tmp_path / "out"))}
+    assert "exceed the model's context of 2048" in rows["own-3"]["refusal"]
+    graded = [json.loads(line) for line in (tmp_path / "out" / "graded.jsonl").read_text().splitlines()]
+    assert {row["problem_id"]: row["outcomes"] for row in graded}["own-3"] == ["no_answer"]
+
+
 def open_lines(folder: Path) -> list[str]:
     return (folder / "samples.jsonl").read_text().splitlines()
 
