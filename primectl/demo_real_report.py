@@ -60,7 +60,7 @@ def _stages(runs: DemoRuns, scale: Scale) -> list[Stage]:
     prm = ScorerOptions(
         model=end / "prm",
         reference=str(runs.material / "sft"),
-        overrides=(f"threads={runs.prime.prm.threads}", f"dtype={runs.prime.rollout.dtype}"),
+        overrides=(f"threads={runs.prime.prm.threads}", f"compute.dtype={runs.prime.prm.compute.dtype}"),
     )
     rloo = _checkpoint(runs.outcome_only) / "policy"
     return [
