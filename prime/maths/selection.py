@@ -45,12 +45,14 @@ def voted(
 ) -> float:
     """Accuracy of a vote among `size` of the samples: weighted by sigmoid(score) where scores are given, else plain.
 
-    Exact for all M samples; for fewer the mean over 32 subsets, drawn with `seed`. Ties go as in `aggregation.vote`;
-    class -1 holds samples without an answer.
+    Exact for one and for all M samples; in between the mean over 32 subsets, drawn with `seed`. Ties go as in
+    `aggregation.vote`; class -1 holds samples without an answer.
 
     Example: classes (0, 1, 0) with correct (1, 0, 1) and size 3: 1.
     """
     count = len(correct_M)
+    if size == 1:
+        return float(correct_M.double().mean())
     draw = random.Random(seed)
     subsets = (
         [list(range(count))] if size == count else [sorted(draw.sample(range(count), size)) for _ in range(_DRAWS)]
