@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.evaluate.compare import compare
 from jobs.evaluate.folder import SAMPLES
-from jobs.evaluate.report import Report, table, with_interval
+from jobs.evaluate.report import Report, curve_rows, table, with_interval
 from jobs.evaluate.settings import EvaluateSettings
 from prime.evaluation.intervals import Difference, Estimate
 from primectl.display import Display
@@ -100,18 +100,8 @@ def markdown(found: Found, trial: Trial) -> str:
     for stage in found.stages:
         summary = found.reports[stage.name].sets[trial.main]
         if summary.best_of:
-            sizes = [size for size in summary.best_of if size & (size - 1) == 0]
-            curves = {
-                "best of N by the PRM": summary.best_of,
-                "weighted vote": summary.weighted,
-                "majority": summary.majority,
-                "pass@N": summary.pass_at,
-            }
-            rows = [["N", *map(str, sizes)]]
-            rows += [
-                [title, *(with_interval(curve[size]) for size in sizes)] for title, curve in curves.items() if curve
-            ]
-            parts += [f"N samples of the policy {stage.title}, on {trial.main}:", "\n".join(table(rows))]
+            title = f"N samples of the policy {stage.title}, on {trial.main}; best of N by the PRM:"
+            parts += [title, "\n".join(table(curve_rows(summary)))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -18,8 +18,9 @@ from prime.data.problems import write_jsonl
 from prime.errors import EngineError, SettingsError
 from primectl.config import RunConfig, load_config
 from primectl.display import Display
-from primectl.sft import fine_tune
+from primectl.sft import fine_tune, write_sft_data
 from primectl.up import train_all, until_signal
+from primectl.written import next_free
 
 _LENGTH = 6
 _WRONG_SHARE = 0.22
@@ -38,7 +39,7 @@ def run_demo(*, engine: str, steps: int, folder: Path) -> int:
         raise SettingsError("--engine vllm: vLLM is not installed here; `make demo-vllm` sets up its environment")
     started = time.monotonic()
     display = Display()
-    run_path = _next_free(folder)
+    run_path = next_free(folder, "demo")
     material = run_path / "material"
     display.say(
         f"Task: add {_LENGTH} digits modulo 10 step by step. The SFT data is wrong in {_WRONG_SHARE:.0%} of steps on "
@@ -61,13 +62,6 @@ def make_material(display: Display, material: Path) -> None:
     _fine_tune(display, material, start="sums", data="chains.jsonl", output="sft", steps=_CHAINS_STEPS)
 
 
-def _next_free(folder: Path) -> Path:
-    number = 1
-    while (folder / f"demo-{number}").exists():
-        number += 1
-    return folder / f"demo-{number}"
-
-
 def _write_material(material: Path) -> None:
     held_out = draw_chains(_NUM_HELD_OUT, length=_LENGTH, seed=1)
     excluded = frozenset(map(prompt_of, held_out))
@@ -76,15 +70,9 @@ def _write_material(material: Path) -> None:
     write_jsonl([problem_of(digits) for digits in train], material / "problems.jsonl")
     sums = sft_texts(length=2, seed=3, wrong_share=0.0)
     chains = ((p, r) for p, r in sft_texts(length=_LENGTH, seed=4, wrong_share=_WRONG_SHARE) if p not in excluded)
-    _write_sft(material / "sums.jsonl", islice(sums, _SUMS_STEPS * _SFT_BATCH))
-    _write_sft(material / "chains.jsonl", islice(chains, _CHAINS_STEPS * _SFT_BATCH))
+    write_sft_data(material / "sums.jsonl", islice(sums, _SUMS_STEPS * _SFT_BATCH))
+    write_sft_data(material / "chains.jsonl", islice(chains, _CHAINS_STEPS * _SFT_BATCH))
     write_fresh_model(material / "fresh", seed=0)
-
-
-def _write_sft(path: Path, texts: Iterable[tuple[str, str]]) -> None:
-    with path.open("w") as file:
-        for prompt, response in texts:
-            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
 
 
 def _fine_tune(display: Display, material: Path, *, start: str, data: str, output: str, steps: int) -> None:

@@ -5,7 +5,6 @@ measures and reports.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,12 +16,12 @@ from jobs.gguf import import_gguf
 from jobs.sft import SftSettings
 from prime.adapters.settings import ComputeSettings, cache_folder
 from prime.data.problems import write_jsonl
-from prime.data.school import SchoolProblem, draw_school, keys_of
+from prime.data.school import draw_school, keys_of
 from prime.errors import SettingsError
 from primectl.config import RunConfig, load_config
 from primectl.display import Display
 from primectl.real_model import fetch_real_model
-from primectl.sft import fine_tune
+from primectl.sft import fine_tune, write_sft_data
 from primectl.up import train_all, until_signal
 
 _NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 512, 256, 1536
@@ -111,7 +110,7 @@ def make_material(display: Display, material: Path, *, scale: Scale) -> None:
     hard = draw_school(_NUM_HARD, seed=4, hard=True)
     for name, problems in (("held_out", held_out), ("problems", train), ("hard", hard)):
         write_jsonl([problem.problem for problem in problems], material / f"{name}.jsonl")
-    _write_sft(material / "sft.jsonl", worked)
+    write_sft_data(material / "sft.jsonl", ((each.prompt, each.solution) for each in worked))
     fine_tune(
         SftSettings(
             model=material / "model",
@@ -161,10 +160,3 @@ def run_config(run_path: Path, material: Path, *, scale: Scale, more: Sequence[s
                 *more,
             ],
         )
-
-
-def _write_sft(path: Path, worked: Sequence[SchoolProblem]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for problem in worked:
-            turns = [{"role": "user", "content": problem.prompt}]
-            file.write(json.dumps({"prompt": turns, "response": problem.solution}) + "\n")

@@ -15,6 +15,7 @@ from primectl.config import RunConfig
 from primectl.demo_real import SHORT, DemoRuns, Scale, run_demo_real
 from primectl.display import Display
 from primectl.scorers import ScorerOptions
+from primectl.written import next_free
 
 _HELD_OUT, _HARD, _GSM8K = "held_out", "hard", "gsm8k"
 _HARD_SAMPLES = 2
@@ -28,7 +29,7 @@ def run_demo_real_command(*, folder: Path, scale: Scale, data: Path) -> int:
     """
     started = time.monotonic()
     display = Display()
-    run_path = _next_free(folder)
+    run_path = next_free(folder, "demo-real")
     display.say(f"Everything goes to {run_path}.")
     try:
         runs = run_demo_real(display, run_path, scale=scale)
@@ -46,13 +47,6 @@ def run_demo_real_command(*, folder: Path, scale: Scale, data: Path) -> int:
     display.say(f"report: {run_path / 'report.md'}; every sample: {trial.folder}")
     print(json.dumps(report))
     return 0
-
-
-def _next_free(folder: Path) -> Path:
-    number = 1
-    while (folder / f"demo-real-{number}").exists():
-        number += 1
-    return folder / f"demo-real-{number}"
 
 
 def _stages(runs: DemoRuns, scale: Scale) -> list[Stage]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.action_responses import Responses, ResponseSettings, write_responses
@@ -38,6 +39,13 @@ def fine_tune(settings: SftSettings, display: Display, *, resume: bool = False, 
 
         folder = run_sft(settings, on_step, resume=resume, world=world)
     display.say(f"SFT checkpoint: {folder}")
+
+
+def write_sft_data(path: Path, texts: Iterable[tuple[str, str]]) -> None:
+    """Prompts of one user turn with their responses, as `SftSettings.data` has them."""
+    with path.open("w", encoding="utf-8") as file:
+        for prompt, response in texts:
+            file.write(json.dumps({"prompt": [{"role": "user", "content": prompt}], "response": response}) + "\n")
 
 
 def run_sft_data(settings: ResponseSettings, *, token_file: Path | None) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from prime.adapters.settings import read_token
 from prime.ports import GroupingVerifier
-from prime.types import AnswerClasses, GradeItem, Verdict, VerifierInfo
+from prime.types import GradeItem, Verdict, VerifierInfo
+from services.verifier.answers import AnswerGroups
 from services.verifier.settings import VerifierSettings
 
 if TYPE_CHECKING:
@@ -16,22 +17,18 @@ if TYPE_CHECKING:
 _CALL_SECONDS, _PATIENCE_S = 3600.0, 30.0
 
 
-class _LocalVerifier:
+class _LocalVerifier(AnswerGroups):
     """A grader of this process."""
 
     def __init__(self, grader: "Grader") -> None:
-        self._grader = grader
+        super().__init__(grader)
+        self._local = grader
 
     async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
-        return await self._grader.grade(items)
+        return await self._local.grade(items)
 
     async def info(self) -> VerifierInfo:
-        return await self._grader.info()
-
-    async def group_answers(self, responses: Sequence[str]) -> AnswerClasses:
-        from services.verifier.answers import group_answers
-
-        return await group_answers(self._grader, responses)
+        return await self._local.info()
 
 
 @contextlib.asynccontextmanager

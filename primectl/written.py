@@ -21,6 +21,14 @@ def refuse_existing(out: Path | None) -> None:
         raise SettingsError(f"there is no folder {out.parent} for --out")
 
 
+def next_free(folder: Path, name: str) -> Path:
+    """The first of `name-1`, `name-2`, ... that is not in the folder yet."""
+    number = 1
+    while (folder / f"{name}-{number}").exists():
+        number += 1
+    return folder / f"{name}-{number}"
+
+
 @contextlib.contextmanager
 def written(out: Path | None) -> Iterator[TextIO | None]:
     """The file to write; None when none is wanted.

@@ -89,11 +89,5 @@ def plot(title: str, x_label: str, curves: Mapping[str, Mapping[int, Estimate]],
 
 
 def _plots(title: str, found: SetSummary) -> list[str]:
-    curves = {
-        "pass@N": found.pass_at,
-        "majority": found.majority,
-        "best of N": found.best_of,
-        "weighted best of N": found.weighted,
-    }
-    drawn = {name: curve for name, curve in curves.items() if len(curve) > 1}
+    drawn = {name: curve for name, curve in found.curves.items() if len(curve) > 1}
     return [plot(title, "samples (N)", drawn, log=True)] if drawn else []

@@ -167,20 +167,16 @@ def _mean_line(report: Report) -> str:
 def _curves(report: Report) -> list[str]:
     parts = []
     for name, found in report.sets.items():
-        sizes = [size for size in found.pass_at if size & (size - 1) == 0 or size == max(found.pass_at)]
-        if len(sizes) < 2:
-            continue
-        curves = {
-            "pass@N": found.pass_at,
-            "majority": found.majority,
-            "best of N": found.best_of,
-            "weighted best of N": found.weighted,
-        }
-        rows = [["N", *map(str, sizes)]]
-        rows += [[title, *(with_interval(curve[size]) for size in sizes)] for title, curve in curves.items() if curve]
-        parts.append(f"{report.titles[name]} by the number of samples:")
-        parts.append("\n".join(table(rows)))
+        if len(found.pass_at) > 1:
+            parts += [f"{report.titles[name]} by the number of samples:", "\n".join(table(curve_rows(found)))]
     return parts
+
+
+def curve_rows(found: SetSummary) -> list[list[str]]:
+    """A heading with N, and a row per curve: at powers of two, and at the largest N."""
+    sizes = [size for size in found.pass_at if size & (size - 1) == 0 or size == max(found.pass_at)]
+    rows = [[title, *(with_interval(curve[size]) for size in sizes)] for title, curve in found.curves.items()]
+    return [["N", *map(str, sizes)], *rows]
 
 
 def _contamination(identity: Mapping[str, Any]) -> list[str]:

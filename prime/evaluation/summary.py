@@ -51,6 +51,17 @@ class SetSummary:
     weighted: Mapping[int, Estimate]
     """By N: the answer with the largest sum of sigmoid(score) is right."""
 
+    @property
+    def curves(self) -> dict[str, Mapping[int, Estimate]]:
+        """What depends on N, by title; those that were measured."""
+        found = {
+            "pass@N": self.pass_at,
+            "majority": self.majority,
+            "best of N": self.best_of,
+            "weighted best of N": self.weighted,
+        }
+        return {title: curve for title, curve in found.items() if curve}
+
 
 def summarise(problems: Sequence[GradedProblem]) -> SetSummary:
     """The figures of one set.
