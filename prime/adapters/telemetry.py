@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import opentelemetry.trace
 import structlog
@@ -39,6 +40,16 @@ def configure_telemetry(service: str) -> None:
     opentelemetry.trace.set_tracer_provider(provider)
 
 
+class _Stderr:
+    """`sys.stderr` as it is when a line is written: tests and notebooks replace it, and close the one before."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logging(service: str) -> None:
     """Send structlog and the standard library's warnings through one JSON renderer."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
@@ -51,7 +62,7 @@ def configure_logging(service: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
