@@ -25,7 +25,7 @@ import torch
 from benchmarks.machine import machine
 from benchmarks.prm_pair import Shape, shape_of_half_billion, shape_of_seven_billion, write_model
 from prime.lm.compute import Compute
-from prime.lm.model import CausalLM
+from prime.lm.model import TILES, CausalLM
 from prime.lm.packing import TokenRow
 from prime.lm.training import Optimiser
 
@@ -35,8 +35,8 @@ SHAPES = {
     "7B": shape_of_seven_billion(),
 }
 _GIB = 1024**3
-_CHUNK = 1024
-"""Of tokens whose logits exist at a time (`prime.maths.logprobs.chosen_logprobs`)."""
+_TILES = TILES["cuda"]
+"""Of tokens and vocabulary whose logits exist at a time (`prime.maths.logprobs.chosen_logprobs`)."""
 
 
 def main() -> None:
@@ -80,8 +80,9 @@ def peak_gib(shape: Shape, *, tokens: int, gpus: int = 1, dtype: str = "bfloat16
     # Of the layer that is computed again: fp32 inside both norms; their outputs, query and attention's output; and the
     # gate, its activation, the up projection and their product, with a gradient each.
     one_layer = tokens * (16 * shape.hidden + 4 * shape.hidden * width + 2 * 4 * shape.inner * width)
-    # Logits, their gradient, the probabilities and the product that the entropy sums.
-    logits = min(tokens, _CHUNK) * shape.vocabulary * 4 * 4
+    # A tile of logits as the product gives it, in fp32, and as their gradient; and the head's gradient in fp32.
+    tile = min(tokens, _TILES.tokens) * min(shape.vocabulary, _TILES.vocab)
+    logits = tile * (width + 4 + 4) + 4 * shape.vocabulary * shape.hidden
     return (state + gathered + kept + max(one_layer, logits)) / _GIB
 
 
@@ -89,7 +90,7 @@ def _table_row(shape: Shape) -> dict[str, float]:
     """At 16,384 tokens per pass, as `token_budget` is by default; and what the plain logits of a pass would add."""
     row = {f"{gpus} GPU": round(peak_gib(shape, tokens=16384, gpus=gpus), 1) for gpus in (1, 2, 8)}
     plain = 16384 * shape.vocabulary * 4 * 4 / _GIB
-    return {**row, "logits_not_in_chunks": round(plain, 1)}
+    return {**row, "logits_not_in_tiles": round(plain, 1)}
 
 
 def operations_per_token(shape: Shape, *, context: int) -> float:

@@ -1,10 +1,11 @@
 """School problems from templates, with worked solutions: what a model of a hundred million parameters can learn on.
 
-    Tom has 23 marbles and buys 14 more. How many does he have now? Put the final answer in \\boxed{}.
-    23 + 14 = 37.
+    Tom has 23 marbles and gets 14 more. How many marbles does Tom have now? Put the final answer in \\boxed{}.
+    23 + 10 = 33.
+    33 + 4 = 37.
     The answer is \\boxed{37}.
 
-The trained families give training and held-out problems, which share no numbers. The hard families, with more steps and
+The trained families give training and held-out problems, which share no numbers. The hard families, with more steps or
 other templates, are for evaluation only.
 """
 
@@ -95,15 +96,15 @@ def keys_of(problems: Sequence[SchoolProblem]) -> frozenset[str]:
 
 
 def _sum(draw: random.Random) -> SchoolProblem:
-    first, second = draw.randint(61, 199), draw.randint(5, 60)
+    first, second = draw.randint(51, 99), draw.randint(11, 49)
     sign = draw.choice("+-")
-    step, answer = _step(first, sign, second)
-    return _make("sum", (first, _signed(sign, second)), f"What is {first} {sign} {second}?", [step], answer)
+    steps, answer = _tens_then_ones(first, sign, second)
+    return _make("sum", (first, _signed(sign, second)), f"What is {first} {sign} {second}?", steps, answer)
 
 
 def _three_numbers(draw: random.Random) -> SchoolProblem:
-    first, second, third = (draw.randint(*bounds) for bounds in ((30, 79), (5, 40), (3, 25)))
-    signs = draw.choice(("+-", "-+", "++")) if first > second else "++"
+    first, second, third = (draw.randint(*bounds) for bounds in ((30, 79), (3, 12), (2, 9)))
+    signs = draw.choice(("+-", "-+", "++", "--"))
     one, between = _step(first, signs[0], second)
     two, answer = _step(between, signs[1], third)
     question = f"What is {first} {signs[0]} {second} {signs[1]} {third}?"
@@ -122,13 +123,13 @@ def _more_or_fewer(draw: random.Random) -> SchoolProblem:
     sign = draw.choice("+-")
     act = f"gets {second} more" if sign == "+" else f"gives {second} away"
     question = f"{name} has {first} {thing} and {act}. How many {thing} does {name} have now?"
-    step, answer = _step(first, sign, second)
-    return _make("word", (first, _signed(sign, second)), question, [step], answer)
+    steps, answer = _tens_then_ones(first, sign, second)
+    return _make("word", (first, _signed(sign, second)), question, steps, answer)
 
 
 def _boxes(draw: random.Random) -> SchoolProblem:
     name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
-    boxes, each, other = draw.randint(2, 9), draw.randint(3, 10), draw.randint(3, 15)
+    boxes, each, other = draw.randint(2, 9), draw.randint(3, 10), draw.randint(2, 9)
     sign = draw.choice("+-") if boxes * each > other else "+"
     act = f"finds {other} more" if sign == "+" else f"loses {other} of them"
     question = f"{name} has {boxes} boxes with {each} {thing} each and {act}. How many {thing} does {name} have now?"
@@ -139,7 +140,7 @@ def _boxes(draw: random.Random) -> SchoolProblem:
 
 def _compare(draw: random.Random) -> SchoolProblem:
     factor, number, first = draw.randint(2, 9), draw.randint(3, 10), draw.randint(11, 59)
-    second = draw.randint(5, 30)
+    second = draw.randint(2, 9)
     if first + second == factor * number:
         second += 1
     one, product = _step(factor, "*", number)
@@ -176,7 +177,7 @@ def _units(draw: random.Random) -> SchoolProblem:
 
 
 def _four_numbers(draw: random.Random) -> SchoolProblem:
-    numbers = [draw.randint(300, 499), *(draw.randint(21, 99) for _ in range(3))]
+    numbers = [draw.randint(40, 79), *(draw.randint(3, 12) for _ in range(3))]
     signs = [draw.choice("+-") for _ in range(3)]
     steps, total, question = [], numbers[0], f"What is {numbers[0]}"
     for sign, number in zip(signs, numbers[1:], strict=True):
@@ -188,39 +189,38 @@ def _four_numbers(draw: random.Random) -> SchoolProblem:
 
 
 def _shopping(draw: random.Random) -> SchoolProblem:
-    name = draw.choice(_NAMES)
-    pens, pen, books, book = draw.randint(2, 9), draw.randint(2, 9), draw.randint(2, 6), draw.randint(5, 12)
-    paid = (pens * pen + books * book) // 10 * 10 + 10 * draw.randint(1, 4)
-    one, for_pens = _step(pens, "*", pen)
-    two, for_books = _step(books, "*", book)
-    three, total = _step(for_pens, "+", for_books)
-    four, answer = _step(paid, "-", total)
+    name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
+    count, price = draw.randint(2, 9), draw.randint(3, 9)
+    one, total = _step(count, "*", price)
+    paid = total // 10 * 10 + 10 * draw.randint(1, 4)
+    two, answer = _step(paid, "-", total)
     question = (
-        f"{name} buys {pens} pens for {pen} dollars each and {books} books for {book} dollars each, and pays with "
-        f"{paid} dollars. How many dollars does {name} get back?"
+        f"{name} buys {count} {thing} for {price} dollars each and pays with {paid} dollars. How many dollars does "
+        f"{name} get back?"
     )
-    return _make("shopping", (pens, pen, books, book, paid), question, [one, two, three, four], answer)
+    return _make("shopping", (count, price, paid), question, [one, two], answer)
 
 
 def _journey(draw: random.Random) -> SchoolProblem:
-    hours, speed, more, slow = draw.randint(2, 6), draw.randint(11, 25), draw.randint(2, 5), draw.randint(4, 9)
-    one, first = _step(hours, "*", speed)
-    two, second = _step(more, "*", slow)
-    three, answer = _step(first, "+", second)
+    hours, speed, more = draw.randint(2, 6), draw.randint(11, 25), draw.randint(2, 9)
+    steps, first = _multiply(hours, speed)
+    last, answer = _step(first, "+", more)
     question = (
-        f"A cyclist rides {hours} hours at {speed} kilometres per hour and then walks {more} hours at {slow} "
-        f"kilometres per hour. How many kilometres is that in all?"
+        f"A cyclist rides {hours} hours at {speed} kilometres per hour and then walks {more} kilometres. How many "
+        f"kilometres is that in all?"
     )
-    return _make("journey", (hours, speed, more, slow), question, [one, two, three], answer)
+    return _make("journey", (hours, speed, more), question, [*steps, last], answer)
 
 
 def _two_products(draw: random.Random) -> SchoolProblem:
-    one_factor, one, two_factor, two = (draw.randint(*bounds) for bounds in ((4, 9), (12, 29), (2, 4), (6, 12)))
+    one_factor, one, two_factor, two = (draw.randint(*bounds) for bounds in ((4, 9), (5, 10), (2, 4), (2, 5)))
     first_step, first = _step(one_factor, "*", one)
     second_step, second = _step(two_factor, "*", two)
-    last_step, answer = _step(first, "-", second)
-    question = f"What is {one_factor} * {one} - {two_factor} * {two}?"
-    return _make("products", (one_factor, one, two_factor, two), question, [first_step, second_step, last_step], answer)
+    sign = draw.choice("+-") if first > second else "+"
+    last_step, answer = _step(first, sign, second)
+    question = f"What is {one_factor} * {one} {sign} {two_factor} * {two}?"
+    numbers = (one_factor, one, two_factor, _signed(sign, two))
+    return _make("products", numbers, question, [first_step, second_step, last_step], answer)
 
 
 _Family = Callable[[random.Random], SchoolProblem]
@@ -265,6 +265,16 @@ def _multiply(factor: int, number: int) -> tuple[list[str], int]:
     two, ones = _step(factor, "*", number % 10)
     three, result = _step(tens, "+", ones)
     return [one, two, three], result
+
+
+def _tens_then_ones(left: int, sign: str, right: int) -> tuple[list[str], int]:
+    """The tens first: `86 - 23` is `86 - 20 = 66.`, `66 - 3 = 63.`"""
+    if right < 10 or right % 10 == 0:
+        step, result = _step(left, sign, right)
+        return [step], result
+    one, between = _step(left, sign, right // 10 * 10)
+    two, result = _step(between, sign, right % 10)
+    return [one, two], result
 
 
 def _signed(sign: str, number: int) -> int:

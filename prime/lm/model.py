@@ -23,10 +23,10 @@ from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, adapters_of, add_adapters, merged_tensors, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
 from prime.lm.world import World
-from prime.maths.logprobs import ChosenLogprobs, chosen_logprobs, tiled_logprobs
+from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, scored_logprobs
 
 # A tile of logits stays in a CPU's cache; a GPU wants large matrix products instead.
-_TILES = {"cpu": {"token_tile": 1024, "vocab_tile": 2048}, "cuda": {"token_tile": 8192, "vocab_tile": 16384}}
+TILES = {"cpu": Tiles(), "cuda": Tiles(tokens=8192, vocab=16384)}
 
 
 def pick_device(name: str) -> torch.device:
@@ -135,7 +135,7 @@ class CausalLM:
         plans = plan_packs(rows, token_budget=token_budget)
         for numbers in deal_packs(rows, plans, ranks=self.world.size)[self.world.rank]:
             pack = build_pack(rows, numbers) if numbers else idle_pack()
-            logprobs_R = self._packed(pack.to(self.device), temperature=temperature, tiled=True)
+            logprobs_R = self._packed(pack.to(self.device), temperature=temperature, scored=True)
             for number, logprobs_T in split_rows(logprobs_R.cpu(), pack).items():
                 by_row[number].copy_(logprobs_T)
         self._let_go()
@@ -186,18 +186,17 @@ class _Packed(nn.Module):
         super().__init__()
         self.lm = lm
 
-    def forward(self, pack: Pack, *, temperature: float, tiled: bool = False) -> ChosenLogprobs | Tensor:
-        """Log-probs of the pack's response tokens; `tiled`: alone, without gradient, in tiles."""
+    def forward(self, pack: Pack, *, temperature: float, scored: bool = False) -> ChosenLogprobs | Tensor:
+        """Log-probs of the pack's response tokens; `scored`: without gradient and entropy."""
         hidden_1ND: Tensor = self.lm.base_model(
             input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
         ).last_hidden_state
         # The head runs only on the states from which response tokens are predicted.
         hidden_RD = hidden_1ND[0].index_select(0, pack.predictors_R)
         head_VD: Tensor = self.lm.get_output_embeddings().weight
-        if not tiled:
-            return chosen_logprobs(hidden_RD, head_VD, pack.chosen_R, temperature=temperature)
-        tiles = _TILES.get(head_VD.device.type, _TILES["cuda"])
-        return tiled_logprobs(hidden_RD, head_VD, pack.chosen_R, temperature=temperature, **tiles)
+        tiles = TILES.get(head_VD.device.type, TILES["cuda"])
+        compute = scored_logprobs if scored else chosen_logprobs
+        return compute(hidden_RD, head_VD, pack.chosen_R, temperature=temperature, tiles=tiles)
 
 
 def load_module(folder: Path, *, dtype: torch.dtype, attention: str, empty: bool = False) -> Any:

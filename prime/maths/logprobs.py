@@ -1,14 +1,17 @@
-"""Log-probs of chosen tokens from hidden states, in chunks: a [tokens, vocabulary] tensor is never kept.
+"""Log-probs of chosen tokens from hidden states, in tiles: a [tokens, vocabulary] tensor never exists.
 
-Shapes: N tokens, D hidden size, V vocabulary. With a gradient each chunk's logits are computed again in backward;
-without one, nobody asks for the entropy, and the vocabulary is cut as well, so that a tile is read while it is hot.
+Shapes: N tokens, D hidden size, V vocabulary. Tokens and vocabulary are both cut, so that a tile of logits is used
+while it is in the cache. The normaliser is a running log-sum-exp over the vocabulary (Milakov and Gimelshein, arXiv
+1805.02867). For a gradient each tile's logits are computed again, and their gradient is used up before the next tile.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 
 class ChosenLogprobs(NamedTuple):
@@ -18,77 +21,131 @@ class ChosenLogprobs(NamedTuple):
     entropy_N: Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """How much of tokens and vocabulary is held at a time: peak memory is a few times `tokens * vocab` floats."""
+
+    tokens: int = 1024
+    vocab: int = 2048
+
+
 def chosen_logprobs(
-    hidden_ND: Tensor, head_VD: Tensor, chosen_N: Tensor, *, temperature: float = 1.0, chunk: int = 1024
-) -> ChosenLogprobs:
-    """`log softmax(hidden @ head^T / temperature)` at the chosen tokens, in fp32.
-
-    Peak memory is `chunk * V` floats whatever N is.
-    """
-    parts = []
-    for start in range(0, hidden_ND.shape[0], chunk):
-        piece = slice(start, start + chunk)
-        arguments = (hidden_ND[piece], head_VD, chosen_N[piece], temperature)
-        if torch.is_grad_enabled() and (hidden_ND.requires_grad or head_VD.requires_grad):
-            parts.append(checkpoint(_one_chunk, *arguments, use_reentrant=False))
-        else:
-            parts.append(_one_chunk(*arguments))
-    if not parts:
-        # Still a function of both, so that a pass without tokens has gradients, of 0.
-        nothing_N = (hidden_ND @ head_VD.T).float().sum(dim=1)
-        return ChosenLogprobs(nothing_N, nothing_N.detach())
-    return ChosenLogprobs(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
-
-
-@torch.no_grad()
-def tiled_logprobs(
     hidden_ND: Tensor,
     head_VD: Tensor,
     chosen_N: Tensor,
     *,
     temperature: float = 1.0,
-    token_tile: int = 1024,
-    vocab_tile: int = 2048,
+    tiles: Tiles = Tiles(),
+) -> ChosenLogprobs:
+    """`log softmax(hidden @ head^T / temperature)` at the chosen tokens, in fp32, with a gradient to both factors."""
+    return ChosenLogprobs(*_ChosenLogprobs.apply(hidden_ND, head_VD, chosen_N, temperature, tiles))  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def scored_logprobs(
+    hidden_ND: Tensor,
+    head_VD: Tensor,
+    chosen_N: Tensor,
+    *,
+    temperature: float = 1.0,
+    tiles: Tiles = Tiles(),
 ) -> Tensor:
-    """`log softmax(hidden @ head^T / temperature)` at the chosen tokens, in fp32, without gradient. [N].
-
-    The normaliser is a running log-sum-exp over tiles of the vocabulary (Milakov and Gimelshein, arXiv 1805.02867).
-    Peak memory is `token_tile * vocab_tile` floats whatever N and V are.
-    """
-    if not len(hidden_ND):
-        return hidden_ND.new_zeros(0, dtype=torch.float32)
-    pieces = [slice(start, start + token_tile) for start in range(0, len(hidden_ND), token_tile)]
-    rows = (_one_tile_row(hidden_ND[piece], chosen_N[piece], head_VD, temperature, vocab_tile) for piece in pieces)
-    return torch.cat(list(rows))
+    """The log-probs of `chosen_logprobs`, bit for bit, without gradient and entropy. [N]."""
+    logprobs_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
+    for piece in _pieces(len(hidden_ND), tiles.tokens):
+        logit_N, normaliser_N, _ = _read(hidden_ND[piece], head_VD, chosen_N[piece], temperature, tiles.vocab)
+        logprobs_N[piece] = logit_N - normaliser_N
+    return logprobs_N
 
 
-def _one_tile_row(hidden_ND: Tensor, chosen_N: Tensor, head_VD: Tensor, temperature: float, vocab_tile: int) -> Tensor:
+class _ChosenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, chosen_N: Tensor, temperature: float, tiles: Tiles
+    ) -> tuple[Tensor, Tensor]:
+        logprobs_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
+        normaliser_N, entropy_N = torch.empty_like(logprobs_N), torch.empty_like(logprobs_N)
+        for piece in _pieces(len(hidden_ND), tiles.tokens):
+            logit_N, normaliser_N[piece], mean_logit_N = _read(
+                hidden_ND[piece], head_VD, chosen_N[piece], temperature, tiles.vocab, with_mean=True
+            )
+            logprobs_N[piece] = logit_N - normaliser_N[piece]
+            entropy_N[piece] = normaliser_N[piece] - mean_logit_N
+        ctx.save_for_backward(hidden_ND, head_VD, chosen_N, normaliser_N)
+        ctx.temperature, ctx.tiles = temperature, tiles
+        ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, towards_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        hidden_ND, head_VD, chosen_N, normaliser_N = ctx.saved_tensors
+        wants_hidden, wants_head = ctx.needs_input_grad[:2]
+        # Sums over tiles are fp32, as the sums inside a matrix product are.
+        to_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
+        to_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if wants_head else None
+        scale_N = towards_N / ctx.temperature
+        for piece in _pieces(len(hidden_ND), ctx.tiles.tokens):
+            hidden_nD = hidden_ND[piece]
+            for vocab, logits_NV in _logits(hidden_nD, head_VD, ctx.temperature, ctx.tiles.vocab):
+                # d log p(chosen) / d logits = (one at the chosen token) - softmax.
+                towards_NV = logits_NV.sub_(normaliser_N[piece, None]).exp_().mul_(-scale_N[piece, None])
+                inside_N, place_N = _places(chosen_N[piece], vocab)
+                towards_NV.scatter_add_(1, place_N[:, None], torch.where(inside_N, scale_N[piece], 0.0)[:, None])
+                towards_NV = towards_NV.to(hidden_ND.dtype)
+                if to_hidden_ND is not None:
+                    to_hidden_ND[piece] += towards_NV @ head_VD[vocab]
+                if to_head_VD is not None:
+                    to_head_VD[vocab] += towards_NV.T @ hidden_nD
+        return (
+            None if to_hidden_ND is None else to_hidden_ND.to(hidden_ND.dtype),
+            None if to_head_VD is None else to_head_VD.to(head_VD.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _read(
+    hidden_ND: Tensor,
+    head_VD: Tensor,
+    chosen_N: Tensor,
+    temperature: float,
+    vocab_tile: int,
+    *,
+    with_mean: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The chosen token's logit, log-sum-exp of all logits, and with `with_mean` their mean by the softmax. [N] each."""
     largest_N = torch.full_like(chosen_N, float("-inf"), dtype=torch.float32)
-    total_N, logit_N = torch.zeros_like(largest_N), torch.zeros_like(largest_N)
-    tile_NV = hidden_ND.new_empty(len(hidden_ND), min(vocab_tile, len(head_VD)))
-    for start in range(0, len(head_VD), vocab_tile):
-        part_VD = head_VD[start : start + vocab_tile]
-        # Only the last part may be narrower; the buffer is reused, for its memory is mapped already.
-        room_NV = tile_NV if len(part_VD) == tile_NV.shape[1] else hidden_ND.new_empty(len(hidden_ND), len(part_VD))
-        logits_NV = torch.mm(hidden_ND, part_VD.T, out=room_NV).float()
-        if temperature != 1.0:
-            logits_NV.div_(temperature)
-        place_N = chosen_N - start
-        inside_N = (place_N >= 0) & (place_N < len(part_VD))
-        picked_N = logits_NV.gather(1, place_N.clamp(0, len(part_VD) - 1)[:, None]).squeeze(1)
-        logit_N = torch.where(inside_N, picked_N, logit_N)
+    total_N, logit_N, weighted_N = (torch.zeros_like(largest_N) for _ in range(3))
+    for vocab, logits_NV in _logits(hidden_ND, head_VD, temperature, vocab_tile):
+        inside_N, place_N = _places(chosen_N, vocab)
+        logit_N = torch.where(inside_N, logits_NV.gather(1, place_N[:, None]).squeeze(1), logit_N)
         before_N, largest_N = largest_N, torch.maximum(largest_N, logits_NV.amax(dim=1))
-        total_N = total_N * (before_N - largest_N).exp() + logits_NV.sub_(largest_N[:, None]).exp_().sum(dim=1)
-    return logit_N - largest_N - total_N.log()
+        shrink_N = (before_N - largest_N).exp()
+        exps_NV = (logits_NV - largest_N[:, None]).exp_() if with_mean else logits_NV.sub_(largest_N[:, None]).exp_()
+        total_N = total_N * shrink_N + exps_NV.sum(dim=1)
+        if with_mean:
+            weighted_N = weighted_N * shrink_N + exps_NV.mul_(logits_NV).sum(dim=1)
+    return logit_N, largest_N + total_N.log(), weighted_N / total_N
 
 
-def _one_chunk(hidden_ND: Tensor, head_VD: Tensor, chosen_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logits_NV = (hidden_ND @ head_VD.T).float()
-    if temperature != 1.0:
-        logits_NV = logits_NV / temperature
-    normaliser_N = logits_NV.logsumexp(dim=1)
-    logprobs_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1) - normaliser_N
-    with torch.no_grad():
-        probs_NV = (logits_NV - normaliser_N[:, None]).exp()
-        entropy_N = normaliser_N - (probs_NV * logits_NV).sum(dim=1)
-    return logprobs_N, entropy_N
+def _logits(hidden_ND: Tensor, head_VD: Tensor, temperature: float, vocab_tile: int) -> Iterator[tuple[slice, Tensor]]:
+    """fp32 logits of one tile of the vocabulary after the other. The caller may change them."""
+    room_NV = hidden_ND.new_empty(len(hidden_ND), min(vocab_tile, len(head_VD)))
+    for vocab in _pieces(len(head_VD), vocab_tile):
+        part_VD = head_VD[vocab]
+        # Only the last part may be narrower; the buffer is reused, for its memory is mapped already.
+        out_NV = room_NV if len(part_VD) == room_NV.shape[1] else hidden_ND.new_empty(len(hidden_ND), len(part_VD))
+        logits_NV = torch.mm(hidden_ND, part_VD.T, out=out_NV).float()
+        yield vocab, logits_NV if temperature == 1.0 else logits_NV.div_(temperature)
+
+
+def _places(chosen_N: Tensor, vocab: slice) -> tuple[Tensor, Tensor]:
+    """Which chosen tokens lie in this part of the vocabulary, and where in it; 0 where they do not."""
+    inside_N = (chosen_N >= vocab.start) & (chosen_N < vocab.stop)
+    return inside_N, torch.where(inside_N, chosen_N - vocab.start, 0)
+
+
+def _pieces(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prime.maths import advantages
 from prime.maths.filtering import in_band
-from prime.maths.logprobs import chosen_logprobs
+from prime.maths.logprobs import Tiles, chosen_logprobs
 from prime.maths.losses import (
     clipped_policy_loss,
     cross_entropy,
@@ -264,19 +264,21 @@ def test_the_bounds_of_the_band_are_inside_despite_rounding() -> None:
     assert in_band([0.1 + 0.7] * 3, low=0.2, high=0.8)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_chunked_logprobs_equal_the_plain_softmax_forward_and_backward(chunk: int) -> None:
+@pytest.mark.parametrize("tokens", [1, 3, 100])
+@pytest.mark.parametrize("vocab", [1, 4, 11, 100])
+def test_tiled_logprobs_equal_the_plain_softmax_forward_and_backward(tokens: int, vocab: int) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden_ND, head_VD = torch.randn(7, 4, generator=generator), torch.randn(11, 4, generator=generator)
     chosen_N = torch.randint(0, 11, (7,), generator=generator)
     ours = [tensor.clone().requires_grad_() for tensor in (hidden_ND, head_VD)]
     plain = [tensor.clone().requires_grad_() for tensor in (hidden_ND, head_VD)]
-    result = chosen_logprobs(ours[0], ours[1], chosen_N, temperature=0.7, chunk=chunk)
+    result = chosen_logprobs(ours[0], ours[1], chosen_N, temperature=0.7, tiles=Tiles(tokens=tokens, vocab=vocab))
     logits_NV = (plain[0] @ plain[1].T / 0.7).log_softmax(dim=1)
     expected_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1)
     torch.testing.assert_close(result.logprobs_N, expected_N)
     torch.testing.assert_close(result.entropy_N, -(logits_NV.exp() * logits_NV).sum(dim=1).detach())
-    result.logprobs_N.sum().backward()  # type: ignore[no-untyped-call]
-    expected_N.sum().backward()  # type: ignore[no-untyped-call]
+    weights_N = torch.randn(7, generator=generator)
+    (weights_N @ result.logprobs_N).backward()  # type: ignore[no-untyped-call]
+    (weights_N @ expected_N).backward()  # type: ignore[no-untyped-call]
     for own, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(own.grad, other.grad)

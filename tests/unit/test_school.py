@@ -21,12 +21,12 @@ def _by_family(family: str) -> list[SchoolProblem]:
 
 
 def test_a_problem_by_hand() -> None:
-    problem = draw_school(3, seed=3)[2]
-    assert problem.prompt == "What is 3 * 49? Put the final answer in \\boxed{}."
-    assert problem.solution == "3 * 40 = 120.\n3 * 9 = 27.\n120 + 27 = 147.\nThe answer is \\boxed{147}."
-    assert problem.key == "product-3-49"
+    problem = draw_school(3, seed=7)[2]
+    assert problem.prompt == "What is 7 * 48? Put the final answer in \\boxed{}."
+    assert problem.solution == "7 * 40 = 280.\n7 * 8 = 56.\n280 + 56 = 336.\nThe answer is \\boxed{336}."
+    assert problem.key == "product-7-48"
     row = problem.problem
-    assert (row.data_source, row.ability, row.ground_truth) == ("school", "math", "147")
+    assert (row.data_source, row.ability, row.ground_truth) == ("school", "math", "336")
     assert row.messages == (Message(role="user", content=problem.prompt),)
 
 
@@ -86,8 +86,8 @@ def test_word_problems_use_the_numbers_of_their_text() -> None:
         ("word", "{0} + {1}"),
         ("boxes", "{0} * {1} + {2}"),
         ("units", "{0} * {1} + {2}"),
-        ("shopping", "{4} - {0} * {1} - {2} * {3}"),
-        ("journey", "{0} * {1} + {2} * {3}"),
+        ("shopping", "{2} - {0} * {1}"),
+        ("journey", "{0} * {1} + {2}"),
     ):
         for problem in _by_family(family):
             assert _value(expression.format(*problem.numbers).replace("+ -", "- ")) == problem.answer

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, se
 from prime.data.tiny import build_byte_tokenizer
 from prime.lm.model import CausalLM
 from prime.lm.packing import TokenRow, build_pack, plan_packs
-from prime.maths.logprobs import chosen_logprobs, tiled_logprobs
+from prime.maths.logprobs import Tiles, chosen_logprobs, scored_logprobs
 from prime.types import PrmGroup, ReferenceSource
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
@@ -236,9 +236,8 @@ def test_tiles_change_nothing_about_a_logprob(token_tile: int, vocab_tile: int) 
     draw = torch.Generator().manual_seed(0)
     hidden_ND, head_VD = 20 * torch.randn(10, 8, generator=draw), torch.randn(97, 8, generator=draw)
     chosen_N = torch.randint(0, 97, (10,), generator=draw)
-    tiled_N = tiled_logprobs(
-        hidden_ND, head_VD, chosen_N, temperature=0.7, token_tile=token_tile, vocab_tile=vocab_tile
-    )
+    tiles = Tiles(tokens=token_tile, vocab=vocab_tile)
+    tiled_N = scored_logprobs(hidden_ND, head_VD, chosen_N, temperature=0.7, tiles=tiles)
     whole_N = chosen_logprobs(hidden_ND, head_VD, chosen_N, temperature=0.7).logprobs_N
     torch.testing.assert_close(tiled_N, whole_N, atol=2e-5, rtol=1e-5)
     assert tiled_N.max() <= 0
@@ -258,6 +257,23 @@ class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def test_no_tensor_grows_with_vocabulary_times_tokens() -> None:
     hidden_ND, head_VD = torch.randn(300, 8), torch.randn(2000, 8)
+    chosen_N, tiles = torch.zeros(300, dtype=torch.long), Tiles(tokens=16, vocab=32)
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        tiled_logprobs(hidden_ND, head_VD, torch.zeros(300, dtype=torch.long), token_tile=16, vocab_tile=32)
+        scored_logprobs(hidden_ND, head_VD, chosen_N, tiles=tiles)
+        factors = hidden_ND.requires_grad_(), head_VD.requires_grad_()
+        chosen_logprobs(*factors, chosen_N, tiles=tiles).logprobs_N.sum().backward()  # type: ignore[no-untyped-call]
     assert largest.numbers <= max(16 * 32, 2000 * 8)
+
+
+def test_scored_logprobs_are_those_that_learning_starts_from_to_the_bit() -> None:
+    hidden_ND, head_VD = torch.randn(50, 8).bfloat16(), torch.randn(300, 8).bfloat16()
+    chosen_N, tiles = torch.randint(0, 300, (50,)), Tiles(tokens=16, vocab=64)
+    learning_N = chosen_logprobs(hidden_ND, head_VD, chosen_N, tiles=tiles).logprobs_N
+    assert torch.equal(scored_logprobs(hidden_ND, head_VD, chosen_N, tiles=tiles), learning_N)
+
+
+def test_a_head_that_does_not_learn_gets_no_gradient() -> None:
+    hidden_ND, head_VD = torch.randn(5, 8, requires_grad=True), torch.randn(30, 8)
+    chosen_logprobs(hidden_ND, head_VD, torch.arange(5)).logprobs_N.sum().backward()  # type: ignore[no-untyped-call]
+    assert hidden_ND.grad is not None
+    assert head_VD.grad is None
