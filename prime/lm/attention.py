@@ -97,16 +97,20 @@ def _attend(
     share = query_NHD.shape[1] // key_NGD.shape[1]
     if share != 1:
         key_SHKD, value_SHKD = (tensor.repeat_interleave(share, dim=1) for tensor in (key_SHKD, value_SHKD))
-    wide = _width(query_SHLD)
+    wide = attention_dtype(query_SHLD)
     out_SHLD = nn.functional.scaled_dot_product_attention(
         query_SHLD.to(wide), key_SHKD.to(wide), value_SHKD.to(wide), attn_mask=mask, is_causal=mask is None, scale=scale
     )
     return out_SHLD.to(query_NHD.dtype).transpose(1, 2).flatten(0, 1)
 
 
-def _width(query: Tensor) -> torch.dtype:
-    """The dtype to attend in. On a CPU the backward of half precision takes three times as long as that of float32."""
-    return torch.float32 if query.device.type == "cpu" and query.dtype in _FLASH_DTYPES else query.dtype
+def attention_dtype(tensor: Tensor) -> torch.dtype:
+    """What to attend in: the tensor's dtype, but float32 instead of half precision on a CPU.
+
+    The backward of half precision takes three times as long there, and a sampler that attends in the same dtype as the
+    trainer gives log-probs nearer to the trainer's.
+    """
+    return torch.float32 if tensor.device.type == "cpu" and tensor.dtype in _FLASH_DTYPES else tensor.dtype
 
 
 def refuse_what_is_not_computed(options: Mapping[str, Any], *, longest: int) -> None:

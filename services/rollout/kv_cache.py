@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from prime.lm.attention import refuse_what_is_not_computed
+from prime.lm.attention import attention_dtype, refuse_what_is_not_computed
 
 CACHED = "prime_cached"
 """The name under which transformers knows `cached_attention`."""
@@ -19,7 +19,7 @@ _FIRST_SLOTS = 64
 
 
 class KeyValueCache:
-    """Keys and values of every row and layer; grows by doubling."""
+    """Keys and values of every row and layer, in the dtype of attention; grows by doubling."""
 
     def __init__(self, mask_RL: Tensor | None) -> None:
         """`mask_RL`: which positions of the prompts count, where some are padded on the left; None: all do."""
@@ -98,7 +98,7 @@ class KeyValueCache:
     def _grow(self, layer: int, like_RGND: Tensor, end: int) -> None:
         rows, heads, _, size = like_RGND.shape
         room = max(_FIRST_SLOTS, 1 << (end - 1).bit_length())
-        grown = tuple(like_RGND.new_empty(rows, heads, room, size) for _ in range(2))
+        grown = tuple(like_RGND.new_empty(rows, heads, room, size, dtype=attention_dtype(like_RGND)) for _ in range(2))
         for new, old in zip(grown, self._layers.get(layer, ()), strict=False):
             new[:, :, : self.length] = old[:, :, : self.length]
         self._layers[layer] = (grown[0], grown[1])
@@ -128,19 +128,20 @@ def cached_attention(
     positions = query_RHND.shape[2]
     refuse_what_is_not_computed(options, longest=cache.length + positions)
     keys, values = cache.append(int(module.layer_idx), key_RGND, value_RGND)  # type: ignore[arg-type]
+    dtype, query_RHND = query_RHND.dtype, query_RHND.to(keys.dtype)
     share = query_RHND.shape[1] // keys.shape[1]
     mask = cache.visible(positions)
     if positions == 1:
         # Heads that share keys stand in for positions, so that no key is copied.
         query_RGSD = query_RHND.view(query_RHND.shape[0], keys.shape[1], share, query_RHND.shape[3])
         out = nn.functional.scaled_dot_product_attention(query_RGSD, keys, values, attn_mask=mask, scale=scaling)
-        return out.reshape(query_RHND.shape[0], 1, query_RHND.shape[1], query_RHND.shape[3]), None
+        return out.reshape(query_RHND.shape[0], 1, query_RHND.shape[1], query_RHND.shape[3]).to(dtype), None
     if share != 1:
         keys, values = (tensor.repeat_interleave(share, dim=1) for tensor in (keys, values))
     out = nn.functional.scaled_dot_product_attention(
         query_RHND, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
     )
-    return out.transpose(1, 2), None
+    return out.transpose(1, 2).to(dtype), None
 
 
 def register_cached_attention() -> None:
