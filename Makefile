@@ -120,8 +120,8 @@ bench-loop: setup .venv-trl/ready ## the whole loop beside TRL; about fifteen mi
 bench-curate: setup ## 100,000 rows through the rules and de-duplication of curation; the last line is JSON
 	$(BIN)/python -m benchmarks.curate
 
-bench-evaluate: setup ## an evaluation beside its engine alone, of MODEL=folder; the last line is JSON
-	$(BIN)/python -m benchmarks.evaluate --model $(MODEL)
+bench-evaluate: setup ## an evaluation beside its engine alone, of a real model or MODEL=folder; the last line is JSON
+	$(BIN)/python -m benchmarks.evaluate $(if $(MODEL),--model $(MODEL))
 
 clean: ## remove the virtual environments and generated code, not the runs
 	rm -rf $(VENV) $(VLLM_VENV) prime/v1/*_pb2*

@@ -22,12 +22,15 @@ from jobs.evaluate.folder import EvaluationFolder
 from jobs.evaluate.identity import identity_of
 from jobs.evaluate.run import Judges, evaluate
 from jobs.evaluate.settings import EvaluateSettings, SamplerSettings
+from jobs.gguf import import_gguf
+from prime.adapters.settings import cache_folder
 from prime.data.problems import write_jsonl
 from prime.evaluation.policies import RolloutPolicy
 from prime.evaluation.reading import AskedSet, open_sets
 from prime.lm.model import load_tokenizer
 from prime.ports import Scorer
 from prime.types import Message, Problem, SamplingParams
+from primectl.real_model import fetch_real_model
 from primectl.scorers import ScorerOptions, open_scorer
 from primectl.verifiers import open_verifier_of
 from services.rollout.local import LocalRollout, open_rollout
@@ -39,7 +42,7 @@ _GOALS = {"evaluate_vs_engine": 1.05}
 def main() -> None:
     """Run all rounds and print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder: policy, PRM and reference")
+    parser.add_argument("--model", type=Path, help="Hugging Face folder: policy, PRM and reference (default: SmolLM2)")
     parser.add_argument("--problems", type=int, default=48)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=64)
@@ -47,7 +50,11 @@ def main() -> None:
     parser.add_argument("--min-tier", choices=("A", "B"), default="A")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    report = asyncio.run(_run(arguments))
+    with tempfile.TemporaryDirectory() as place:
+        if arguments.model is None:
+            arguments.model = Path(place) / "model"
+            import_gguf(fetch_real_model(cache_folder()), arguments.model)
+        report = asyncio.run(_run(arguments))
     print(json.dumps(report | {"goals": _GOALS, "machine": machine()}))
 
 

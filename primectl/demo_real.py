@@ -5,7 +5,9 @@ measures and reports.
 """
 
 import asyncio
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -82,7 +84,9 @@ def run_demo_real(display: Display, run_path: Path, *, scale: Scale) -> DemoRuns
         EngineError: a service ended.
     """
     material = run_path / "material"
-    make_material(display, material, scale=scale)
+    # In a process of its own, so that the memory that SFT took is free for the services.
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        alone.submit(make_material, display, material, scale=scale).result()
     display.say("PRIME: policy and PRM learn together ...")
     prime = train(display, run_path / "prime", material, scale=scale)
     display.say("The same with outcomes alone (RLOO) ...")

@@ -65,10 +65,10 @@ class KeyValueCache:
             mask_RL = self._mask_RL.index_select(0, rows_R)
             unused = int(mask_RL.any(dim=0).int().argmax())
             self._mask_RL = None if bool(mask_RL[:, unused:].all()) else mask_RL[:, unused:]
-        self._layers = {
-            layer: (keys[:, :, unused:].index_select(0, rows_R), values[:, :, unused:].index_select(0, rows_R))
-            for layer, (keys, values) in self._layers.items()
-        }
+        # One layer after the other, so that no second copy of all of them is held.
+        for layer, (keys, values) in self._layers.items():
+            picked = keys[:, :, unused:].index_select(0, rows_R), values[:, :, unused:].index_select(0, rows_R)
+            self._layers[layer] = picked
         self.length -= unused
 
     def join(self, other: "KeyValueCache") -> None:
