@@ -86,7 +86,7 @@ def run_demo_real(display: Display, run_path: Path, *, scale: Scale) -> DemoRuns
     material = run_path / "material"
     # In a process of its own, so that the memory that SFT took is free for the services.
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as alone:
-        alone.submit(make_material, display, material, scale=scale).result()
+        alone.submit(make_material, material, scale=scale).result()
     display.say("PRIME: policy and PRM learn together ...")
     prime = train(display, run_path / "prime", material, scale=scale)
     display.say("The same with outcomes alone (RLOO) ...")
@@ -100,12 +100,13 @@ def fast_dtype() -> str:
     return "bfloat16" if has_amx or torch.cuda.is_available() else "float32"
 
 
-def make_material(display: Display, material: Path, *, scale: Scale) -> None:
+def make_material(material: Path, *, scale: Scale) -> None:
     """Everything that a run starts from: model, problems, and the SFT checkpoint `sft`.
 
     Raises:
         PeerUnavailable: the model is not in the cache folder and could not be downloaded.
     """
+    display = Display()
     display.say("Reading the model ...")
     import_gguf(fetch_real_model(cache_folder()), material / "model")
     held_out = draw_school(_NUM_HELD_OUT, seed=1)
