@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from prime.errors import CheckpointError, EngineError, SettingsError
 from prime.lm.attention import PACKED, register_packed_attention
@@ -272,10 +272,17 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def stop_token_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a response: the tokenizer's end token and those of the model's configuration."""
-    configured = AutoConfig.from_pretrained(folder, local_files_only=True).eos_token_id
-    extra = configured if isinstance(configured, list) else [configured]
-    return tuple(sorted({tokenizer.eos_token_id, *(int(token) for token in extra if token is not None)}))
+    """Ids that end a response: the end tokens of tokenizer, `config.json` and `generation_config.json` together.
+
+    Chat models often name the end of a turn in the last of them alone.
+    """
+    configured = [AutoConfig.from_pretrained(folder, local_files_only=True).eos_token_id]
+    if (folder / GENERATION_CONFIG_NAME).is_file():
+        configured.append(GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
+    ids = {tokenizer.eos_token_id}
+    for named in configured:
+        ids.update(named if isinstance(named, list) else [named])
+    return tuple(sorted(int(token) for token in ids if token is not None))
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

@@ -22,6 +22,7 @@ from prime.lm.world import World, on_every_rank
 from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
 from prime.maths.rewards import token_rewards
 from prime.types import PrmGroup, PrmMetrics, ReferenceSource
+from services.prm.recent_logprobs import RecentLogprobs
 from services.prm.reference_cache import ReferenceCache
 from services.prm.reward import ScoredRows
 from services.prm.settings import PrmSettings
@@ -33,6 +34,8 @@ REFERENCE_SOURCES = {
     "none": ReferenceSource.NONE,
 }
 MODEL_FOLDER, STATE_FOLDER = "prm", "prm_state"
+# Several batches of the paper's size; about 50 bytes a token.
+_RECENT_TOKENS = 4_000_000
 
 
 class ImplicitPrm:
@@ -77,7 +80,7 @@ class ImplicitPrm:
             self.reference_id = self._reference.digest()
         self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
         self.version = 0
-        self._kept: dict[PrmGroup, list[tuple[Tensor, Tensor]]] = {}
+        self._recent = RecentLogprobs(capacity_tokens=_RECENT_TOKENS)
 
     @property
     def max_positions(self) -> int:
@@ -172,7 +175,7 @@ class ImplicitPrm:
         """
         if self._optimiser is None:
             raise InvalidInput("this PRM is frozen (prm.frozen): there is nothing to go back to")
-        self._kept.clear()
+        self._recent.clear()
         load_weights(self._lm, self._start if folder is None else folder / MODEL_FOLDER)
         self._optimiser = self._fresh_optimiser()
         self.version = 0
@@ -190,7 +193,7 @@ class ImplicitPrm:
         The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
         logits is taken first, over the whole mini-batch, and then carried through each pack.
         """
-        self._kept.clear()
+        self._recent.clear()
         optimiser.clear()
         logits_B = logits_B.detach().requires_grad_()
         (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
@@ -205,11 +208,11 @@ class ImplicitPrm:
 
         Kept by group until the weights change: Learn comes soon after Score, which may have come in parts.
         """
-        missing = [group for group in groups if group not in self._kept]
+        missing = [group for group in groups if group not in self._recent]
         own, references = iter(self._score_rows(_rows(missing))), iter(self._references(missing, cache=None)[0])
         for group in missing:
-            self._kept[group] = [(next(own), next(references)) for _ in group.responses]
-        pairs = [pair for group in groups for pair in self._kept[group]]
+            self._recent.add(group, [(next(own), next(references)) for _ in group.responses])
+        pairs = self._recent.of(groups)
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     def _score_rows(self, rows: Sequence[TokenRow]) -> list[Tensor]:

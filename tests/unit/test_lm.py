@@ -1,5 +1,6 @@
 """The LM core: packing changes nothing, and every model goes through the same code."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from prime.errors import CheckpointError, EngineError, SettingsError
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, write_folder
-from prime.lm.model import CausalLM, load_tokenizer, require_model_folder, tokenizer_fingerprint
+from prime.lm.model import CausalLM, load_tokenizer, require_model_folder, stop_token_ids, tokenizer_fingerprint
 from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
 from prime.lm.training import Optimiser
 from tests.builders import perturb, tiny_model
@@ -166,6 +167,15 @@ def test_fingerprints_tell_tokenizers_apart(tmp_path: Path) -> None:
     assert tokenizer_fingerprint(one) != tokenizer_fingerprint(build_tokenizer())
     same.chat_template = "{{ messages }}"
     assert tokenizer_fingerprint(one) != tokenizer_fingerprint(same)
+
+
+@pytest.mark.parametrize(("named", "ids"), [([1, 30, 31], (1, 30, 31)), (30, (1, 30)), (None, (1,))])
+def test_end_tokens_of_the_generation_config_count_too(tmp_path: Path, named: Any, ids: tuple[int, ...]) -> None:
+    folder = tiny_model(tmp_path / "model")
+    tokenizer = load_tokenizer(folder)
+    assert stop_token_ids(folder, tokenizer) == (tokenizer.eos_token_id,) == (1,)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
+    assert stop_token_ids(folder, tokenizer) == ids
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
