@@ -34,6 +34,7 @@ def clipped_policy_loss(
     *,
     clip: float,
     num_tokens: int,
+    clip_high: float | None = None,
     weights_N: Tensor | None = None,
 ) -> PolicyLoss:
     """PPO's clipped objective, token mean over the global batch (PPO, arXiv 1707.06347, eq. 7).
@@ -42,14 +43,15 @@ def clipped_policy_loss(
         logprobs_N: of the current policy, with gradient.
         old_logprobs_N: of the policy before this update, from the same code; no gradient.
         advantages_N: no gradient.
-        clip: ratios outside [1 - clip, 1 + clip] stop pulling further out.
+        clip: ratios outside [1 - clip, 1 + clip_high] stop pulling further out.
+        clip_high: None: as `clip`. Larger, it lets rare tokens gain (DAPO, arXiv 2503.14476, section 3.1).
         num_tokens: response tokens of the global batch: the denominator.
         weights_N: truncated importance weights towards the sampler, if any; no gradient.
     """
     log_ratio_N = (logprobs_N - old_logprobs_N).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
     ratio_N = log_ratio_N.exp()
     plain_N = -advantages_N * ratio_N
-    clipped_N = -advantages_N * ratio_N.clamp(1.0 - clip, 1.0 + clip)
+    clipped_N = -advantages_N * ratio_N.clamp(1.0 - clip, 1.0 + (clip if clip_high is None else clip_high))
     loss_N = torch.maximum(plain_N, clipped_N)
     if weights_N is not None:
         loss_N = loss_N * weights_N

@@ -21,6 +21,7 @@ from torch import Tensor
 from prime import tracing
 from prime.errors import InvalidInput, PrimeError, SettingsError, TokenizerMismatch
 from prime.lm.packing import TokenRow
+from prime.lm.training import lr_share
 from prime.ports import PendingCheckpoint, RewardModel
 from prime.seeds import stable_hash
 from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, prm_view
@@ -55,8 +56,8 @@ class TrainablePolicy(Protocol):
     def logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Log-probs of every row's response tokens, without gradient."""
 
-    def update(self, batch: PolicyBatch, *, seed: int) -> UpdateMetrics:
-        """The policy update of one step."""
+    def update(self, batch: PolicyBatch, *, seed: int, lr: float | None = None) -> UpdateMetrics:
+        """The policy update of one step, at the rate `lr`; None: the one before."""
 
     def begin_save(self, folder: Path) -> PendingCheckpoint:
         """Copy a checkpoint, to be written while training goes on."""
@@ -185,7 +186,7 @@ class TrainingLoop:
         )
         with self.timeline.working("policy"):
             update = await asyncio.to_thread(
-                self.policy.update, batch, seed=stable_hash(self.seed, "update", self._version)
+                self.policy.update, batch, seed=stable_hash(self.seed, "update", self._version), lr=self._rate()
             )
         self._version += 1
 
@@ -211,6 +212,16 @@ class TrainingLoop:
             **pushed,
             **waited,
         }
+
+    def _rate(self) -> float:
+        """The learning rate of the step at hand."""
+        optimiser = self.settings.optimiser
+        return optimiser.lr * lr_share(
+            self._version + 1,
+            steps=self.settings.steps,
+            warmup_share=optimiser.warmup_share,
+            final_share=optimiser.final_lr_share,
+        )
 
     def _watch(self, update: UpdateMetrics, groups: Sequence[GradedGroup]) -> None:
         """Warn of figures that have ended runs badly."""

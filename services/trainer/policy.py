@@ -37,8 +37,9 @@ class Policy:
         """
         self._settings = settings.optimiser
         self._temperature = settings.sampling.temperature
-        # In strict mode sampler and trainer hold the same weights, and there is nothing to correct for.
-        self._importance_cap = settings.optimiser.importance_cap if settings.max_lag > 0 else None
+        # In strict mode sampler and trainer hold the same weights; only their kernels may differ.
+        is_weighted = {"auto": settings.max_lag > 0, "always": True, "never": False}[self._settings.importance]
+        self._importance_cap = self._settings.importance_cap if is_weighted else None
         self.tokenizer: Any = load_tokenizer(folder)
         self.fingerprint = tokenizer_fingerprint(self.tokenizer)
         self.world = world or World()
@@ -49,7 +50,13 @@ class Policy:
         if self._settings.kl_coef > 0:
             frozen = Compute(dtype=compute.dtype, offload=compute.offload)
             self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
-        self._optimiser = Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
+        self._optimiser = Optimiser(
+            self._lm,
+            lr=self._settings.lr,
+            grad_clip=self._settings.grad_clip,
+            betas=self._settings.betas,
+            weight_decay=self._settings.weight_decay,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -62,8 +69,8 @@ class Policy:
         return self._lm.score_rows(rows, token_budget=self._settings.token_budget, temperature=self._temperature)
 
     @on_every_rank
-    def update(self, batch: PolicyBatch, *, seed: int) -> UpdateMetrics:
-        """Take `mini_batches` optimiser steps on the batch; `seed` deals the rows out to them.
+    def update(self, batch: PolicyBatch, *, seed: int, lr: float | None = None) -> UpdateMetrics:
+        """Take `mini_batches` optimiser steps on the batch, at the rate `lr`; `seed` deals the rows out to them.
 
         With one step the policy is its own old policy, so no separate pass for old log-probs is made.
         """
@@ -78,7 +85,7 @@ class Policy:
         sums = torch.zeros(8, dtype=torch.float64)
         norms = []
         for part in _parts(dealt, self._settings.mini_batches):
-            part_sums, norm = self._one_step(batch, sorted(part), old, reference)
+            part_sums, norm = self._one_step(batch, sorted(part), old, reference, lr)
             sums += part_sums
             norms.append(norm)
         num_tokens = sum(len(row.response_ids) for row in batch.rows)
@@ -141,6 +148,7 @@ class Policy:
         numbers: Sequence[int],
         old: Sequence[Tensor] | None,
         reference: Sequence[Tensor] | None,
+        lr: float | None,
     ) -> tuple[Tensor, float]:
         """One optimiser step on the rows with these numbers; sums over their tokens, and the gradient norm."""
         rows = [batch.rows[number] for number in numbers]
@@ -160,6 +168,7 @@ class Policy:
                 old_N,
                 self._gather(batch.advantages, numbers, pack),
                 clip=self._settings.clip,
+                clip_high=self._settings.clip_high or None,
                 num_tokens=num_tokens,
                 weights_N=weights_N,
             )
@@ -180,7 +189,7 @@ class Policy:
                     reference_kl_N.detach().sum(),
                 ]
             ).cpu()
-        return self.world.sum(sums), self._optimiser.step()
+        return self.world.sum(sums), self._optimiser.step(lr=lr)
 
     def _gather(self, by_row: Sequence[Tensor], numbers: Sequence[int], pack: Pack) -> Tensor:
         """Per-row tensors laid end to end in the pack's order, on the model's device."""

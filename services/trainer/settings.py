@@ -61,12 +61,25 @@ class OptimiserSettings(Settings):
     """The policy update."""
 
     lr: float = Field(5e-7, ge=0)
+    warmup_share: float = Field(0.0, ge=0, lt=1)
+    """Of the run's steps, over which the rate rises to `lr`."""
+    final_lr_share: float = Field(1.0, ge=0, le=1)
+    """Of `lr`, which the rate falls to along a cosine after the warm-up; 1: it stays."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW's moments."""
+    weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(0.2, gt=0)
+    """Ratios below 1 - clip stop pulling further out."""
+    clip_high: float = Field(0.0, ge=0)
+    """Ratios above 1 + clip_high stop pulling further out; 0: as `clip`. DAPO has 0.28."""
     grad_clip: float = Field(1.0, gt=0)
     mini_batches: int = Field(1, ge=1)
     """Optimiser steps per batch."""
+    importance: Literal["auto", "always", "never"] = "auto"
+    """Whether tokens are weighted towards the sampler. `auto`: when `max_lag` > 0. With an engine in half precision the
+    sampler differs from the trainer even in strict mode."""
     importance_cap: float = Field(2.0, gt=0)
-    """Cap of the importance weight towards the sampler; used when `max_lag` > 0."""
+    """Largest importance weight."""
     kl_coef: float = Field(0.0, ge=0)
     """Weight of the divergence from the policy that the run started with, which is then kept as well; 0: none."""
     token_budget: int = Field(16384, ge=1)

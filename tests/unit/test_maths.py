@@ -223,6 +223,17 @@ def test_the_clip_stops_a_ratio_that_went_far_enough() -> None:
     assert int(result.clipped) == 1
 
 
+def test_a_higher_upper_clip_lets_gains_go_further_and_losses_no_further() -> None:
+    """Ratios 1.25, 1.35 and 0.75 against bounds 0.8 and 1.28."""
+    logprobs_N = torch.tensor([1.25, 1.35, 0.75]).log().requires_grad_()
+    advantages_N = torch.tensor([1.0, 1.0, -1.0])
+    result = clipped_policy_loss(logprobs_N, torch.zeros(3), advantages_N, clip=0.2, clip_high=0.28, num_tokens=3)
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    assert logprobs_N.grad is not None
+    torch.testing.assert_close(logprobs_N.grad, torch.tensor([-1.25 / 3, 0.0, 0.0]))
+    assert int(result.clipped) == 2
+
+
 @given(st.integers(1, 7))
 @settings(deadline=None, max_examples=7)
 def test_any_split_into_micro_batches_adds_up_to_the_same_gradient(size: int) -> None:

@@ -127,9 +127,35 @@ def test_several_mini_batches_use_the_old_policy_of_before_the_first(start: Path
     assert policy.update(_batch(), seed=0).kl_to_old > 0
 
 
-def test_importance_weights_are_used_only_when_lag_is_allowed(start: Path) -> None:
-    assert Policy(start, _settings()).update(_batch(), seed=0).mean_importance == 1.0
-    assert Policy(start, _settings(max_lag=1)).update(_batch(), seed=0).mean_importance != 1.0
+@pytest.mark.parametrize(
+    ("importance", "max_lag", "is_weighted"),
+    [("auto", 0, False), ("auto", 1, True), ("always", 0, True), ("never", 1, False)],
+)
+def test_when_importance_weights_are_used(start: Path, importance: str, max_lag: int, is_weighted: bool) -> None:
+    policy = Policy(start, _settings(max_lag=max_lag, optimiser={"importance": importance}))
+    assert (policy.update(_batch(), seed=0).mean_importance != 1.0) is is_weighted
+
+
+def test_at_a_rate_of_zero_nothing_moves_and_at_none_the_settings_rate_counts(start: Path) -> None:
+    moved = []
+    for lr in (0.0, 1e-2, None):
+        policy = Policy(start, _settings())
+        before = torch.cat(policy.logprobs(token_rows(GROUPS)))
+        policy.update(_batch(), seed=0, lr=lr)
+        moved.append(torch.cat(policy.logprobs(token_rows(GROUPS))) - before)
+    assert not moved[0].any()
+    assert torch.equal(moved[1], moved[2])
+    assert moved[1].any()
+
+
+def test_weight_decay_and_betas_reach_the_optimiser(start: Path) -> None:
+    found = set()
+    for changes in ({}, {"weight_decay": 1.0}, {"betas": (0.5, 0.9)}):
+        policy = Policy(start, _settings(optimiser=changes))
+        for seed in range(2):
+            policy.update(_batch(0.5 + seed), seed=seed)
+        found.add(tuple(torch.cat(policy.logprobs(token_rows(GROUPS))).tolist()))
+    assert len(found) == 3
 
 
 def test_a_saved_policy_loads_with_transformers_alone_and_restores_to_the_bit(start: Path, tmp_path: Path) -> None:
