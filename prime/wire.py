@@ -186,7 +186,7 @@ def encode_group(group: RolloutGroup) -> types_pb2.RolloutGroup:
 
 
 def decode_group(message: types_pb2.RolloutGroup) -> RolloutGroup:
-    """Inverse of `encode_group`; raises InvalidInput when its arrays disagree."""
+    """Inverse of `encode_group`; raises InvalidInput when its arrays disagree, or a response is empty."""
     responses = decode_token_rows(message.responses)
     logprobs = decode_float_rows(message.logprobs)
     if not len(responses) == len(logprobs) == len(message.traces):
@@ -197,6 +197,8 @@ def decode_group(message: types_pb2.RolloutGroup) -> RolloutGroup:
     samples = []
     for ids, logps, trace in zip(responses, logprobs, message.traces, strict=True):
         spans = tuple(VersionSpan(version=span.version, length=span.length) for span in trace.spans)
+        if not ids:
+            raise InvalidInput(f"group {message.group_id!r}: a response has no token; it needs its end token at least")
         if len(ids) != len(logps) or sum(span.length for span in spans) != len(ids):
             raise InvalidInput(f"group {message.group_id!r}: log-probs or version spans do not cover the response")
         samples.append(

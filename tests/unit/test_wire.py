@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -320,6 +321,14 @@ def test_a_group_whose_arrays_disagree_is_refused() -> None:
     for message in (fewer_traces, fewer_logprobs, shorter_logprobs, longer_span):
         with pytest.raises(InvalidInput, match=r"group '0\.0-p'"):
             wire.decode_group(message)
+
+
+def test_a_group_with_an_empty_response_is_refused() -> None:
+    """Its mean token reward would be 0 / 0, and whitening would spread that over the batch."""
+    whole = group()
+    empty = Sample(response_ids=(), logprobs=(), spans=(), finish_reason=FinishReason.STOP)
+    with pytest.raises(InvalidInput, match="has no token"):
+        wire.decode_group(wire.encode_group(replace(whole, samples=(whole.samples[0], empty))))
 
 
 # ---------------------------------------------------------------- requests and results
