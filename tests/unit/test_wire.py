@@ -57,7 +57,7 @@ def _tuples(items: SearchStrategy[Any], *, least: int = 0, most: int = 4) -> Sea
 
 @st.composite
 def _samples(draw: st.DrawFn) -> Sample:
-    lengths = draw(st.lists(st.integers(0, 4), min_size=1, max_size=3))
+    lengths = [draw(st.integers(1, 4)), *draw(st.lists(st.integers(0, 4), max_size=2))]
     size = sum(lengths)
     return Sample(
         response_ids=draw(_tuples(IDS, least=size, most=size)),
