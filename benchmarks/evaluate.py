@@ -43,9 +43,9 @@ def main() -> None:
     """Run all rounds and print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="Hugging Face folder: policy, PRM and reference (default: SmolLM2)")
-    parser.add_argument("--problems", type=int, default=48)
+    parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--min-tier", choices=("A", "B"), default="A")
     arguments = parser.parse_args()
