@@ -46,7 +46,7 @@ class Scale:
     """Of `demo_real.toml`."""
 
 
-FULL = Scale(sft_rows=384, sft_batch=16, problems=96, samples=8, answer_tokens=96)
+FULL = Scale(sft_rows=128, sft_batch=16, problems=96, samples=8, answer_tokens=96)
 SHORT = Scale(
     sft_rows=16,
     sft_batch=8,
