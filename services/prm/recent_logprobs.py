@@ -30,9 +30,10 @@ class RecentLogprobs:
     def of(self, groups: Sequence[PrmGroup]) -> Pairs:
         """The pairs of all responses of these groups, in order; others may be dropped then."""
         found = [pair for group in groups for pair in self._pairs[group]]
-        for group in groups:
+        asked = dict.fromkeys(groups)
+        for group in asked:
             self._pairs[group] = self._pairs.pop(group)
-        for group in list(self._pairs)[: -len(set(groups)) or None]:
+        for group in [each for each in self._pairs if each not in asked]:
             if self._num_tokens <= self._capacity:
                 break
             del self._pairs[group]
