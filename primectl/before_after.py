@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.evaluate.compare import compare
 from jobs.evaluate.folder import SAMPLES
-from jobs.evaluate.report import Report, curve_rows, table, with_interval
+from jobs.evaluate.report import Report, best_of_lines, curve_rows, table, with_interval
 from jobs.evaluate.settings import EvaluateSettings
 from prime.evaluation.intervals import Difference, Estimate
 from primectl.display import Display
@@ -101,7 +101,7 @@ def markdown(found: Found, trial: Trial) -> str:
         summary = found.reports[stage.name].sets[trial.main]
         if summary.best_of:
             title = f"N samples of the policy {stage.title}, on {trial.main}; best of N by the PRM:"
-            parts += [title, "\n".join(table(curve_rows(summary)))]
+            parts += [title, "\n".join(table(curve_rows(summary))), *best_of_lines(summary)]
     return "\n\n".join(parts) + "\n"
 
 

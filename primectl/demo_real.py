@@ -26,7 +26,7 @@ from primectl.real_model import fetch_real_model
 from primectl.sft import fine_tune, write_sft_data
 from primectl.up import train_all, until_signal
 
-_NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 512, 256, 1536
+_NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 160, 128, 512
 _OUTCOME_ONLY = ("trainer.advantage.process_coef=0",)
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -46,7 +46,7 @@ class Scale:
     """Of `demo_real.toml`."""
 
 
-FULL = Scale(sft_rows=128, sft_batch=16, problems=96, samples=8, answer_tokens=96)
+FULL = Scale(sft_rows=128, sft_batch=16, problems=128, samples=8, answer_tokens=96)
 SHORT = Scale(
     sft_rows=16,
     sft_batch=8,

@@ -57,11 +57,13 @@ def _stages(runs: DemoRuns, scale: Scale) -> list[Stage]:
         overrides=(f"threads={runs.prime.prm.threads}", f"compute.dtype={runs.prime.prm.compute.dtype}"),
     )
     rloo = _checkpoint(runs.outcome_only) / "policy"
+    # Best-of-N is not asked of RLOO, so half the samples do.
+    rloo_samples = scale.samples // 2
     return [
         Stage(name="base", title="as it comes", model=runs.material / "model", samples=1),
         Stage(name="start", title="after SFT", model=runs.material / "sft", samples=scale.samples, prm=prm),
         Stage(name="end", title="after PRIME", model=end / "policy", samples=scale.samples, prm=prm),
-        Stage(name="rloo", title="after RLOO, outcomes alone", model=rloo, samples=scale.samples),
+        Stage(name="rloo", title="after RLOO, outcomes alone", model=rloo, samples=rloo_samples),
     ]
 
 
@@ -94,7 +96,9 @@ def _trial(runs: DemoRuns, run_path: Path, scale: Scale, data: Path) -> Trial:
 def _report(found: Found, trial: Trial, runs: DemoRuns, *, seconds: float) -> dict[str, Any]:
     gain = difference(trial, "start", "end", _HELD_OUT)
     harder = difference(trial, "start", "end", _HARD)
-    best = found.reports["end"].sets[_HELD_OUT].best_of
+    chosen = found.reports["end"].sets[_HELD_OUT]
+    best, best_gain = chosen.best_of, chosen.best_of_gain
+    assert best_gain is not None, "the last policy's samples are scored"
     figures = {
         "base_accuracy": found.average("base", _HELD_OUT).mean,
         "start_accuracy": found.average("start", _HELD_OUT).mean,
@@ -105,6 +109,7 @@ def _report(found: Found, trial: Trial, runs: DemoRuns, *, seconds: float) -> di
         "rloo_gain": difference(trial, "start", "rloo", _HELD_OUT).mean,
         "best_of_8": best[max(best)].mean,
         "single": best[1].mean,
+        "best_of_8_gain_low": best_gain.low,
         "tokens_per_second": _tokens_per_second(runs.prime),
     }
     return {

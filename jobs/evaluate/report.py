@@ -169,7 +169,19 @@ def _curves(report: Report) -> list[str]:
     for name, found in report.sets.items():
         if len(found.pass_at) > 1:
             parts += [f"{report.titles[name]} by the number of samples:", "\n".join(table(curve_rows(found)))]
+            parts += best_of_lines(found)
     return parts
+
+
+def best_of_lines(found: SetSummary) -> list[str]:
+    """What choosing by the PRM adds, in words; nothing where nothing was scored."""
+    gain = found.best_of_gain
+    if gain is None:
+        return []
+    return [
+        f"Best of {max(found.best_of)} by the PRM less a single sample: {gain.mean:+.3f} ({gain.low:+.3f} to "
+        f"{gain.high:+.3f}), p = {gain.p:.2g}."
+    ]
 
 
 def curve_rows(found: SetSummary) -> list[list[str]]:

@@ -1,9 +1,10 @@
 """School problems from templates, with worked solutions: what a model of a hundred million parameters can learn on.
 
-    Tom has 23 marbles and gets 14 more. How many marbles does Tom have now? Put the final answer in \\boxed{}.
-    23 + 10 = 33.
-    33 + 4 = 37.
-    The answer is \\boxed{37}.
+    Tom has 3 boxes with 7 marbles each and finds 4 more. How many marbles does Tom have now? Put the final answer in
+    \\boxed{}.
+    3 * 7 = 21.
+    21 + 4 = 25.
+    The answer is \\boxed{25}.
 
 The trained families give training and held-out problems, which share no numbers. The hard families, with more steps or
 other templates, are for evaluation only.
@@ -17,6 +18,7 @@ from prime.types import Message, Problem
 
 DATA_SOURCE = "school"
 _REQUEST = "Put the final answer in \\boxed{}."
+_MOST_TRIES = 10_000
 _NAMES = ("Tom", "Mia", "Ben", "Lena", "Sam", "Nora", "Max", "Ella")
 _THINGS = ("marbles", "apples", "books", "pens", "stickers", "coins", "cards", "shells")
 _UNITS = (
@@ -74,16 +76,23 @@ class SchoolProblem:
 def draw_school(
     count: int, *, seed: int, hard: bool = False, exclude: frozenset[str] = frozenset()
 ) -> list[SchoolProblem]:
-    """`count` different problems, the families in turn, none of whose keys is in `exclude`."""
+    """`count` different problems, the families in turn, none of whose keys is in `exclude`.
+
+    Raises:
+        ValueError: a family has no more problems.
+    """
     random_source = random.Random(seed)
     families = _HARD if hard else _TRAINED
     seen = set(exclude)
     drawn: list[SchoolProblem] = []
     while len(drawn) < count:
-        problem = families[len(drawn) % len(families)](random_source)
-        if problem.key not in seen:
-            seen.add(problem.key)
-            drawn.append(problem)
+        family = families[len(drawn) % len(families)]
+        tries = (family(random_source) for _ in range(_MOST_TRIES))
+        problem = next((each for each in tries if each.key not in seen), None)
+        if problem is None:
+            raise ValueError(f"{count} problems were asked for, and {family.__name__} has none left after {len(drawn)}")
+        seen.add(problem.key)
+        drawn.append(problem)
     return drawn
 
 
@@ -96,14 +105,14 @@ def keys_of(problems: Sequence[SchoolProblem]) -> frozenset[str]:
 
 
 def _sum(draw: random.Random) -> SchoolProblem:
-    first, second = draw.randint(51, 99), draw.randint(11, 49)
+    first, second = draw.randint(11, 30), draw.randint(2, 9)
     sign = draw.choice("+-")
-    steps, answer = _tens_then_ones(first, sign, second)
-    return _make("sum", (first, _signed(sign, second)), f"What is {first} {sign} {second}?", steps, answer)
+    step, answer = _step(first, sign, second)
+    return _make("sum", (first, _signed(sign, second)), f"What is {first} {sign} {second}?", [step], answer)
 
 
 def _three_numbers(draw: random.Random) -> SchoolProblem:
-    first, second, third = (draw.randint(*bounds) for bounds in ((30, 79), (3, 12), (2, 9)))
+    first, second, third = (draw.randint(*bounds) for bounds in ((19, 40), (2, 9), (2, 9)))
     signs = draw.choice(("+-", "-+", "++", "--"))
     one, between = _step(first, signs[0], second)
     two, answer = _step(between, signs[1], third)
@@ -112,24 +121,24 @@ def _three_numbers(draw: random.Random) -> SchoolProblem:
 
 
 def _product(draw: random.Random) -> SchoolProblem:
-    factor, number = draw.randint(2, 9), draw.randint(11, 59)
+    factor, number = draw.randint(2, 9), draw.randint(3, 16)
     steps, answer = _multiply(factor, number)
     return _make("product", (factor, number), f"What is {factor} * {number}?", steps, answer)
 
 
 def _more_or_fewer(draw: random.Random) -> SchoolProblem:
     name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
-    first, second = draw.randint(25, 99), draw.randint(5, 24)
+    first, second = draw.randint(11, 30), draw.randint(2, 9)
     sign = draw.choice("+-")
     act = f"gets {second} more" if sign == "+" else f"gives {second} away"
     question = f"{name} has {first} {thing} and {act}. How many {thing} does {name} have now?"
-    steps, answer = _tens_then_ones(first, sign, second)
-    return _make("word", (first, _signed(sign, second)), question, steps, answer)
+    step, answer = _step(first, sign, second)
+    return _make("word", (first, _signed(sign, second)), question, [step], answer)
 
 
 def _boxes(draw: random.Random) -> SchoolProblem:
     name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
-    boxes, each, other = draw.randint(2, 9), draw.randint(3, 10), draw.randint(2, 9)
+    boxes, each, other = draw.randint(2, 5), draw.randint(2, 9), draw.randint(2, 6)
     sign = draw.choice("+-") if boxes * each > other else "+"
     act = f"finds {other} more" if sign == "+" else f"loses {other} of them"
     question = f"{name} has {boxes} boxes with {each} {thing} each and {act}. How many {thing} does {name} have now?"
@@ -139,7 +148,7 @@ def _boxes(draw: random.Random) -> SchoolProblem:
 
 
 def _compare(draw: random.Random) -> SchoolProblem:
-    factor, number, first = draw.randint(2, 9), draw.randint(3, 10), draw.randint(11, 59)
+    factor, number, first = draw.randint(2, 5), draw.randint(2, 9), draw.randint(11, 30)
     second = draw.randint(2, 9)
     if first + second == factor * number:
         second += 1
@@ -153,7 +162,7 @@ def _compare(draw: random.Random) -> SchoolProblem:
 
 
 def _rounding(draw: random.Random) -> SchoolProblem:
-    number, unit = draw.randint(101, 999), draw.choice((10, 100))
+    number, unit = draw.randint(101, 299), draw.choice((10, 100))
     below = number // unit * unit
     answer = below if number - below < unit - (number - below) else below + unit
     question = f"Round {number} to the nearest {'ten' if unit == 10 else 'hundred'}."
@@ -165,7 +174,7 @@ def _rounding(draw: random.Random) -> SchoolProblem:
 
 def _units(draw: random.Random) -> SchoolProblem:
     small, large, factor = draw.choice(_UNITS)
-    count, more = draw.randint(2, 6), draw.randint(1, factor - 1)
+    count, more = draw.randint(2, 5), draw.randint(1, min(factor - 1, 12))
     question = f"How many {small} are {count} {large} and {more} {small}?"
     one, between = _step(count, "*", factor)
     two, answer = _step(between, "+", more)
@@ -177,7 +186,7 @@ def _units(draw: random.Random) -> SchoolProblem:
 
 
 def _four_numbers(draw: random.Random) -> SchoolProblem:
-    numbers = [draw.randint(40, 79), *(draw.randint(3, 12) for _ in range(3))]
+    numbers = [draw.randint(28, 40), *(draw.randint(2, 9) for _ in range(3))]
     signs = [draw.choice("+-") for _ in range(3)]
     steps, total, question = [], numbers[0], f"What is {numbers[0]}"
     for sign, number in zip(signs, numbers[1:], strict=True):
@@ -190,7 +199,7 @@ def _four_numbers(draw: random.Random) -> SchoolProblem:
 
 def _shopping(draw: random.Random) -> SchoolProblem:
     name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
-    count, price = draw.randint(2, 9), draw.randint(3, 9)
+    count, price = draw.randint(2, 5), draw.randint(3, 9)
     one, total = _step(count, "*", price)
     paid = total // 10 * 10 + 10 * draw.randint(1, 4)
     two, answer = _step(paid, "-", total)
@@ -202,7 +211,7 @@ def _shopping(draw: random.Random) -> SchoolProblem:
 
 
 def _journey(draw: random.Random) -> SchoolProblem:
-    hours, speed, more = draw.randint(2, 6), draw.randint(11, 25), draw.randint(2, 9)
+    hours, speed, more = draw.randint(2, 5), draw.randint(11, 16), draw.randint(2, 9)
     steps, first = _multiply(hours, speed)
     last, answer = _step(first, "+", more)
     question = (
@@ -213,7 +222,7 @@ def _journey(draw: random.Random) -> SchoolProblem:
 
 
 def _two_products(draw: random.Random) -> SchoolProblem:
-    one_factor, one, two_factor, two = (draw.randint(*bounds) for bounds in ((4, 9), (5, 10), (2, 4), (2, 5)))
+    one_factor, one, two_factor, two = (draw.randint(*bounds) for bounds in ((3, 5), (4, 9), (2, 4), (2, 5)))
     first_step, first = _step(one_factor, "*", one)
     second_step, second = _step(two_factor, "*", two)
     sign = draw.choice("+-") if first > second else "+"
@@ -258,23 +267,13 @@ def _step(left: int, sign: str, right: int) -> tuple[str, int]:
 
 def _multiply(factor: int, number: int) -> tuple[list[str], int]:
     """Tens and ones apart: `4 * 23` is `4 * 20 = 80.`, `4 * 3 = 12.`, `80 + 12 = 92.`"""
-    if number % 10 == 0:
+    if number < 10 or number % 10 == 0:
         step, result = _step(factor, "*", number)
         return [step], result
     one, tens = _step(factor, "*", number // 10 * 10)
     two, ones = _step(factor, "*", number % 10)
     three, result = _step(tens, "+", ones)
     return [one, two, three], result
-
-
-def _tens_then_ones(left: int, sign: str, right: int) -> tuple[list[str], int]:
-    """The tens first: `86 - 23` is `86 - 20 = 66.`, `66 - 3 = 63.`"""
-    if right < 10 or right % 10 == 0:
-        step, result = _step(left, sign, right)
-        return [step], result
-    one, between = _step(left, sign, right // 10 * 10)
-    two, result = _step(between, sign, right % 10)
-    return [one, two], result
 
 
 def _signed(sign: str, number: int) -> int:

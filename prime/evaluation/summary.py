@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prime.evaluation.intervals import Estimate, share_interval
+from prime.evaluation.intervals import Difference, Estimate, paired_difference, share_interval
 from prime.evaluation.outcomes import GradedProblem, Outcome
 from prime.evaluation.policies import GREEDY
 from prime.maths.selection import best_of, pass_at, voted
@@ -25,7 +25,7 @@ class SetSummary:
 
     Example: `SetSummary(problems=500, samples=8, counts={"right": 1210, "wrong": 2490, ...}, mean_tokens=388.2,
     truncated_share=0.04, average=Estimate(mean=0.31, ...), range_if_decided=(0.309, 0.312), greedy=None, pass_at={1:
-    ..., 8: ...}, majority={...}, best_of={}, weighted={})`.
+    ..., 8: ...}, majority={...}, best_of={}, best_of_gain=None, weighted={})`.
     """
 
     problems: int
@@ -48,6 +48,8 @@ class SetSummary:
     """By N: the answer that most of N samples give is right."""
     best_of: Mapping[int, Estimate]
     """By N: the sample of N with the PRM's highest score is right."""
+    best_of_gain: Difference | None
+    """Best of all samples less a single sample, over the same problems: what the PRM adds. None: nothing is scored."""
     weighted: Mapping[int, Estimate]
     """By N: the answer with the largest sum of sigmoid(score) is right."""
 
@@ -103,6 +105,7 @@ def summarise(problems: Sequence[GradedProblem]) -> SetSummary:
             scored,
             lambda found, n: best_of(_scores(found), found.correct_M, n),
         ),
+        best_of_gain=_best_of_gain(scored, size) if size and len(scored) == len(known) else None,
         weighted=_by_size(
             sizes if len(scored) == len(voting) == len(known) else [],
             scored,
@@ -180,6 +183,13 @@ def _by_size(
     sizes: Sequence[int], problems: Sequence[_Decided], value: Callable[[_Decided, int], float]
 ) -> dict[int, Estimate]:
     return {size: share_interval([value(found, size) for found in problems]) for size in sizes}
+
+
+def _best_of_gain(problems: Sequence[_Decided], size: int) -> Difference:
+    return paired_difference(
+        [float(found.correct_M.mean()) for found in problems],
+        [best_of(_scores(found), found.correct_M, size) for found in problems],
+    )
 
 
 def _share(part: float, whole: float) -> float:

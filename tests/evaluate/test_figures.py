@@ -114,6 +114,8 @@ def test_the_greedy_sample_is_a_figure_of_its_own() -> None:
     assert found.average is not None
     assert (found.greedy.mean, found.average.mean, found.samples) == (0.5, 0.25, 2)
     assert found.best_of[2].mean == 0.5
+    assert found.best_of_gain is not None
+    assert found.best_of_gain.mean == 0.25  # nothing for a, 0.5 to 1 for b
     assert averages([graded(["right"], name="a", numbers=(GREEDY,))]) == {"a": 1.0}
 
 

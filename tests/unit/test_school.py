@@ -10,7 +10,7 @@ from prime.data import school
 from prime.data.school import SchoolProblem, draw_school, keys_of
 from prime.types import Message
 
-ALL = [*draw_school(1600, seed=5), *draw_school(400, seed=6, hard=True)]
+ALL = [*draw_school(800, seed=5), *draw_school(400, seed=6, hard=True)]
 
 
 def _by_family(family: str) -> list[SchoolProblem]:
@@ -22,11 +22,11 @@ def _by_family(family: str) -> list[SchoolProblem]:
 
 def test_a_problem_by_hand() -> None:
     problem = draw_school(3, seed=7)[2]
-    assert problem.prompt == "What is 7 * 48? Put the final answer in \\boxed{}."
-    assert problem.solution == "7 * 40 = 280.\n7 * 8 = 56.\n280 + 56 = 336.\nThe answer is \\boxed{336}."
-    assert problem.key == "product-7-48"
+    assert problem.prompt == "What is 7 * 12? Put the final answer in \\boxed{}."
+    assert problem.solution == "7 * 10 = 70.\n7 * 2 = 14.\n70 + 14 = 84.\nThe answer is \\boxed{84}."
+    assert problem.key == "product-7-12"
     row = problem.problem
-    assert (row.data_source, row.ability, row.ground_truth) == ("school", "math", "336")
+    assert (row.data_source, row.ability, row.ground_truth) == ("school", "math", "84")
     assert row.messages == (Message(role="user", content=problem.prompt),)
 
 
@@ -121,11 +121,16 @@ def test_families_take_turns() -> None:
 
 
 def test_parts_share_no_problem() -> None:
-    held_out = draw_school(256, seed=1)
-    train = draw_school(2048, seed=2, exclude=keys_of(held_out))
-    assert len(keys_of(held_out)) == 256
-    assert len(keys_of(train)) == 2048
+    held_out = draw_school(160, seed=1)
+    train = draw_school(512, seed=2, exclude=keys_of(held_out))
+    assert len(keys_of(held_out)) == 160
+    assert len(keys_of(train)) == 512
     assert not keys_of(held_out) & keys_of(train)
+
+
+def test_a_family_without_problems_left_is_named() -> None:
+    with pytest.raises(ValueError, match=r"_product has none left after 89\d"):
+        draw_school(1000, seed=1)
 
 
 def test_hard_families_are_none_that_are_trained_on() -> None:
