@@ -383,7 +383,7 @@ class PushManifest:
     """What a weight push brings: the tensors in the order of their bytes, whole or as what changed since a version.
 
     `probe_ids` is a short sequence, `probe_logprobs` the trainer's log-prob of each of its tokens after the first. A
-    replica whose own differ by more than `max_gap` takes itself out of service.
+    replica whose own differ by more than `max_gap` on average takes itself out of service.
     """
 
     version: int
@@ -396,6 +396,9 @@ class PushManifest:
     probe_ids: tuple[int, ...]
     probe_logprobs: tuple[float, ...]
     max_gap: float
+    previous_logprobs: tuple[float, ...] = ()
+    """As `probe_logprobs`, of the version before: a replica that is nearer to these holds old weights. Empty where
+    rounding could decide."""
     offer: PushOffer | None = None
     """The tensors do not follow in chunks: the replica fetches them."""
 

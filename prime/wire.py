@@ -252,6 +252,7 @@ def encode_manifest(manifest: PushManifest) -> rollout_pb2.PushBegin:
         probe_ids=encode_ids(manifest.probe_ids),
         probe_logprobs=encode_floats(manifest.probe_logprobs),
         max_gap=manifest.max_gap,
+        previous_logprobs=encode_floats(manifest.previous_logprobs),
         offer=None if manifest.offer is None else encode_offer(manifest.offer),
     )
 
@@ -269,6 +270,7 @@ def decode_manifest(message: rollout_pb2.PushBegin) -> PushManifest:
         probe_ids=decode_ids(message.probe_ids),
         probe_logprobs=decode_floats(message.probe_logprobs),
         max_gap=message.max_gap,
+        previous_logprobs=decode_floats(message.previous_logprobs),
         offer=decode_offer(message.offer) if message.HasField("offer") else None,
     )
 

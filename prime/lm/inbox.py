@@ -1,7 +1,7 @@
 """The receiving end of pushes past gRPC, in the process that holds the model; the sending end is the trainer's."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 import torch
@@ -30,6 +30,16 @@ def checksum(tensor: Tensor) -> int:
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
     whole = len(raw) - len(raw) % 8
     total = int(raw[:whole].view(torch.int64).sum()) + int(raw[whole:].sum(dtype=torch.int64))
+    return wrapped(total)
+
+
+def total_checksum(tensors: Iterable[Tensor]) -> int:
+    """The sum over tensors: it does not depend on their order, nor on whether neighbours became one tensor."""
+    return wrapped(sum(map(checksum, tensors)))
+
+
+def wrapped(total: int) -> int:
+    """As a signed integer of 64 bits, modulo 2^64."""
     return (total + 2**63) % 2**64 - 2**63
 
 

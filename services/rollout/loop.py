@@ -16,6 +16,7 @@ import structlog
 
 from prime import tracing
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, PrimeError, WeightPushError
+from prime.maths.agreement import mean_gap, share_of_the_way
 from prime.patience import patiently
 from prime.ports import Claim, RequestQueue
 from prime.types import PushManifest, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
@@ -25,6 +26,7 @@ _CLAIM_WAIT_S = 1.0
 _IDLE_PAUSE_S = 0.05
 _LOOK_AGAIN_S = 0.5
 _QUEUE_PATIENCE_S = 60.0
+_MOVED_ENOUGH = 0.5
 
 
 class Engine(Protocol):
@@ -59,6 +61,10 @@ class Engine(Protocol):
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first, under the weights in use, at temperature 1."""
 
+    async def checksum(self) -> int | None:
+        """The sum of `prime.lm.inbox.checksum` over the weights that it computes from; None where it keeps them in a
+        form of its own."""
+
     async def close(self) -> None:
         """Free what it holds."""
 
@@ -73,6 +79,9 @@ class StagedPush(Protocol):
 
     def finish(self, digest: bytes) -> Sequence[tuple[TensorSpec, memoryview]]:
         """The tensors, whole and proven. Blocks."""
+
+    def checksum(self) -> int:
+        """The sum of `prime.lm.inbox.checksum` over all tensors, once they are whole. Blocks."""
 
     @property
     def seconds(self) -> float:
@@ -90,6 +99,25 @@ class PushStore(Protocol):
 
     def forget(self) -> None:
         """Nobody knows which weights are in use."""
+
+
+def fault_of_probe(manifest: PushManifest, answer: Sequence[float]) -> str:
+    """What the answer to a probe shows to be wrong, in words; empty if nothing."""
+    gap = mean_gap(answer, manifest.probe_logprobs)
+    if gap > manifest.max_gap:
+        return (
+            f"log-probs of the probe differ from the trainer's by {gap:.2g} nats on average (limit "
+            f"{manifest.max_gap:.2g}): this engine computes something else, or from other weights"
+        )
+    if not manifest.previous_logprobs:
+        return ""
+    share = share_of_the_way(answer, manifest.previous_logprobs, manifest.probe_logprobs)
+    if share >= _MOVED_ENOUGH:
+        return ""
+    return (
+        f"log-probs of the probe are those of the version before: they went {share:.2f} of the way to the new ones; "
+        f"old weights answer"
+    )
 
 
 class RolloutWorker:
@@ -195,8 +223,9 @@ class RolloutWorker:
         """Put staged weights to use and show, by the probe, that they are.
 
         Raises:
-            WeightPushError: the bytes that arrived are not the ones that were announced, or the probe shows that
-                other weights answer; in the latter case this replica claims nothing until a push succeeds.
+            WeightPushError: the bytes that arrived are not the ones that were announced, or the engine's weights or
+                the probe show that other weights answer; in the latter case this replica claims nothing until a push
+                succeeds.
         """
         manifest = staged.manifest
         try:
@@ -216,15 +245,14 @@ class RolloutWorker:
             self._store.keep(staged)
             stage_seconds = staged.seconds - pause_seconds
             started = time.perf_counter()
+            held, sent = await asyncio.gather(self._engine.checksum(), asyncio.to_thread(staged.checksum))
             probe = await self._engine.logprobs(manifest.probe_ids)
             probe_seconds = time.perf_counter() - started
-            gaps = [abs(own - theirs) for own, theirs in zip(probe, manifest.probe_logprobs, strict=True)]
-            if not all(gap <= manifest.max_gap for gap in gaps):
+            fault = "" if held in (None, sent) else "the engine does not hold the weights that were sent"
+            fault = fault or fault_of_probe(manifest, probe)
+            if fault:
                 self._store.forget()
-                raise WeightPushError(
-                    f"push of version {manifest.version}: its log-probs differ from the trainer's by {max(gaps):.2g} "
-                    f"(limit {manifest.max_gap:.2g}), so other weights answer than the ones that were sent"
-                )
+                raise WeightPushError(f"push of version {manifest.version}: {fault}")
             self._version = manifest.version
             self._changed.set()
         _log.info("weights in use", version=manifest.version, pause_ms=round(1000 * pause_seconds, 1))

@@ -15,6 +15,7 @@ import torch
 
 from prime.deltas import Frame, apply_delta, as_integers, join_digests, take_frames, tensor_digest
 from prime.errors import StaleBase, WeightPushError
+from prime.lm.inbox import total_checksum, wrapped
 from prime.types import PushManifest, TensorSpec
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -180,6 +181,10 @@ class StagedWeights:
             (replace(specs[number], name=name), self._views[number]) for name, number in self.manifest.named.items()
         ]
 
+    def checksum(self) -> int:
+        """The sum over all tensors, as `prime.lm.inbox.checksum` makes it. Blocks."""
+        return total_checksum(torch.frombuffer(view, dtype=torch.uint8) for view in self._views if len(view))
+
     @property
     def seconds(self) -> float:
         """Since the push began."""
@@ -211,6 +216,11 @@ class FetchedWeights:
     def finish(self, digest: bytes) -> Sequence[tuple[TensorSpec, memoryview]]:
         """None; the engine proves what it fetched."""
         return []
+
+    def checksum(self) -> int:
+        """The sum of what was offered, which the engine has proven."""
+        offer = self.manifest.offer
+        return wrapped(sum(offer.checksums)) if offer is not None else 0
 
     @property
     def seconds(self) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prime.errors import WeightPushError
-from prime.lm.inbox import Inbox, transports_of
+from prime.lm.inbox import Inbox, total_checksum, transports_of
 from prime.lm.model import load_module, load_tokenizer, pick_device, stop_token_ids
 from prime.types import PushManifest, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.decoding import Batch, Cohort, prompt_logprobs
@@ -181,6 +181,11 @@ class TransformersEngine:
         """Log-prob of each token after the first."""
         async with self._hold():
             return await asyncio.to_thread(prompt_logprobs, self._module, ids)
+
+    async def checksum(self) -> int | None:
+        """Of all weights, those with two names once. They change by pushes alone, so sampling goes on meanwhile."""
+        unique = {tensor.data_ptr(): tensor for tensor in self._module.state_dict().values()}
+        return await asyncio.to_thread(total_checksum, unique.values())
 
     async def close(self) -> None:
         """Let the trainer go."""

@@ -178,6 +178,10 @@ class VllmEngine:
         output = await self._run("probe", ids, params)
         return tuple(by_id[token].logprob for token, by_id in zip(ids[1:], output.prompt_logprobs[1:], strict=True))
 
+    async def checksum(self) -> int | None:
+        """None: vLLM packs weights for its kernels, and computes from that."""
+        return None
+
     async def close(self) -> None:
         """End vLLM's processes."""
         llm, self._llm = self._llm, None

@@ -30,6 +30,9 @@ class Probe:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     max_gap: float
+    """Largest mean difference, in nats, that a replica may show."""
+    previous: tuple[float, ...] = ()
+    """The version's before, where they tell its weights from these."""
 
 
 class OutgoingWeights:
@@ -92,6 +95,7 @@ class OutgoingWeights:
             probe_ids=self.probe.ids,
             probe_logprobs=self.probe.logprobs,
             max_gap=self.probe.max_gap,
+            previous_logprobs=self.probe.previous,
             offer=offer,
         )
 

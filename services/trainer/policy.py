@@ -4,7 +4,7 @@ The one file of this service that holds weights.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
 from prime.lm.packing import Pack, TokenRow
+from prime.lm.plain import plain_logprobs
 from prime.lm.training import Optimiser
 from prime.lm.world import World, on_every_rank
 from prime.maths.losses import clipped_policy_loss, divergence, importance_weights
@@ -35,6 +36,7 @@ class Policy:
         Raises:
             CheckpointError: the folder holds no model.
         """
+        self._folder = folder
         self._settings = settings.optimiser
         self._temperature = settings.sampling.temperature
         # In strict mode sampler and trainer hold the same weights; only their kernels may differ.
@@ -123,6 +125,10 @@ class Policy:
         probe = TokenRow(prompt_ids=ids[:1], response_ids=ids[1:])
         (logprobs_T,) = self._lm.score_rows([probe], token_budget=self._settings.token_budget)
         return tuple(logprobs_T.tolist())
+
+    def plain_logprobs(self, ids: tuple[int, ...], named: Mapping[str, Tensor]) -> tuple[float, ...]:
+        """As `probe_logprobs`, by transformers alone with these copies of the weights; on rank 0 alone."""
+        return plain_logprobs(self._folder, named, ids)
 
     @on_every_rank
     def begin_save(self, folder: Path) -> Snapshot:

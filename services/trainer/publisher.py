@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -11,6 +11,7 @@ import structlog
 from torch import Tensor
 
 from prime.errors import EngineError, PeerUnavailable, PrimeError, TokenizerMismatch, WeightPushError
+from prime.maths.agreement import mean_gap, tells_old_from_new
 from prime.patience import patiently
 from prime.ports import Rollout
 from prime.types import PushReceipt, TensorAlias
@@ -18,18 +19,23 @@ from services.trainer.direct import DirectPush
 from services.trainer.outgoing import OutgoingWeights, Probe
 
 _log = structlog.get_logger()
-PROBE_GAPS = {"float32": 1e-3, "bfloat16": 0.1}
-"""Nats; bfloat16 kernels that do the same differ by so much, wrong weights by more."""
+_NOISE_TIMES, _LEAST_GAP = 4.0, 1e-3
+"""A replica may differ by so many times what two right computations differ by, and always by so many nats."""
+_LEAST_NOISE = 1e-5
+"""Nats; a probe of which less was measured has only been lucky."""
 _KEEP_UP_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushReport:
-    """What one push did: replicas that took it, the largest probe gap in nats, and the longest times in seconds."""
+    """What one push did: replicas that took it, the largest of their probe gaps (a mean over tokens) in nats, and the
+    longest times in seconds."""
 
     replicas: int
     refused: int
     probe_gap: float
+    probe_limit: float
+    """What the gap may be, in nats."""
     stage_seconds: float
     """To send them, put them together and prove them."""
     pause_seconds: float
@@ -43,6 +49,7 @@ class PushReport:
         """For the step's metrics."""
         return {
             "push/probe_gap": self.probe_gap,
+            "push/probe_limit": self.probe_limit,
             "push/replicas": float(self.replicas),
             "push/refused": float(self.refused),
             "push/delta_share": self.delta_share,
@@ -62,6 +69,9 @@ class WeightSource(Protocol):
 
     def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
         """Log-prob of each token after the first."""
+
+    def plain_logprobs(self, ids: tuple[int, ...], named: Mapping[str, Tensor]) -> tuple[float, ...]:
+        """The same by another right computation, with these copies of the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +96,10 @@ class Publisher:
         deltas: bool = True,
         direct: DirectPush | None = None,
     ) -> None:
-        """`max_gap` 0: as is usual for the dtype; `deltas`: send what changed, where that is less; `direct`: have
-        replicas that can fetch everything past gRPC.
+        """What is pushed, to whom, and how.
 
+        `max_gap`: largest mean probe gap; 0: four times what rounding makes of the probe, measured at the first push.
+        `deltas`: send what changed, where that is less. `direct`: have replicas that can fetch everything past gRPC.
         `patience_s`: for how long a push is repeated while no replica answers at all, e.g. the only one restarts.
         """
         self._patience_s = patience_s
@@ -100,6 +111,9 @@ class Publisher:
         self._deltas = deltas and direct is None
         self._direct = direct
         self._last_dtype = "float32"
+        self._noise: dict[str, float] = {}
+        """By dtype of the replicas: how much two right computations of the probe differ, in nats."""
+        self._last_logprobs: tuple[float, ...] = ()
         self._current: OutgoingWeights | None = None
         self._held: dict[str, int] = {}
         """Which version each replica took last."""
@@ -147,6 +161,7 @@ class Publisher:
             replicas=len(receipts),
             refused=num_failures,
             probe_gap=max(_gap(outgoing, receipt) for receipt in receipts),
+            probe_limit=outgoing.probe.max_gap,
             stage_seconds=max(receipt.stage_seconds for receipt in receipts),
             pause_seconds=max(receipt.pause_seconds for receipt in receipts),
             delta_share=outgoing.num_delta_bytes / outgoing.num_bytes if outgoing.base_version is not None else 1.0,
@@ -164,16 +179,35 @@ class Publisher:
         dtype = await self._dtype()
         read = partial(self._source.weights, dtype, on_cpu=self._direct is None or self._direct.from_cpu)
         tensors, aliases = await asyncio.to_thread(read)
-        logprobs = await asyncio.to_thread(self._source.probe_logprobs, self._probe_ids)
+        probe = await asyncio.to_thread(self._probe, dtype, tensors, aliases)
         # Of weights of two bytes a PRIME step changes few; of four, nearly all.
         keep_base = self._deltas and dtype != "float32"
         return OutgoingWeights(
             version,
             tensors,
             aliases,
-            probe=Probe(ids=self._probe_ids, logprobs=logprobs, max_gap=self._max_gap or PROBE_GAPS[dtype]),
+            probe=probe,
             base=self._current if keep_base else None,
             keep_base=keep_base,
+        )
+
+    def _probe(self, dtype: str, tensors: Sequence[tuple[str, Tensor]], aliases: Sequence[TensorAlias]) -> Probe:
+        """What proves these weights: their log-probs, how far off an answer may be, and what the version before had."""
+        logprobs = self._source.probe_logprobs(self._probe_ids)
+        if dtype not in self._noise:
+            named = dict(tensors)
+            named |= {alias.name: named[alias.of] for alias in aliases}
+            plain = self._source.plain_logprobs(self._probe_ids, named)
+            self._noise[dtype] = mean_gap(plain, logprobs)
+            _log.info("probe measured", rounding_nats=self._noise[dtype], dtype=dtype)
+        noise = self._noise[dtype]
+        previous, self._last_logprobs = self._last_logprobs, logprobs
+        is_telling = bool(previous) and tells_old_from_new(previous, logprobs, noise=max(noise, _LEAST_NOISE))
+        return Probe(
+            ids=self._probe_ids,
+            logprobs=logprobs,
+            max_gap=self._max_gap or max(_LEAST_GAP, _NOISE_TIMES * noise),
+            previous=previous if is_telling else (),
         )
 
     async def _dtype(self) -> str:
@@ -276,5 +310,4 @@ class Publisher:
 
 
 def _gap(outgoing: OutgoingWeights, receipt: PushReceipt) -> float:
-    pairs = zip(receipt.probe_logprobs, outgoing.probe.logprobs, strict=True)
-    return max(abs(theirs - ours) for theirs, ours in pairs)
+    return mean_gap(receipt.probe_logprobs, outgoing.probe.logprobs)

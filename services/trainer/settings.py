@@ -163,8 +163,8 @@ class TrainerSettings(ServiceSettings):
     code_score: Literal["share", "binary"] = "share"
     """Outcome of a program: the share of tests passed (the paper's choice), or 1 only when all pass."""
     probe_gap: float = Field(0.0, ge=0)
-    """Largest difference, in nats, between a replica's and the trainer's log-probs of the probe; 0: 0.001 where
-    replicas hold float32, 0.1 where they hold bfloat16."""
+    """Largest mean difference, in nats, between a replica's and the trainer's log-probs of the probe; 0: four times
+    what rounding makes of it in the dtypes at hand, measured at the first push."""
     push: Literal["delta", "full", "nccl", "gloo", "ipc"] = "delta"
     """Over gRPC what changed since the version before, where replicas hold bfloat16, or always all weights; or past
     gRPC all weights: from GPU to GPU, between CPUs, or through memory that both have on one machine."""

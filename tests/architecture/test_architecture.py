@@ -58,6 +58,7 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
         "aliases": 8,
         "keep_base": 9,
         "offer": 10,
+        "previous_logprobs": 11,
     },
     "PushCommit": {"digest": 1},
     "PushOffer": {"key": 1, "transport": 2, "place": 3, "checksums": 4, "deadline_seconds": 5},

@@ -12,6 +12,7 @@ import torch
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.deltas import digest_of
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, WeightPushError
+from prime.lm.inbox import checksum
 from prime.lm.model import CausalLM, tensor_bytes
 from prime.lm.packing import TokenRow
 from prime.ports import Claim
@@ -66,6 +67,9 @@ class ScriptedEngine:
 
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         return tuple(self.weight for _ in ids[1:])
+
+    async def checksum(self) -> int | None:
+        return checksum(torch.tensor([self.weight]))
 
     async def close(self) -> None:
         pass
@@ -245,7 +249,7 @@ async def test_a_replica_behind_leaves_requests_to_others() -> None:
 async def test_a_probe_that_disagrees_takes_the_replica_out_of_service() -> None:
     worker = _worker(ScriptedEngine(), MemoryBroker())
     await _push(worker, 0.5, version=1)
-    with pytest.raises(WeightPushError, match="other weights answer"):
+    with pytest.raises(WeightPushError, match="differ from the trainer"):
         await _push(worker, 0.5, version=2, probe=0.6)
     assert not worker.is_ready
     await _push(worker, 0.7, version=2)
@@ -254,7 +258,7 @@ async def test_a_probe_that_disagrees_takes_the_replica_out_of_service() -> None
 
 async def test_a_probe_that_is_not_a_number_is_no_proof() -> None:
     worker = _worker(ScriptedEngine(), MemoryBroker())
-    with pytest.raises(WeightPushError, match="other weights answer"):
+    with pytest.raises(WeightPushError, match="differ from the trainer"):
         await _push(worker, float("nan"), probe=0.5)
     assert not worker.is_ready
 

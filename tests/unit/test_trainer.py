@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -314,6 +314,9 @@ class FixedWeights:
         return as_pushed([("large", self.large), ("small", torch.ones(3))], dtype), []
 
     def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
+        return (-1.0,)
+
+    def plain_logprobs(self, ids: tuple[int, ...], named: Mapping[str, torch.Tensor]) -> tuple[float, ...]:
         return (-1.0,)
 
 

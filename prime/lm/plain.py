@@ -1,0 +1,29 @@
+"""What transformers alone makes of a model: no packing, no cache, its slowest attention. Ours are held to it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prime.lm.model import load_module
+
+
+@torch.no_grad()
+def plain_logprobs(folder: Path, named: Mapping[str, Tensor], ids: Sequence[int]) -> tuple[float, ...]:
+    """Log-prob of each token after the first, computed with these weights, in their dtype and where they lie.
+
+    Args:
+        folder: the model's, for what is not a weight.
+        named: every weight by its checkpoint name, all of one dtype and on one device.
+
+    Raises:
+        CheckpointError: the folder holds no model.
+    """
+    some = next(iter(named.values()))
+    module = load_module(folder, dtype=some.dtype, attention="eager").to(some.device).eval()
+    module.load_state_dict(named, assign=True)
+    ids_T = torch.tensor(ids, device=some.device)
+    logits_TV = module(input_ids=ids_T[None], use_cache=False).logits[0, :-1].float()
+    logprobs_T = logits_TV.log_softmax(dim=-1).gather(1, ids_T[1:, None])[:, 0]
+    return tuple(logprobs_T.tolist())
