@@ -3,7 +3,7 @@
 Linear layers run on the packed tokens; so does attention in half precision on a GPU, by a variable-length flash
 kernel. Elsewhere sequences are laid side by side for it, padded on the right. With a causal mask no token looks right,
 so the padding is never seen and no mask tensor is built. Responses that share a prompt see it before themselves, under
-a mask.
+a mask; so does all that is longer than a sliding window.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,15 +39,34 @@ def packed_attention(
     Raises:
         EngineError: the model wants what this does not compute, so its log-probs would be wrong without a word.
     """
-    refuse_what_is_not_computed(options, longest=pack.longest)
+    refuse_what_is_not_computed(options)
+    window = options.get("sliding_window")
+    if window is not None and window >= pack.longest:
+        window = None
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query_1HND, key_1GND, value_1GND))
-    if query.is_cuda and query.dtype in _FLASH_DTYPES and query.shape[2] <= _FLASH_HEAD:
-        return attend_segments(query, key, value, pack.segments, scale=scaling)[None], None
-    out_XHD = _attend(query, key, value, pack.slots_SL, pack.slots_SL, mask=None, scale=scaling)
+    if query.is_cuda and query.dtype in _FLASH_DTYPES and max(query.shape[2], value.shape[2]) <= _FLASH_HEAD:
+        return attend_segments(query, key, value, pack.segments, scale=scaling, window=window)[None], None
+    slots = pack.slots_SL
+    mask = None if window is None else _window_mask(pack.positions_N, slots, slots, window) & _causal(slots)
+    out_XHD = _attend(query, key, value, slots, slots, mask=mask, scale=scaling)
     if pack.branches is not None:
         slots, keys, mask = pack.branches.queries_BQ, pack.branches.keys_BK, pack.branches.mask_B1QK
+        if window is not None:
+            mask = mask & _window_mask(pack.positions_N, slots, keys, window)
         out_XHD = torch.cat([out_XHD, _attend(query, key, value, slots, keys, mask=mask, scale=scaling)])
     return out_XHD.index_select(0, pack.places_N)[None], None
+
+
+def _window_mask(positions_N: Tensor, queries_SL: Tensor, keys_SK: Tensor, window: int) -> Tensor:
+    """Which keys are at most `window - 1` positions before the query, later ones among them. [S, 1, L, K]."""
+    distance_SLK = positions_N[queries_SL][:, :, None] - positions_N[keys_SK][:, None, :]
+    return (distance_SLK < window)[:, None]
+
+
+def _causal(slots_SL: Tensor) -> Tensor:
+    """[1, 1, L, L]."""
+    length = slots_SL.shape[1]
+    return torch.ones(length, length, dtype=torch.bool, device=slots_SL.device).tril()[None, None]
 
 
 def attend_segments(
@@ -57,9 +76,12 @@ def attend_segments(
     segments: Segments,
     *,
     scale: float | None,
+    window: int | None = None,
     kernel: Callable[..., Any] = varlen_attn,
 ) -> Tensor:
     """Attention of each run of queries to its run of keys, aligned at their ends. [N, H, D].
+
+    `window`: how many positions a query sees, its own included; None: all before it.
 
     `kernel` has the form of `torch.nn.attention.varlen.varlen_attn`, which runs on GPUs alone.
     """
@@ -75,7 +97,7 @@ def attend_segments(
         segments.most_queries,
         segments.most_keys,
         scale=scale,
-        window_size=(-1, 0),
+        window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=True,
     )
     return out_NHD
@@ -113,8 +135,8 @@ def attention_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "cpu" and tensor.dtype in _FLASH_DTYPES else tensor.dtype
 
 
-def refuse_what_is_not_computed(options: Mapping[str, Any], *, longest: int) -> None:
-    """Check what a model asks of its attention beyond the plain kind.
+def refuse_what_is_not_computed(options: Mapping[str, Any]) -> None:
+    """Check what a model asks of its attention beyond the plain kind and sliding windows.
 
     Raises:
         EngineError: says what.
@@ -122,12 +144,6 @@ def refuse_what_is_not_computed(options: Mapping[str, Any], *, longest: int) -> 
     for name in ("softcap", "s_aux"):
         if options.get(name) is not None:
             raise EngineError(f"the model's attention uses {name!r}, which is not computed here")
-    window = options.get("sliding_window")
-    if window is not None and window < longest:
-        raise EngineError(
-            f"a sequence of {longest} tokens is longer than the model's sliding window of {window}, which "
-            f"is not applied here"
-        )
 
 
 def register_packed_attention() -> None:

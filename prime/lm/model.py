@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from prime.errors import CheckpointError, EngineError, SettingsError
+from prime.errors import CheckpointError, SettingsError
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, adapters_of, add_adapters, merged_tensors, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
+from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, PROOF_ROWS, describe_layers, fault_of
 from prime.lm.world import World
-from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, scored_logprobs
+from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, logprobs_of_logits, scored_logprobs
 
+# Of a pass that holds all of a proof's rows.
+_PROOF_TOKENS = 1024
 # A tile of logits stays in a CPU's cache; a GPU wants large matrix products instead.
 TILES = {"cpu": Tiles(), "cuda": Tiles(tokens=8192, vocab=16384)}
 
@@ -76,19 +79,20 @@ class CausalLM:
 
         Raises:
             CheckpointError: the folder holds no model.
-            EngineError: the model's head is not a plain linear map, so log-probs from hidden states would be wrong.
         """
         register_packed_attention()
         self.device = device
         self.world = world or World()
         self.compute = compute
-        self.module: Any = load_module(folder, dtype=dtype, attention=PACKED, empty=not self.world.is_leader)
+        self.module: Any = load_module(folder, dtype=dtype, attention=None, empty=not self.world.is_leader)
         if compute.lora_rank:
             add_adapters(self.module, compute.lora_rank)
         self.module.eval()  # no dropout: log-probs are functions of the weights alone
-        self._packed = _Packed(self.module)
+        self._packed = _Passes(self.module)
         set_up(self._packed, self.module, compute, self.world, device)
         self._fresh_adapters = {name: tensor.clone() for name, tensor in adapters_of(self.module).items()}
+        self.slow_because = self._choose_layout()
+        """Why rows are computed one by one, prompts once per sample; empty: they are packed."""
 
     @property
     def is_sharded(self) -> bool:
@@ -116,8 +120,7 @@ class CausalLM:
         Every rank has equally many, for they gather each other's weights; where there is nothing left to do, the pack
         has no rows, and its pass adds a gradient of 0.
         """
-        plans = plan_packs(rows, token_budget=token_budget)
-        for numbers in deal_packs(rows, plans, ranks=self.world.size)[self.world.rank]:
+        for numbers in deal_packs(rows, self._plan(rows, token_budget), ranks=self.world.size)[self.world.rank]:
             yield build_pack(rows, numbers) if numbers else idle_pack()
 
     @torch.no_grad()
@@ -132,8 +135,7 @@ class CausalLM:
         lengths = [len(row.response_ids) for row in rows]
         found_X = torch.zeros(sum(lengths))
         by_row = torch.split(found_X, lengths)
-        plans = plan_packs(rows, token_budget=token_budget)
-        for numbers in deal_packs(rows, plans, ranks=self.world.size)[self.world.rank]:
+        for numbers in deal_packs(rows, self._plan(rows, token_budget), ranks=self.world.size)[self.world.rank]:
             pack = build_pack(rows, numbers) if numbers else idle_pack()
             logprobs_R = self._packed(pack.to(self.device), temperature=temperature, scored=True)
             for number, logprobs_T in split_rows(logprobs_R.cpu(), pack).items():
@@ -141,6 +143,36 @@ class CausalLM:
         self._let_go()
         # Every row was computed by one rank and is 0 on the others.
         return list(torch.split(self.world.sum(found_X), lengths))
+
+    def _plan(self, rows: Sequence[TokenRow], token_budget: int) -> list[tuple[int, ...]]:
+        if self._packed.is_alone:
+            return sorted(((number,) for number in range(len(rows))), key=lambda plan: (-len(rows[plan[0]]), plan))
+        return plan_packs(rows, token_budget=token_budget)
+
+    def _choose_layout(self) -> str:
+        """Packed rows where they give what transformers gives for each alone; says why where they do not."""
+        self._packed.is_alone = True
+        expected = self.score_rows(PROOF_ROWS, token_budget=1)
+        why = head_beyond_linear(self.module)
+        if not why:
+            self._packed.is_alone = False
+            self.module.set_attn_implementation(PACKED)
+            why = self._fault_of_packing(expected)
+        if why:
+            self._packed.is_alone = True
+            self.module.set_attn_implementation(self._packed.own_attention)
+        return why
+
+    def _fault_of_packing(self, expected: Sequence[Tensor]) -> str:
+        try:
+            packed = self.score_rows(PROOF_ROWS, token_budget=_PROOF_TOKENS)
+        except NOT_COMPUTED as error:
+            return f"{type(error).__name__}: {error}"
+        # A row alone in its pack has the noise of other kernels, and nothing else.
+        alone = [self.score_rows([row], token_budget=_PROOF_TOKENS)[0] for row in PROOF_ROWS]
+        is_exact = self.compute.dtype == "float32" and next(self.module.parameters()).dtype == torch.float32
+        most = MOST_NOISE["float32" if is_exact else "bfloat16"]
+        return fault_of(expected, alone, packed, most_noise=most, parts=describe_layers(self.module))
 
     def _let_go(self) -> None:
         """Without a backward, gathered weights would stay, and be stale after the next update."""
@@ -179,15 +211,24 @@ class CausalLM:
         return f"sha256:{total.hexdigest()}"
 
 
-class _Packed(nn.Module):
+class _Passes(nn.Module):
     """The whole computation as one module: what `fully_shard` hooks into, the head and its loss included."""
 
     def __init__(self, lm: Any) -> None:
         super().__init__()
         self.lm = lm
+        self.own_attention = lm.config._attn_implementation
+        self.is_alone = False
+        """Each pack is one row, and the model's own forward computes it, head and all."""
 
     def forward(self, pack: Pack, *, temperature: float, scored: bool = False) -> ChosenLogprobs | Tensor:
         """Log-probs of the pack's response tokens; `scored`: without gradient and entropy."""
+        if self.is_alone:
+            logits_RV = (
+                self.lm(input_ids=pack.ids_N[None], use_cache=False).logits[0].index_select(0, pack.predictors_R)
+            )
+            logprobs_R, entropy_R = logprobs_of_logits(logits_RV, pack.chosen_R, temperature=temperature)
+            return logprobs_R if scored else ChosenLogprobs(logprobs_R, entropy_R)
         hidden_1ND: Tensor = self.lm.base_model(
             input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
         ).last_hidden_state
@@ -196,22 +237,26 @@ class _Packed(nn.Module):
         head_VD: Tensor = self.lm.get_output_embeddings().weight
         tiles = TILES.get(head_VD.device.type, TILES["cuda"])
         compute = scored_logprobs if scored else chosen_logprobs
-        return compute(hidden_RD, head_VD, pack.chosen_R, temperature=temperature, tiles=tiles)
+        divisor = temperature * logits_divisor(self.lm.config)
+        return compute(hidden_RD, head_VD, pack.chosen_R, temperature=divisor, tiles=tiles)
 
 
-def load_module(folder: Path, *, dtype: torch.dtype, attention: str, empty: bool = False) -> Any:
+def load_module(folder: Path, *, dtype: torch.dtype, attention: str | None, empty: bool = False) -> Any:
     """A `transformers` causal LM from a local folder; `empty`: its structure on the meta device, without weights.
+
+    `attention` None: what transformers picks for the model.
 
     Raises:
         CheckpointError: the folder holds no model.
-        EngineError: the head has a bias or the logits are transformed after it.
     """
     require_model_folder(folder)
     # Its bars would run through the logs and progress displays of whoever called us.
     logging.disable_progress_bar()
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
+            attention = "eager"  # transformers' choice leaves the soft cap out
         if empty:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             with torch.device("meta"):
                 module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         else:
@@ -220,12 +265,21 @@ def load_module(folder: Path, *, dtype: torch.dtype, attention: str, empty: bool
             )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no causal LM that transformers can load: {error}") from error
-    if getattr(module.get_output_embeddings(), "bias", None) is not None:
-        raise EngineError(f"{folder}: the output head has a bias, which this core does not support")
-    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(module.config, key, None) not in (None, 1.0):
-            raise EngineError(f"{folder}: config.{key} changes the logits after the head, which is not supported")
     return module
+
+
+def head_beyond_linear(module: Any) -> str:
+    """What the logits are besides a product of hidden states and head, in words; empty if nothing."""
+    if getattr(module.get_output_embeddings(), "bias", None) is not None:
+        return "the output head has a bias"
+    if getattr(module.config, "final_logit_softcapping", None):
+        return "config.final_logit_softcapping bends the logits after the head"
+    return ""
+
+
+def logits_divisor(config: Any) -> float:
+    """What the product of hidden states and head is divided by: Granite's `logits_scaling`, Cohere's `logit_scale`."""
+    return float(getattr(config, "logits_scaling", None) or 1.0) / float(getattr(config, "logit_scale", None) or 1.0)
 
 
 def require_model_folder(folder: Path) -> None:

@@ -41,6 +41,13 @@ def chosen_logprobs(
     return ChosenLogprobs(*_ChosenLogprobs.apply(hidden_ND, head_VD, chosen_N, temperature, tiles))  # type: ignore[no-untyped-call]
 
 
+def logprobs_of_logits(logits_NV: Tensor, chosen_N: Tensor, *, temperature: float = 1.0) -> ChosenLogprobs:
+    """As `chosen_logprobs`, from logits that something else computed."""
+    all_NV = (logits_NV.float() / temperature).log_softmax(dim=1)
+    entropy_N = -(all_NV.detach().exp() * all_NV.detach()).sum(dim=1)
+    return ChosenLogprobs(all_NV.gather(1, chosen_N[:, None])[:, 0], entropy_N)
+
+
 @torch.no_grad()
 def scored_logprobs(
     hidden_ND: Tensor,

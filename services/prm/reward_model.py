@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from services.prm.reference_cache import ReferenceCache
 from services.prm.reward import ScoredRows
 from services.prm.settings import PrmSettings
 
+_log = structlog.get_logger()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REFERENCE_SOURCES = {
     "freeze": ReferenceSource.MODEL,
@@ -68,6 +70,8 @@ class ImplicitPrm:
         if settings.frozen:
             compute = Compute(dtype=compute.dtype if self.world.size > 1 else "float32")
         self._lm = self._load(self._start, compute)
+        if self._lm.slow_because and self.world.is_leader:
+            _log.warning("rows are computed one by one", because=self._lm.slow_because)
         self._optimiser = None if settings.frozen else self._fresh_optimiser()
         self._reference: CausalLM | None = None
         self.reference_id: str = settings.reference_mode

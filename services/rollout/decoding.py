@@ -8,14 +8,13 @@ Shapes: P prompts, R rows alive, T steps, L positions, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
 from torch import Tensor, nn
 
 from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, SamplingParams, VersionSpan
-from services.rollout.kv_cache import KeyValueCache
 
 # Finished rows are dropped from the batch once they are this share of it: each drop copies the cache.
 _DROP_SHARE = 0.25
@@ -23,25 +22,31 @@ _DROP_SHARE = 0.25
 _BLOCK = 256
 
 
-@torch.inference_mode()
-def prompt_logprobs(module: Any, ids: Sequence[int]) -> tuple[float, ...]:
-    """Log-prob of each token after the first, at temperature 1."""
-    ids_1L = torch.tensor([list(ids)], device=module.device)
-    logits_LV = module(input_ids=ids_1L, use_cache=False, cache=KeyValueCache(None)).logits[0, :-1].float()
-    chosen_L = logits_LV.log_softmax(dim=1).gather(1, ids_1L[0, 1:, None]).squeeze(1)
-    return tuple(chosen_L.tolist())
+class Reader(Protocol):
+    """Runs the model over what the rows of a batch have not read yet, and keeps what it needs to go on (`readers.py`).
+
+    Rows are in the order of the cohorts, and in each cohort in its own.
+    """
+
+    def read_prompts(self, cohort: "Cohort") -> Tensor:
+        """Of requests that join: logits of every row's first token. [R, V]."""
+
+    def read_last_tokens(self, cohorts: Sequence["Cohort"]) -> list[Tensor]:
+        """Logits of the next token of all rows, a tensor [R, V] per cohort."""
+
+    def keep(self, alive_R: Tensor) -> None:
+        """Go on with these rows alone; maybe none."""
 
 
 class Batch:
-    """All requests in flight over one cache: `join`, then `step` while it `is_alive`."""
+    """All requests in flight: `join`, then `step` while it `is_alive`."""
 
-    def __init__(self, module: Any, stop_ids: Sequence[int]) -> None:
-        self._module = module
-        self._stop_V = torch.zeros(module.config.vocab_size, dtype=torch.bool, device=module.device)
-        self._stop_V[list(stop_ids)] = True
+    def __init__(self, reader: Reader, stop_V: Tensor) -> None:
+        """`stop_V`: which tokens end a response; on the model's device."""
+        self._reader = reader
+        self._stop_V = stop_V
         self._cohorts: list[Cohort] = []
         self._joining: list[Cohort] = []
-        self._cache: KeyValueCache | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -65,42 +70,15 @@ class Batch:
     @torch.inference_mode()
     def step(self, version: int) -> bool:
         """Sample one token per row; whether that finished any group, which then lies in `Cohort.finished`."""
-        logits = self._read_last_tokens() if self._cohorts else []
+        logits = self._reader.read_last_tokens(self._cohorts) if self._cohorts else []
         for cohort in self._joining:
-            logits.append(self._read_prompts(cohort))
+            logits.append(self._reader.read_prompts(cohort))
         self._cohorts, self._joining = self._cohorts + self._joining, []
         finished = [
             cohort.take(logits_RV.float(), version) for cohort, logits_RV in zip(self._cohorts, logits, strict=True)
         ]
         self._drop_finished_rows()
         return any(finished)
-
-    def _read_prompts(self, cohort: "Cohort") -> Tensor:
-        ids_PL, offsets_PL = cohort.prompts()
-        is_padded = bool((offsets_PL < 0).any())
-        cache = KeyValueCache(offsets_PL >= 0 if is_padded else None)
-        logits_PV = self._module(
-            input_ids=ids_PL, position_ids=offsets_PL.clamp(min=0), use_cache=False, logits_to_keep=1, cache=cache
-        ).logits[:, -1]
-        cache.advance(ids_PL.shape[1])
-        cache.pick(cohort.prompt_R)
-        if self._cache is None:
-            self._cache = cache
-        else:
-            self._cache.join(cache)
-        return torch.as_tensor(logits_PV[cohort.prompt_R])
-
-    def _read_last_tokens(self) -> list[Tensor]:
-        assert self._cache is not None  # it is there as long as rows are
-        logits_RV = self._module(
-            input_ids=torch.cat([cohort.last_tokens_R1 for cohort in self._cohorts]),
-            position_ids=torch.cat([cohort.positions_R1 for cohort in self._cohorts]),
-            use_cache=False,
-            logits_to_keep=1,
-            cache=self._cache,
-        ).logits[:, -1]
-        self._cache.advance(1)
-        return list(torch.split(logits_RV, [cohort.num_rows for cohort in self._cohorts]))
 
     def _drop_finished_rows(self) -> None:
         num_done = sum(cohort.num_done for cohort in self._cohorts)
@@ -110,10 +88,7 @@ class Batch:
             return
         alive_R = torch.cat([cohort.drop_finished_rows() for cohort in self._cohorts]).nonzero().flatten()
         self._cohorts = [cohort for cohort in self._cohorts if cohort.num_rows]
-        if self._cache is not None and self._cohorts:
-            self._cache.pick(alive_R)
-        else:
-            self._cache = None
+        self._reader.keep(alive_R)
 
 
 class Cohort:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from prime.errors import EngineError
 from prime.lm.attention import attention_dtype, refuse_what_is_not_computed
 
 CACHED = "prime_cached"
@@ -32,7 +33,7 @@ class KeyValueCache:
         """Take in the newest positions of a layer; returns all of them so far. [R, G, L, D] each."""
         end = self.length + key_RGND.shape[2]
         if layer not in self._layers or self._layers[layer][0].shape[2] < end:
-            self._grow(layer, key_RGND, end)
+            self._grow(layer, (key_RGND, value_RGND), end)
         keys, values = self._layers[layer]
         keys[:, :, self.length : end] = key_RGND
         values[:, :, self.length : end] = value_RGND
@@ -41,6 +42,8 @@ class KeyValueCache:
     def advance(self, positions: int) -> None:
         """All layers have taken in so many positions."""
         self.length += positions
+        if not self._layers:
+            raise EngineError("the model has no attention layer that keys and values could be kept of")
         self._rows = next(iter(self._layers.values()))[0].shape[0]
         if self._mask_RL is not None:
             new = self.length - self._mask_RL.shape[1]  # the prompts' own positions are there from the start
@@ -95,10 +98,12 @@ class KeyValueCache:
             mask_RL = torch.ones(self._rows, self.length, dtype=torch.bool, device=device)
         return nn.functional.pad(mask_RL, (length - self.length, 0), value=False)
 
-    def _grow(self, layer: int, like_RGND: Tensor, end: int) -> None:
-        rows, heads, _, size = like_RGND.shape
+    def _grow(self, layer: int, newest: tuple[Tensor, Tensor], end: int) -> None:
+        """Values may have another size than keys (MLA)."""
         room = max(_FIRST_SLOTS, 1 << (end - 1).bit_length())
-        grown = tuple(like_RGND.new_empty(rows, heads, room, size, dtype=attention_dtype(like_RGND)) for _ in range(2))
+        grown = tuple(
+            new.new_empty(new.shape[0], new.shape[1], room, new.shape[3], dtype=attention_dtype(new)) for new in newest
+        )
         for new, old in zip(grown, self._layers.get(layer, ()), strict=False):
             new[:, :, : self.length] = old[:, :, : self.length]
         self._layers[layer] = (grown[0], grown[1])
@@ -126,22 +131,36 @@ def cached_attention(
         EngineError: the model wants what this does not compute.
     """
     positions = query_RHND.shape[2]
-    refuse_what_is_not_computed(options, longest=cache.length + positions)
+    refuse_what_is_not_computed(options)
     keys, values = cache.append(int(module.layer_idx), key_RGND, value_RGND)  # type: ignore[arg-type]
     dtype, query_RHND = query_RHND.dtype, query_RHND.to(keys.dtype)
     share = query_RHND.shape[1] // keys.shape[1]
-    mask = cache.visible(positions)
+    mask = _inside_window(cache.visible(positions), keys, positions, options.get("sliding_window"))
     if positions == 1:
         # Heads that share keys stand in for positions, so that no key is copied.
         query_RGSD = query_RHND.view(query_RHND.shape[0], keys.shape[1], share, query_RHND.shape[3])
         out = nn.functional.scaled_dot_product_attention(query_RGSD, keys, values, attn_mask=mask, scale=scaling)
-        return out.reshape(query_RHND.shape[0], 1, query_RHND.shape[1], query_RHND.shape[3]).to(dtype), None
+        return out.reshape(query_RHND.shape[0], 1, query_RHND.shape[1], values.shape[3]).to(dtype), None
     if share != 1:
         keys, values = (tensor.repeat_interleave(share, dim=1) for tensor in (keys, values))
     out = nn.functional.scaled_dot_product_attention(
         query_RHND, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
     )
     return out.transpose(1, 2).to(dtype), None
+
+
+def _inside_window(mask: Tensor | None, keys_RGLD: Tensor, positions: int, window: int | None) -> Tensor | None:
+    """The mask without keys that are `window` positions or more before the query; [1 or R, 1, N, L] or None: no mask.
+
+    Rows end at the same position, so distances in the cache are distances in the row.
+    """
+    length = keys_RGLD.shape[2]
+    if window is None or length <= window:
+        return mask
+    places_L = torch.arange(length, device=keys_RGLD.device)
+    distance_NL = places_L[-positions:, None] - places_L[None, :]
+    near_11NL = ((distance_NL >= 0) & (distance_NL < window))[None, None]
+    return near_11NL if mask is None else mask & near_11NL
 
 
 def register_cached_attention() -> None:

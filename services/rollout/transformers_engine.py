@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -18,9 +19,10 @@ from prime.errors import WeightPushError
 from prime.lm.inbox import Inbox, total_checksum, transports_of
 from prime.lm.model import load_module, load_tokenizer, pick_device, stop_token_ids
 from prime.types import PushManifest, RolloutGroup, RolloutRequest, TensorSpec
-from services.rollout.decoding import Batch, Cohort, prompt_logprobs
-from services.rollout.kv_cache import CACHED, register_cached_attention
+from services.rollout.decoding import Batch, Cohort
+from services.rollout.readers import CachedReader, PlainReader, choose_reader
 
+_log = structlog.get_logger()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,6 +46,9 @@ class TransformersEngine:
         self._version = 0
         self._module: Any = None
         self._batch: Batch
+        self._reader: CachedReader | PlainReader
+        self.slow_because = ""
+        """Why prompts are sampled from one by one; empty: all together."""
         self._admission = asyncio.Lock()
         self._left = asyncio.Event()
         """Requests have left the batch."""
@@ -52,11 +57,17 @@ class TransformersEngine:
         """Somebody waits for the model: the decode loop lets go after the step at hand."""
 
     async def start(self) -> None:
-        """Load the model."""
-        register_cached_attention()
+        """Load the model, and find out how to compute it.
+
+        Raises:
+            EngineError: it can be computed in no way that agrees with transformers.
+        """
         stop_ids = stop_token_ids(self._folder, load_tokenizer(self._folder))
-        self._module = load_module(self._folder, dtype=self._dtype, attention=CACHED).to(self._device).eval()
-        self._batch = Batch(self._module, stop_ids)
+        self._module = load_module(self._folder, dtype=self._dtype, attention=None).to(self._device).eval()
+        self._reader, self.slow_because = choose_reader(self._module)
+        if self.slow_because:
+            _log.warning("prompts are sampled from one by one", because=self.slow_because)
+        self._batch = Batch(self._reader, _marked(stop_ids, self._module))
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncGenerator[RolloutGroup, None]:
         """Groups in the order in which they finish."""
@@ -180,7 +191,7 @@ class TransformersEngine:
     async def logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Log-prob of each token after the first."""
         async with self._hold():
-            return await asyncio.to_thread(prompt_logprobs, self._module, ids)
+            return await asyncio.to_thread(self._reader.prompt_logprobs, ids)
 
     async def checksum(self) -> int | None:
         """Of all weights, those with two names once. They change by pushes alone, so sampling goes on meanwhile."""
@@ -198,3 +209,9 @@ class TransformersEngine:
         async with self._between_steps:
             self._is_wanted.clear()
             yield
+
+
+def _marked(stop_ids: Sequence[int], module: Any) -> Tensor:
+    stop_V = torch.zeros(module.get_output_embeddings().weight.shape[0], dtype=torch.bool, device=module.device)
+    stop_V[list(stop_ids)] = True
+    return stop_V

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from services.trainer.batch import PolicyBatch, UpdateMetrics
 from services.trainer.outgoing import as_pushed
 from services.trainer.settings import TrainerSettings
 
+_log = structlog.get_logger()
 MODEL_FOLDER, STATE_FOLDER = "policy", "policy_state"
 
 
@@ -48,6 +50,8 @@ class Policy:
         device = pick_device(self._settings.device)
         compute = Compute.on(device, **settings.compute.model_dump())
         self._lm = CausalLM(folder, device=device, compute=compute, world=self.world)
+        if self._lm.slow_because and self.world.is_leader:
+            _log.warning("rows are computed one by one", because=self._lm.slow_because)
         self._reference: CausalLM | None = None
         if self._settings.kl_coef > 0:
             frozen = Compute(dtype=compute.dtype, offload=compute.offload)
