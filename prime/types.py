@@ -37,11 +37,23 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to sample, e.g. `SamplingParams(temperature=1.0, top_p=1.0, max_tokens=64)`; temperature 0 is greedy."""
+    """How to sample, e.g. `SamplingParams(temperature=1.0, top_p=1.0, max_tokens=64)`; temperature 0 is greedy.
+
+    Tokens are left out in this order: `min_p`, `top_k`, `top_p`.
+    """
 
     temperature: float
     top_p: float
+    """The smallest set of tokens that holds this share of the mass."""
     max_tokens: int
+    top_k: int = 0
+    """The most probable tokens; 0: all."""
+    min_p: float = 0.0
+    """Tokens with at least this share of the most probable one's probability (arXiv 2407.01082); 0: all."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a response, besides the model's own; they belong to it."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response; the token that completes one belongs to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,25 @@ class Sample:
     """Of the sampled tokens, under the distribution they were drawn from."""
     spans: tuple[VersionSpan, ...]
     finish_reason: FinishReason
+
+    def first(self, length: int) -> "Sample":
+        """Its first tokens, as if it had been stopped after them."""
+        return Sample(
+            response_ids=self.response_ids[:length],
+            logprobs=self.logprobs[:length],
+            spans=first_spans(self.spans, length),
+            finish_reason=FinishReason.STOP,
+        )
+
+
+def first_spans(spans: Sequence[VersionSpan], length: int) -> tuple[VersionSpan, ...]:
+    """The spans of the first `length` tokens."""
+    found: list[VersionSpan] = []
+    for span in spans:
+        if length > 0:
+            found.append(VersionSpan(version=span.version, length=min(span.length, length)))
+            length -= span.length
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

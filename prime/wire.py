@@ -130,6 +130,10 @@ def encode_request(request: RolloutRequest) -> types_pb2.RolloutRequest:
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
             max_tokens=request.sampling.max_tokens,
+            top_k=request.sampling.top_k,
+            min_p=request.sampling.min_p,
+            stop_token_ids=request.sampling.stop_token_ids,
+            stop=request.sampling.stop,
         ),
         seed=request.seed,
         min_version=request.min_version,
@@ -148,16 +152,22 @@ def decode_request(message: types_pb2.RolloutRequest) -> RolloutRequest:
             temperature=message.sampling.temperature,
             top_p=message.sampling.top_p,
             max_tokens=message.sampling.max_tokens,
+            top_k=message.sampling.top_k,
+            min_p=message.sampling.min_p,
+            stop_token_ids=tuple(message.sampling.stop_token_ids),
+            stop=tuple(message.sampling.stop),
         ),
         seed=message.seed,
         min_version=message.min_version,
     )
     sampling = request.sampling
-    if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1):
+    if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1 and 0 <= sampling.min_p <= 1):
         raise InvalidInput(
-            f"rollout request {request.group_id!r}: temperature must be 0 (greedy) or above, and top_p in (0, 1]; got "
-            f"{sampling.temperature} and {sampling.top_p}"
+            f"rollout request {request.group_id!r}: temperature must be 0 (greedy) or above, top_p in (0, 1], and "
+            f"min_p in [0, 1]; got {sampling.temperature}, {sampling.top_p} and {sampling.min_p}"
         )
+    if not all(sampling.stop):
+        raise InvalidInput(f"rollout request {request.group_id!r}: an empty stop string would end every response")
     if not request.prompt_ids or request.num_samples < 1 or sampling.max_tokens < 1:
         raise InvalidInput(
             f"rollout request {request.group_id!r}: needs a prompt (has {len(request.prompt_ids)} ids), samples "

@@ -135,6 +135,8 @@ class ScriptedVerifier:
 class IdsTokenizer:
     """Decodes to the ids themselves."""
 
+    all_special_ids: Sequence[int] = ()
+
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         return " ".join(map(str, ids))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prime.chat import ChatCandidate, ChatSamples
+from prime.data.prompts import response_text
 from prime.data.rendering import encode_scoring_prompt
 from prime.errors import InvalidInput, TokenizerMismatch
 from prime.ports import Rollout
@@ -13,7 +14,21 @@ from prime.scoring import Prompt
 from prime.types import FinishReason, RolloutRequest, Sample, SamplingParams
 
 _KNOWN = frozenset(
-    ("model", "messages", "tools", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "user")
+    (
+        "model",
+        "messages",
+        "tools",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "stop",
+        "stop_token_ids",
+        "max_tokens",
+        "max_completion_tokens",
+        "seed",
+        "user",
+    )
 )
 _DEFAULT_TOKENS = 512
 
@@ -58,7 +73,7 @@ class RolloutEngine:
             ]
         )
         return ChatSamples(
-            candidates=tuple(map(self._candidate, group.samples)),
+            candidates=tuple(self._candidate(sample, _strings(request.get("stop"))) for sample in group.samples),
             model="policy",
             prompt_tokens=len(prompt_ids),
             completion_tokens=group.num_response_tokens,
@@ -68,8 +83,10 @@ class RolloutEngine:
         """There is one."""
         return ["policy"]
 
-    def _candidate(self, sample: Sample) -> ChatCandidate:
-        text = self._tokenizer.decode(sample.response_ids, skip_special_tokens=True)
+    def _candidate(self, sample: Sample, stops: Sequence[str]) -> ChatCandidate:
+        """A stop string is no part of what is answered, as with OpenAI."""
+        text = response_text(self._tokenizer, sample.response_ids)
+        text = text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
         return ChatCandidate(
             message={"role": "assistant", "content": text},
             finish_reason="length" if sample.finish_reason is FinishReason.LENGTH else "stop",
@@ -82,9 +99,21 @@ def _sampling(request: Mapping[str, Any]) -> SamplingParams:
             temperature=_share(request.get("temperature"), "temperature", zero=True),
             top_p=_share(request.get("top_p"), "top_p", zero=False),
             max_tokens=int(request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS),
+            top_k=max(0, int(request.get("top_k") or 0)),
+            min_p=float(request.get("min_p") or 0.0),
+            stop_token_ids=tuple(map(int, request.get("stop_token_ids") or ())),
+            stop=_strings(request.get("stop")),
         )
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"sampling options cannot be read: {error}") from None
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    """OpenAI takes one string or a list."""
+    strings = (value,) if isinstance(value, str) else tuple(value or ())
+    if not all(isinstance(each, str) and each for each in strings):
+        raise InvalidInput("stop has to be a string or a list of strings that are not empty")
+    return strings
 
 
 def _share(value: Any, name: str, *, zero: bool) -> float:

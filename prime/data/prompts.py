@@ -16,7 +16,20 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, ...
         turns = [{"role": message.role, "content": message.content} for message in messages]
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return tuple(tokenizer("\n\n".join(message.content for message in messages))["input_ids"])
+    text = "\n\n".join(message.content for message in messages)
+    ids = tuple(tokenizer(text)["input_ids"])
+    # Some tokenizers end every text with the end token, after which nothing is to be said.
+    appended = ids[-1:] == (tokenizer.eos_token_id,) and not text.endswith(tokenizer.eos_token)
+    return ids[:-1] if appended else ids
+
+
+def response_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """What was answered, without the special token at its end.
+
+    Other special tokens stay: some models mark their answer by them.
+    """
+    ends = bool(ids) and ids[-1] in tokenizer.all_special_ids
+    return str(tokenizer.decode(ids[:-1] if ends else ids))
 
 
 def encode_prompts(

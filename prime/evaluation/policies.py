@@ -6,10 +6,10 @@ were made before an interruption changes nothing about the others.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from prime.data.prompts import encode_prompt
+from prime.data.prompts import encode_prompt, response_text
 from prime.errors import EngineError, InvalidInput
 from prime.ports import Generator
 from prime.seeds import stable_hash
@@ -101,7 +101,7 @@ class RolloutPolicy:
     def _answer(self, number: int, sample: Sample) -> Answer:
         return Answer(
             number=number,
-            text=cut_at_stop(self.tokenizer.decode(sample.response_ids, skip_special_tokens=True), self.stops),
+            text=cut_at_stop(response_text(self.tokenizer, sample.response_ids), self.stops),
             truncated=sample.finish_reason is FinishReason.LENGTH,
             num_tokens=len(sample.response_ids),
             spans=sample.spans,
@@ -165,7 +165,7 @@ class EndpointPolicy:
 
 
 def _greedy(sampling: SamplingParams) -> SamplingParams:
-    return SamplingParams(temperature=0.0, top_p=1.0, max_tokens=sampling.max_tokens)
+    return replace(sampling, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
 
 
 def _text_of(message: Mapping[str, Any]) -> str:

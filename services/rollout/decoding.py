@@ -14,7 +14,16 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from prime.types import FinishReason, RolloutGroup, RolloutRequest, Sample, SamplingParams, VersionSpan
+from prime.types import (
+    FinishReason,
+    RolloutGroup,
+    RolloutRequest,
+    Sample,
+    SamplingParams,
+    VersionSpan,
+    first_spans,
+)
+from services.rollout.stops import StopStrings
 
 # Finished rows are dropped from the batch once they are this share of it: each drop copies the cache.
 _DROP_SHARE = 0.25
@@ -41,10 +50,11 @@ class Reader(Protocol):
 class Batch:
     """All requests in flight: `join`, then `step` while it `is_alive`."""
 
-    def __init__(self, reader: Reader, stop_V: Tensor) -> None:
-        """`stop_V`: which tokens end a response; on the model's device."""
+    def __init__(self, reader: Reader, stop_V: Tensor, stops: StopStrings | None = None) -> None:
+        """`stop_V`: which tokens end a response; on the model's device. `stops`: for requests with stop strings."""
         self._reader = reader
         self._stop_V = stop_V
+        self._stops = stops
         self._cohorts: list[Cohort] = []
         self._joining: list[Cohort] = []
 
@@ -55,7 +65,7 @@ class Batch:
 
     def join(self, requests: Sequence[RolloutRequest]) -> "Cohort":
         """Take requests in; nothing is computed yet."""
-        cohort = Cohort(requests, self._stop_V)
+        cohort = Cohort(requests, self._stop_V, self._stops)
         self._joining.append(cohort)
         return cohort
 
@@ -94,8 +104,10 @@ class Batch:
 class Cohort:
     """Requests that joined a batch together: all their rows are equally far."""
 
-    def __init__(self, requests: Sequence[RolloutRequest], stop_V: Tensor) -> None:
+    def __init__(self, requests: Sequence[RolloutRequest], stop_V: Tensor, stops: StopStrings | None = None) -> None:
         self.requests = requests
+        self._stops = stops
+        self._has_stops = any(request.sampling.stop for request in requests)
         self.finished: list[RolloutGroup] = []
         """Groups that nobody took yet; whoever asked takes them out."""
         device = stop_V.device
@@ -104,6 +116,7 @@ class Cohort:
         """Which prompt each row continues."""
         self._open = {number: request.num_samples for number, request in enumerate(requests)}
         self._stop_V = stop_V
+        self._more_stops_RS = _ragged([requests[number].sampling.stop_token_ids for number in rows], device)
         longest = max(request.sampling.max_tokens for request in requests)
         self._limit_R = torch.tensor([requests[number].sampling.max_tokens for number in rows], device=device)
         self._uniforms_RT = torch.from_numpy(_uniforms(requests, longest)).to(device)
@@ -112,6 +125,9 @@ class Cohort:
         self._ids_RT = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
         self._logprobs_RT = torch.zeros(len(rows), longest, device=device)
         self._places_R = torch.arange(len(rows), device=device)
+        # By the row's first place: where it ended, and whether at a token or string that ends a response.
+        self._lengths = [0] * len(rows)
+        self._was_stopped = [False] * len(rows)
         self._is_done_R = torch.zeros(len(rows), dtype=torch.bool, device=device)
         lengths_P = torch.tensor([len(request.prompt_ids) for request in requests], device=device)
         self._lengths_R1 = lengths_P[self.prompt_R][:, None]
@@ -158,16 +174,33 @@ class Cohort:
             self._versions[-1] = VersionSpan(version=version, length=self._versions[-1].length + 1)
         else:
             self._versions.append(VersionSpan(version=version, length=1))
-        ends_R = (self._stop_V[chosen_R] | (self._limit_R == self._steps)) & ~self._is_done_R
+        stops_R = self._stop_V[chosen_R] | (self._more_stops_RS == chosen_R[:, None]).any(dim=1)
+        if self._has_stops:
+            stops_R |= self._completes_string()
+        ends_R = (stops_R | (self._limit_R == self._steps)) & ~self._is_done_R
         if not bool(ends_R.any()):
             return False
         self._is_done_R |= ends_R
+        for place, was_stopped in zip(self._places_R[ends_R].tolist(), stops_R[ends_R].tolist(), strict=True):
+            self._lengths[place], self._was_stopped[place] = self._steps, was_stopped
         ended = self.prompt_R[ends_R].tolist()
         for number in ended:
             self._open[number] -= 1
         complete = sorted({number for number in ended if not self._open[number]})
         self.finished += [self._group(number) for number in complete]
         return bool(complete)
+
+    def _completes_string(self) -> Tensor:
+        """Whether a row's newest token completes one of its stop strings. [R]."""
+        assert self._stops is not None, "whoever takes requests with stop strings has a tokenizer"
+        found = []
+        for number, place, is_done in zip(
+            self.prompt_R.tolist(), self._places_R.tolist(), self._is_done_R.tolist(), strict=True
+        ):
+            stops = self.requests[number].sampling.stop
+            ids = self._ids_RT[place, : self._steps].tolist() if stops and not is_done else []
+            found.append(bool(ids) and self._stops.is_complete(ids, stops))
+        return torch.tensor(found, device=self._is_done_R.device)
 
     def abandon(self) -> None:
         """All rows are finished."""
@@ -178,7 +211,7 @@ class Cohort:
         alive_R = ~self._is_done_R
         self._places_R, self._limit_R = self._places_R[alive_R], self._limit_R[alive_R]
         self.prompt_R, self._lengths_R1 = self.prompt_R[alive_R], self._lengths_R1[alive_R]
-        self._is_done_R = self._is_done_R[alive_R]
+        self._is_done_R, self._more_stops_RS = self._is_done_R[alive_R], self._more_stops_RS[alive_R]
         self._choose.pick(alive_R)
         return alive_R
 
@@ -190,21 +223,16 @@ class Cohort:
             problem_id=request.problem_id,
             attempt=request.attempt,
             prompt_ids=request.prompt_ids,
-            samples=tuple(
-                self._sample(place, request.sampling.max_tokens) for place in range(first, first + request.num_samples)
-            ),
+            samples=tuple(self._sample(place) for place in range(first, first + request.num_samples)),
         )
 
-    def _sample(self, place: int, limit: int) -> Sample:
-        ids_T = self._ids_RT[place, : self._steps]
-        stops = self._stop_V[ids_T].nonzero()
-        length = min(int(stops[0]) + 1 if len(stops) else limit, limit)
-        reason = FinishReason.STOP if len(stops) and int(stops[0]) < limit else FinishReason.LENGTH
+    def _sample(self, place: int) -> Sample:
+        length = self._lengths[place]
         return Sample(
-            response_ids=tuple(ids_T[:length].tolist()),
+            response_ids=tuple(self._ids_RT[place, :length].tolist()),
             logprobs=tuple(self._logprobs_RT[place, :length].tolist()),
-            spans=_first(self._versions, length),
-            finish_reason=reason,
+            spans=first_spans(self._versions, length),
+            finish_reason=FinishReason.STOP if self._was_stopped[place] else FinishReason.LENGTH,
         )
 
 
@@ -214,6 +242,8 @@ class _Chooser:
     def __init__(self, parameters: Sequence[SamplingParams], device: torch.device) -> None:
         self._temperature_R1 = torch.tensor([[each.temperature] for each in parameters], device=device)
         self._top_p_R1 = torch.tensor([[each.top_p] for each in parameters], device=device)
+        self._top_k_R1 = torch.tensor([[each.top_k] for each in parameters], device=device)
+        self._min_p_R1 = torch.tensor([[each.min_p] for each in parameters], device=device)
         self._settle()
 
     def __call__(self, logits_RV: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,6 +252,10 @@ class _Chooser:
             logits_RV = logits_RV / self._temperature_R1.where(self._temperature_R1 > 0, 1.0)
         if self._is_greedy:
             logits_RV = torch.where(self._temperature_R1 > 0, logits_RV, _keep_best(logits_RV))
+        if self._has_min_p:
+            logits_RV = _keep_likely(logits_RV, self._min_p_R1)
+        if self._has_top_k:
+            logits_RV = _keep_top(logits_RV, self._top_k_R1)
         if self._is_cut:
             logits_RV = _keep_nucleus(logits_RV.log_softmax(dim=1), self._top_p_R1)
         largest_R1 = logits_RV.amax(dim=1, keepdim=True)
@@ -233,12 +267,15 @@ class _Chooser:
     def pick(self, rows_R: Tensor) -> None:
         """Keep these rows."""
         self._temperature_R1, self._top_p_R1 = self._temperature_R1[rows_R], self._top_p_R1[rows_R]
+        self._top_k_R1, self._min_p_R1 = self._top_k_R1[rows_R], self._min_p_R1[rows_R]
         self._settle()
 
     def _settle(self) -> None:
         self._is_tempered = bool((self._temperature_R1 != 1.0).any())
         self._is_greedy = bool((self._temperature_R1 == 0.0).any())
         self._is_cut = bool((self._top_p_R1 < 1.0).any())
+        self._has_top_k = bool((self._top_k_R1 > 0).any())
+        self._has_min_p = bool((self._min_p_R1 > 0.0).any())
 
 
 def _invert(weights_RV: Tensor, uniforms_R1: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,20 +315,31 @@ def _uniforms(requests: Sequence[RolloutRequest], longest: int) -> Any:
     return numpy.stack(rows)
 
 
-def _first(spans: Sequence[VersionSpan], length: int) -> tuple[VersionSpan, ...]:
-    """The spans of the first `length` tokens."""
-    found: list[VersionSpan] = []
-    for span in spans:
-        if length > 0:
-            found.append(VersionSpan(version=span.version, length=min(span.length, length)))
-            length -= span.length
-    return tuple(found)
-
-
 def _keep_best(logits_RV: Tensor) -> Tensor:
     """All of the mass on the most probable token, the first of several."""
     best_R1 = logits_RV.argmax(dim=1, keepdim=True)
     return torch.full_like(logits_RV, float("-inf")).scatter_(1, best_R1, 0.0)
+
+
+def _keep_likely(logits_RV: Tensor, min_p_R1: Tensor) -> Tensor:
+    """Logits of tokens with at least `min_p` times the largest probability, the others at minus infinity."""
+    least_R1 = logits_RV.amax(dim=1, keepdim=True) + min_p_R1.log()
+    return logits_RV.masked_fill(logits_RV < least_R1, float("-inf"))
+
+
+def _keep_top(logits_RV: Tensor, top_k_R1: Tensor) -> Tensor:
+    """Logits of the `top_k` most probable tokens, and of those as probable as the last of them; 0: of all."""
+    size = logits_RV.shape[1]
+    counts_R1 = top_k_R1.where(top_k_R1 > 0, size).clamp(max=size)
+    best_RK = logits_RV.topk(int(counts_R1.where(counts_R1 < size, 1).max()), dim=1).values
+    last_R1 = best_RK.gather(1, counts_R1.clamp(max=best_RK.shape[1]) - 1)
+    return logits_RV.masked_fill((logits_RV < last_R1) & (counts_R1 < size), float("-inf"))
+
+
+def _ragged(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """[R, S], short ones filled up with -1."""
+    longest = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[-1] * (longest - len(row))] for row in rows], device=device).view(len(rows), longest)
 
 
 def _keep_nucleus(logprobs_RV: Tensor, top_p_R1: Tensor) -> Tensor:

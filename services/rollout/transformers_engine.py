@@ -21,6 +21,7 @@ from prime.lm.model import load_module, load_tokenizer, pick_device, stop_token_
 from prime.types import PushManifest, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.decoding import Batch, Cohort
 from services.rollout.readers import CachedReader, PlainReader, choose_reader
+from services.rollout.stops import StopStrings
 
 _log = structlog.get_logger()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -62,12 +63,13 @@ class TransformersEngine:
         Raises:
             EngineError: it can be computed in no way that agrees with transformers.
         """
-        stop_ids = stop_token_ids(self._folder, load_tokenizer(self._folder))
+        tokenizer = load_tokenizer(self._folder)
+        stop_ids = stop_token_ids(self._folder, tokenizer)
         self._module = load_module(self._folder, dtype=self._dtype, attention=None).to(self._device).eval()
         self._reader, self.slow_because = choose_reader(self._module)
         if self.slow_because:
             _log.warning("prompts are sampled from one by one", because=self.slow_because)
-        self._batch = Batch(self._reader, _marked(stop_ids, self._module))
+        self._batch = Batch(self._reader, _marked(stop_ids, self._module), StopStrings(tokenizer))
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> AsyncGenerator[RolloutGroup, None]:
         """Groups in the order in which they finish."""

@@ -32,6 +32,7 @@ from prime.types import (
     TensorSpec,
     VersionSpan,
 )
+from services.rollout.stops import StopStrings
 from services.rollout.vllm_weights import BACKEND, fetch_order
 
 _SEQUENCES_PER_GROUP = 8
@@ -70,6 +71,7 @@ class VllmEngine:
         self._llm: Any = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._stop_ids: tuple[int, ...] = ()
+        self._stops: StopStrings
         self._version: int | None = None
         self._broken = ""
         self._push_lock = asyncio.Lock()
@@ -84,7 +86,9 @@ class VllmEngine:
         """
         from vllm import SamplingParams
 
-        self._stop_ids = stop_token_ids(self._model, load_tokenizer(self._model))
+        tokenizer = load_tokenizer(self._model)
+        self._stops = StopStrings(tokenizer)
+        self._stop_ids = stop_token_ids(self._model, tokenizer)
         with _engine_errors(f"starting on {self._model}"):
             self._shapes = _pushed_shapes(self._model)
             self._llm = await asyncio.to_thread(self._build)
@@ -208,8 +212,13 @@ class VllmEngine:
             problem_id=request.problem_id,
             attempt=request.attempt,
             prompt_ids=request.prompt_ids,
-            samples=tuple(_sample_of(request.group_id, completion) for completion in output.outputs),
+            samples=tuple(self._cut(_sample_of(request.group_id, each), request) for each in output.outputs),
         )
+
+    def _cut(self, sample: Sample, request: RolloutRequest) -> Sample:
+        """Up to the first stop string: vLLM is given no tokenizer, so it does not look for them."""
+        length = self._stops.length(sample.response_ids, request.sampling.stop)
+        return sample if length is None else sample.first(length)
 
     async def _run(self, label: str, ids: Sequence[int], params: Any) -> Any:
         from vllm.inputs import tokens_input
@@ -311,10 +320,12 @@ def sampling_arguments(request: RolloutRequest, stop_ids: Sequence[int]) -> dict
         "n": request.num_samples,
         "temperature": request.sampling.temperature,
         "top_p": request.sampling.top_p,
+        "top_k": request.sampling.top_k or -1,
+        "min_p": request.sampling.min_p,
         "max_tokens": request.sampling.max_tokens,
         # vLLM gives sample i the seed + i: spread, so that neighbouring seeds share no sample's stream.
         "seed": random.Random(request.seed).getrandbits(62),
-        "stop_token_ids": list(stop_ids),
+        "stop_token_ids": [*stop_ids, *request.sampling.stop_token_ids],
         "logprobs": 0,  # the sampled token's only
         "detokenize": False,
     }

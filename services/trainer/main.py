@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import structlog
+
 from prime.adapters.grpc_clients import GrpcRewardModel, GrpcRollout, GrpcVerifier, resolve
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.service import Service, serve
@@ -33,6 +35,7 @@ from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import EvaluationSettings, TrainerSettings
 
 _PROBE_TOKENS = 64
+_log = structlog.get_logger()
 _HELD_OUT = "held_out"
 
 
@@ -56,6 +59,11 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
     asked = _evaluation_sets(settings.evaluation)
     async with RedisQueue(run.redis_url, password=redis_password(), run=run.name, consumer="trainer") as queue:
         policy = Policy(run.model, settings, world)
+        if settings.sampling.leaves_tokens_out:
+            _log.warning(
+                "the sampler leaves out tokens that the trainer's log-probs know: importance weights are biased",
+                sampling=settings.sampling.model_dump(),
+            )
         prompts = _encode(policy, settings, problems, settings.problems)
         for each in asked:
             # So that a prompt that is too long is found before anything is trained.

@@ -13,7 +13,22 @@ class SamplingSettings(Settings):
 
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    """Below 1, and likewise `top_k` and `min_p`, the sampler leaves tokens out that the trainer's log-probs know, so
+    importance weights are too small; a warning says so."""
     max_tokens: int = Field(3072, ge=1)
+    top_k: int = Field(0, ge=0)
+    """The most probable tokens; 0: all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Tokens with at least this share of the most probable one's probability."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a response, besides those of tokenizer, `config.json` and `generation_config.json`."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response; the token that completes one belongs to it."""
+
+    @property
+    def leaves_tokens_out(self) -> bool:
+        """Whether some tokens can never be sampled."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
 class FilterSettings(Settings):
@@ -146,8 +161,8 @@ class TrainerSettings(ServiceSettings):
     max_prompt_tokens: int = Field(1024, ge=1)
     long_prompts: Literal["refuse", "drop"] = "refuse"
     max_lag: int = Field(1, ge=0)
-    """Largest number of policy versions by which a token may lag behind. 0 is strict: nothing overlaps, and a run
-    repeats to the bit."""
+    """How many batches may be asked for ahead, and how many updates a finished group may wait for its use. 0 is
+    strict: nothing overlaps, and a run repeats to the bit."""
     prm_max_lag: int = Field(0, ge=0)
     """Largest number of updates by which the PRM that scored a batch, always one version, may lag behind."""
     truncated: Literal["keep", "mask", "filter"] = "keep"

@@ -361,7 +361,19 @@ async def test_a_rollout_replica_can_be_the_engine() -> None:
     assert samples.completion_tokens == 9
     [asked] = replica.requests
     assert (asked.num_samples, asked.sampling.temperature, asked.sampling.max_tokens, asked.seed) == (3, 0.5, 4, 11)
-    for wrong in ({"stop": ["x"]}, {"temperature": -1}, {"top_p": 0}, {"top_p": "high"}):
+    more = {"stop": "2", "top_k": 5, "min_p": 0.1, "stop_token_ids": [7]}
+    samples = await engine.sample({"messages": MESSAGES, **more}, 1)
+    assert samples.candidates[0].message["content"] == "4", "a stop string is no part of the answer"
+    sampling = replica.requests[-1].sampling
+    assert (sampling.stop, sampling.top_k, sampling.min_p, sampling.stop_token_ids) == (("2",), 5, 0.1, (7,))
+    for wrong in (
+        {"stop": [""]},
+        {"stop": 3},
+        {"logit_bias": {}},
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": "high"},
+    ):
         with pytest.raises(InvalidInput):
             await engine.sample({"messages": MESSAGES, **wrong}, 1)
     with pytest.raises(TokenizerMismatch):

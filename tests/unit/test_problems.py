@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from pyarrow import Table, parquet
+from tokenizers.processors import TemplateProcessing
 
 from prime.data.chain import build_tokenizer
 from prime.data.problems import load_problems, row_of, write_jsonl
-from prime.data.prompts import encode_prompt, encode_prompts, step_ends
+from prime.data.prompts import encode_prompt, encode_prompts, response_text, step_ends
 from prime.data.tiny import build_byte_tokenizer
 from prime.errors import DataError
 from prime.types import Message, Problem
@@ -279,3 +280,26 @@ def test_pieces_are_decoded_once_and_kept() -> None:
     step_ends(ids, pieces, tokenizer, ";")
     assert pieces == {ids[0]: "a", ids[1]: ";"}
     assert step_ends(ids, pieces, None, ";") == [1, 3]
+
+
+def test_an_end_token_that_the_tokenizer_appends_is_no_part_of_the_prompt() -> None:
+    tokenizer = build_byte_tokenizer()
+    tokenizer.chat_template = None
+    plain = encode_prompt(tokenizer, (Message(role="user", content="2+2="),))
+    end = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    assert tuple(tokenizer("2+2=")["input_ids"]) == (*plain, tokenizer.eos_token_id)
+    assert encode_prompt(tokenizer, (Message(role="user", content="2+2="),)) == plain
+
+
+def test_special_tokens_inside_a_response_are_graded_and_its_end_token_is_not() -> None:
+    tokenizer = build_byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|box|>"]})
+    box = tokenizer.convert_tokens_to_ids("<|box|>")
+    four = tokenizer("4", add_special_tokens=False)["input_ids"]
+    ids = (box, *four, box, tokenizer.eos_token_id)
+    assert response_text(tokenizer, ids) == "<|box|>4<|box|>"
+    assert response_text(tokenizer, ids[:2]) == "<|box|>4"
+    assert response_text(tokenizer, ()) == ""

@@ -1,6 +1,7 @@
 """The rollout worker over the in-memory queue, the transformers engine, and weight staging."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,23 @@ from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.deltas import digest_of
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, WeightPushError
 from prime.lm.inbox import checksum
-from prime.lm.model import CausalLM, tensor_bytes
+from prime.lm.model import CausalLM, load_tokenizer, tensor_bytes
 from prime.lm.packing import TokenRow
 from prime.ports import Claim
-from prime.types import FinishReason, PushManifest, RolloutFailure, RolloutGroup, RolloutRequest, TensorSpec
+from prime.types import (
+    FinishReason,
+    PushManifest,
+    RolloutFailure,
+    RolloutGroup,
+    RolloutRequest,
+    Sample,
+    TensorSpec,
+    VersionSpan,
+)
 from services.rollout.decoding import _invert
 from services.rollout.loop import RolloutWorker
 from services.rollout.staging import WeightStore
+from services.rollout.stops import StopStrings
 from services.rollout.transformers_engine import TransformersEngine
 from tests.builders import group, perturb, request, tiny_model
 
@@ -354,6 +365,70 @@ async def test_temperature_zero_takes_the_likeliest_token_whatever_the_seed(fold
     assert len(answers) == 1
     assert {value for name in "ab" for sample in found[name].samples for value in sample.logprobs} == {0.0}
     assert len({sample.response_ids for sample in found["c"].samples}) > 1, "its neighbours still sample"
+
+
+def _asking(name: str, **sampling: Any) -> RolloutRequest:
+    plain = request(name, samples=64, max_tokens=1)
+    return replace(plain, sampling=replace(plain.sampling, **sampling))
+
+
+async def _all_samples(engine: TransformersEngine, *requests: RolloutRequest) -> dict[str, list[Sample]]:
+    return {group.group_id: list(group.samples) async for group in engine.generate(requests)}
+
+
+async def test_top_k_and_min_p_leave_tokens_out_and_renormalise(folder: Path) -> None:
+    """Requests of all kinds in one batch, so each row has its own rule."""
+    engine = await _engine(folder)
+    found = await _all_samples(engine, _asking("all"), _asking("k", top_k=3), _asking("p", min_p=0.5))
+    row = TokenRow(prompt_ids=request("x").prompt_ids, response_ids=(0,))
+    lm = CausalLM(folder, device=torch.device("cpu"))
+    rows = [replace(row, response_ids=(token,)) for token in range(lm.module.config.vocab_size)]
+    logprobs_V = torch.cat(lm.score_rows(rows, token_budget=1000))
+    best = set(logprobs_V.topk(3).indices.tolist())
+    likely = set((logprobs_V >= logprobs_V.max() + math.log(0.5)).nonzero().flatten().tolist())
+    assert {sample.response_ids[0] for sample in found["k"]} <= best
+    assert {sample.response_ids[0] for sample in found["p"]} <= likely
+    assert len({sample.response_ids[0] for sample in found["all"]}) > 3
+    for name, kept in (("k", best), ("p", likely)):
+        mass = float(logprobs_V[sorted(kept)].logsumexp(dim=0))
+        for sample in found[name]:
+            expected = float(logprobs_V[sample.response_ids[0]]) - mass
+            assert sample.logprobs[0] == pytest.approx(expected, abs=1e-4)
+
+
+async def test_a_response_ends_at_a_token_or_string_that_was_asked_for(folder: Path) -> None:
+    engine = await _engine(folder)
+    tokenizer = load_tokenizer(folder)
+    free = replace(request("free", samples=8, max_tokens=12), seed=7)
+    [plain] = [group async for group in engine.generate([free])]
+    longest = max(plain.samples, key=lambda sample: len(sample.response_ids))
+    token = longest.response_ids[2]
+    text = tokenizer.decode(longest.response_ids[1:3])
+    asked = [
+        replace(free, group_id="token", sampling=replace(free.sampling, stop_token_ids=(token,))),
+        replace(free, group_id="text", sampling=replace(free.sampling, stop=("never", text))),
+    ]
+    found = await _all_samples(engine, *asked)
+    for sample, whole in zip(found["token"], plain.samples, strict=True):
+        ends = [place for place, each in enumerate(whole.response_ids) if each == token]
+        length = ends[0] + 1 if ends else len(whole.response_ids)
+        assert sample.response_ids == whole.response_ids[:length]
+        assert sample.finish_reason is (FinishReason.STOP if ends else whole.finish_reason)
+    cut = 0
+    for sample, whole in zip(found["text"], plain.samples, strict=True):
+        length = StopStrings(tokenizer).length(whole.response_ids, (text,)) or len(whole.response_ids)
+        assert sample.response_ids == whole.response_ids[:length]
+        assert sum(span.length for span in sample.spans) == len(sample.response_ids) == len(sample.logprobs)
+        cut += length < len(whole.response_ids)
+    assert cut, "no sample was ended by the string, so nothing was tested"
+
+
+def test_a_sample_that_is_cut_afterwards_is_the_same() -> None:
+    spans = (VersionSpan(version=3, length=2), VersionSpan(version=4, length=3))
+    sample = Sample(response_ids=(5, 6, 7, 8, 9), logprobs=(-1.0,) * 5, spans=spans, finish_reason=FinishReason.LENGTH)
+    cut = sample.first(3)
+    assert (cut.response_ids, len(cut.logprobs), cut.finish_reason) == ((5, 6, 7), 3, FinishReason.STOP)
+    assert cut.spans == (VersionSpan(version=3, length=2), VersionSpan(version=4, length=1))
 
 
 @pytest.mark.parametrize("size", [7, 256, 1000, 4096])
