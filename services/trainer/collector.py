@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from prime import tracing
+from prime.data.prompts import response_text
 from prime.errors import PeerUnavailable
 from prime.maths.filtering import in_band
 from prime.patience import patiently
@@ -322,8 +323,7 @@ class GroupCollector:
             self._ask_again(ticket, f"{unscored[0].status.value}: {unscored[0].reason}")
             return
         if self._is_stale(group, self._version):
-            self.counts["stale"] += 1
-            self._to_ask_again.append(ticket)
+            self._drop_as_stale(ticket, group)
             return
         outcomes = tuple(verdict.score for verdict in verdicts if verdict.score is not None)
         whole = [sample.finish_reason is not FinishReason.LENGTH for sample in group.samples]
@@ -350,16 +350,23 @@ class GroupCollector:
             _log.warning("prompt given up", ticket=ticket.number, attempts=ticket.attempt + 1, reason=reason)
 
     def _is_stale(self, group: RolloutGroup, version: int) -> bool:
-        """Too old, or from a future that a restart has undone."""
-        return version - group.oldest_version > self._max_lag or group.newest_version > version
+        """Finished too long ago, or in a future that a restart has undone.
+
+        How long it took to sample is no reason: long answers would be dropped again and again, and never learnt from.
+        What may start is bounded by what is open (`_ask_ahead`), and every token knows its version.
+        """
+        return not 0 <= version - group.newest_version <= self._max_lag
 
     def _drop_stale(self, version: int) -> None:
         """What an earlier step left over and is now too old goes; its prompts are asked again with the new policy."""
         stale = [ticket for ticket, graded in self._ready.items() if self._is_stale(graded.group, version)]
         for ticket in stale:
-            del self._ready[ticket]
-        self._to_ask_again += stale
-        self.counts["stale"] += len(stale)
+            self._drop_as_stale(ticket, self._ready.pop(ticket).group)
+
+    def _drop_as_stale(self, ticket: Ticket, group: RolloutGroup) -> None:
+        self.counts["stale"] += 1
+        self.counts["stale_tokens"] += group.num_response_tokens
+        self._to_ask_again.append(ticket)
 
     def _use_oldest(self) -> list[GradedGroup]:
         if self.counts["graded"]:
@@ -386,7 +393,7 @@ def grade_item(item_id: str, problem: Problem, sample: Sample, tokenizer: Any) -
         item_id=item_id,
         data_source=problem.data_source,
         ability=problem.ability,
-        response=tokenizer.decode(sample.response_ids, skip_special_tokens=True),
+        response=response_text(tokenizer, sample.response_ids),
         ground_truth=problem.ground_truth,
     )
 
