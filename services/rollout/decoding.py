@@ -7,6 +7,7 @@ seed, sample number), so what it samples does not depend on its neighbours beyon
 Shapes: P prompts, R rows alive, T steps, L positions, V vocabulary.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -56,7 +57,8 @@ class Batch:
         self._stop_V = stop_V
         self._stops = stops
         self._cohorts: list[Cohort] = []
-        self._joining: list[Cohort] = []
+        self._joining: deque[Cohort] = deque()
+        """Filled while another thread may decode."""
 
     @property
     def is_alive(self) -> bool:
@@ -64,7 +66,7 @@ class Batch:
         return bool(self._cohorts or self._joining)
 
     def join(self, requests: Sequence[RolloutRequest]) -> "Cohort":
-        """Take requests in; nothing is computed yet."""
+        """Take requests in; nothing is computed yet. May be called while another thread decodes."""
         cohort = Cohort(requests, self._stop_V, self._stops)
         self._joining.append(cohort)
         return cohort
@@ -72,7 +74,7 @@ class Batch:
     @torch.inference_mode()
     def leave(self, cohort: "Cohort") -> None:
         """Nobody waits for these requests any more."""
-        self._joining = [each for each in self._joining if each is not cohort]
+        self._joining = deque(each for each in self._joining if each is not cohort)
         if cohort in self._cohorts:
             cohort.abandon()
             self._drop_finished_rows()
@@ -81,9 +83,11 @@ class Batch:
     def step(self, version: int) -> bool:
         """Sample one token per row; whether that finished any group, which then lies in `Cohort.finished`."""
         logits = self._reader.read_last_tokens(self._cohorts) if self._cohorts else []
-        for cohort in self._joining:
+        while self._joining:
+            cohort = self._joining[0]  # it stays there until it is among the others, so the batch is alive all the time
             logits.append(self._reader.read_prompts(cohort))
-        self._cohorts, self._joining = self._cohorts + self._joining, []
+            self._cohorts.append(cohort)
+            self._joining.popleft()
         finished = [
             cohort.take(logits_RV.float(), version) for cohort, logits_RV in zip(self._cohorts, logits, strict=True)
         ]

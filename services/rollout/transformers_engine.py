@@ -76,8 +76,8 @@ class TransformersEngine:
         if not requests:
             return
         cohort = await self._admit(requests)
+        missing = len(requests)
         try:
-            missing = len(requests)
             while missing:
                 async with self._between_steps:
                     # Whoever has the turn decodes for all; these may be finished since.
@@ -87,8 +87,10 @@ class TransformersEngine:
                 while cohort.finished:
                     yield cohort.finished.pop(0)
         finally:
-            async with self._hold():
-                self._batch.leave(cohort)
+            # Whoever was served has left the batch already, and does not stop the others to say so.
+            if missing:
+                async with self._hold():
+                    self._batch.leave(cohort)
             self._left.set()
 
     async def _admit(self, requests: Sequence[RolloutRequest]) -> Cohort:
@@ -97,8 +99,7 @@ class TransformersEngine:
             while wants_newest and self._batch.is_alive:
                 self._left.clear()
                 await self._left.wait()
-            async with self._hold():
-                return self._batch.join(requests)
+            return self._batch.join(requests)
 
     async def _decode(self) -> None:
         """Steps until a group is finished, or somebody else wants the model."""
