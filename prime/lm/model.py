@@ -22,7 +22,7 @@ from prime.errors import CheckpointError, SettingsError
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, adapters_of, add_adapters, merged_tensors, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
-from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, PROOF_ROWS, describe_layers, fault_of
+from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, describe_layers, fault_of, proof_rows
 from prime.lm.world import World
 from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, logprobs_of_logits, scored_logprobs
 
@@ -151,25 +151,26 @@ class CausalLM:
 
     def _choose_layout(self) -> str:
         """Packed rows where they give what transformers gives for each alone; says why where they do not."""
+        rows = proof_rows(self.module.get_output_embeddings().weight.shape[0])
         self._packed.is_alone = True
-        expected = self.score_rows(PROOF_ROWS, token_budget=1)
+        expected = self.score_rows(rows, token_budget=1)
         why = head_beyond_linear(self.module)
         if not why:
             self._packed.is_alone = False
             self.module.set_attn_implementation(PACKED)
-            why = self._fault_of_packing(expected)
+            why = self._fault_of_packing(rows, expected)
         if why:
             self._packed.is_alone = True
             self.module.set_attn_implementation(self._packed.own_attention)
         return why
 
-    def _fault_of_packing(self, expected: Sequence[Tensor]) -> str:
+    def _fault_of_packing(self, rows: Sequence[TokenRow], expected: Sequence[Tensor]) -> str:
         try:
-            packed = self.score_rows(PROOF_ROWS, token_budget=_PROOF_TOKENS)
+            packed = self.score_rows(rows, token_budget=_PROOF_TOKENS)
         except NOT_COMPUTED as error:
             return f"{type(error).__name__}: {error}"
-        # A row alone in its pack has the noise of other kernels, and nothing else.
-        alone = [self.score_rows([row], token_budget=_PROOF_TOKENS)[0] for row in PROOF_ROWS]
+        # A row alone in its pack differs by the noise of other kernels, and by nothing else.
+        alone = [self.score_rows([row], token_budget=_PROOF_TOKENS)[0] for row in rows]
         is_exact = self.compute.dtype == "float32" and next(self.module.parameters()).dtype == torch.float32
         most = MOST_NOISE["float32" if is_exact else "bfloat16"]
         return fault_of(expected, alone, packed, most_noise=most, parts=describe_layers(self.module))

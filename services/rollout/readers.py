@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prime.errors import EngineError
-from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, PROOF_ROWS, describe_layers
+from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, describe_layers, proof_rows
 from prime.maths.agreement import mean_gap
 from prime.types import RolloutRequest, SamplingParams
 from services.rollout.decoding import Batch, Cohort
@@ -160,7 +160,7 @@ def _sampled(reader: CachedReader | PlainReader, module: Any) -> dict[tuple[int,
     """Log-probs of what is sampled after the prompts of the proof, by prompt and response together."""
     size = module.get_output_embeddings().weight.shape[0]
     batch = Batch(reader, torch.zeros(size, dtype=torch.bool, device=module.device))
-    cohort = batch.join([_proof_request(number, row.prompt_ids) for number, row in enumerate(PROOF_ROWS)])
+    cohort = batch.join([_proof_request(number, row.prompt_ids) for number, row in enumerate(proof_rows(size))])
     while batch.is_alive:
         batch.step(0)
     return {

@@ -11,6 +11,7 @@ import torch
 from transformers.utils import logging
 
 from prime.lm.checkpoint import save_model
+from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_module, load_tokenizer, settle_torch
 from prime.lm.packing import TokenRow
 from prime.lm.plain import plain_logprobs
@@ -108,7 +109,7 @@ def _check_learning(lm: CausalLM, folder: Path, tokenizer: object) -> None:
         total = 0.0
         for pack in lm.packs(ROWS, token_budget=1000):
             logprobs_R = lm.logprobs(pack).logprobs_N
-            (-logprobs_R.mean()).backward()
+            (-logprobs_R.mean()).backward()  # type: ignore[no-untyped-call]
             total += float(logprobs_R.detach().sum())
         likelihood.append(total)
         optimiser.step()
@@ -117,6 +118,19 @@ def _check_learning(lm: CausalLM, folder: Path, tokenizer: object) -> None:
     save_model(lm, tokenizer, folder / "saved")
     again = CausalLM(folder / "saved", device=CPU).score_rows(ROWS, token_budget=1000)
     assert all(torch.equal(one, two) for one, two in zip(learnt, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("title", "is_packed"),
+    [("Llama", True), ("Gemma 3", True), ("LFM2", False), ("Qwen3.5", False), ("Falcon-H1", False)],
+)
+def test_the_proof_tells_rounding_from_rows_that_see_each_other(title: str, is_packed: bool, tmp_path: Path) -> None:
+    """In bfloat16, as a GPU computes it."""
+    [family] = [each for each in FAMILIES if each.title == title]
+    lm = CausalLM(family.write(tmp_path / "model"), device=CPU, compute=Compute(dtype="bfloat16"))
+    assert (lm.slow_because == "") is is_packed
+    if not is_packed:
+        assert "they see each other" in lm.slow_because
 
 
 def test_the_page_names_every_family_and_no_other() -> None:
