@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,24 +28,29 @@ class Child:
         return self.process.returncode is not None
 
     def last_words(self) -> str:
-        """What it logged last, for people: the errors among the last lines, else the last lines."""
+        """What it logged last, for people: the errors among the last lines, else what is no log entry of a service."""
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
         messages = [message for message in map(_message, lines) if message]
-        return "\n".join(messages or lines)
+        return "\n".join(messages or [line for line in lines if not line.startswith("{")])
 
     def death_notice(self) -> EngineError:
         """The error to raise when it ended and should not have."""
-        return EngineError(
-            f"{self.name} ended with exit code {self.process.returncode}; its log is {self.log}:\n{self.last_words()}"
-        )
+        code = self.process.returncode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        words = self.last_words()
+        return EngineError(f"{self.name} {how}; its log is {self.log}{':' if words else ''}\n{words}".rstrip())
 
 
 async def start(name: str, command: Sequence[str], *, environment: dict[str, str], logs: Path) -> Child:
-    """Start a process; it does not get the terminal's signals, so that we can end it in good order."""
+    """Start a process; it does not get the terminal's signals, so that we can end it in good order.
+
+    When this process is killed, it is told to end (`tethered.py`).
+    """
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "primectl.tethered", str(os.getpid())),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from prime.errors import SettingsError
+from prime.errors import EngineError, SettingsError
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
 from primectl.display import Display, note_of
@@ -29,7 +29,11 @@ def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
     asyncio.run(check_redis(config))
     display.say(f"run {config.run.name} in {config.run.path}: starting the services (logs in {config.run.path}/logs)")
     started = time.monotonic()
-    asyncio.run(until_signal(train_all(config, display, resume=resume, num_rollouts=num_rollouts)))
+    try:
+        asyncio.run(until_signal(train_all(config, display, resume=resume, num_rollouts=num_rollouts)))
+    except EngineError as error:
+        step = RunFolder.latest_step(config.run.path)
+        raise EngineError(f"{error}\nThe last checkpoint is of step {step}; --resume goes on from there.") from error
     step = RunFolder.latest_step(config.run.path)
     ended = "finished" if step == config.trainer.steps else f"stopped at step {step} of {config.trainer.steps}"
     display.say(f"{ended} after {time.monotonic() - started:.0f} s; artefacts:")
