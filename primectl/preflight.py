@@ -30,10 +30,14 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
                 f"{name} = {folder} has another tokenizer than the policy's run.model = {config.run.model}; "
                 f"policy, PRM and reference must read text as the same tokens"
             )
-    for source in filter(None, (config.trainer.problems, config.trainer.evaluation.problems)):
+    problems = load_problems(config.trainer.problems)
+    sources = {config.trainer.problems: problems}
+    if held_out := config.trainer.evaluation.problems:
+        sources[held_out] = load_problems(held_out)
+    for source, rows in sources.items():
         encode_prompts(
             tokenizer,
-            load_problems(source),
+            rows,
             source=source,
             max_tokens=config.trainer.max_prompt_tokens,
             drop_long=config.trainer.long_prompts == "drop",
@@ -62,6 +66,7 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
         )
     identity = identity_of(
         config.trainer,
+        problems,
         model=config.run.model,
         seed=config.run.seed,
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),

@@ -348,6 +348,8 @@ class TrainingLoop:
                     "start both from one checkpoint family (settings run.model and prm.model)"
                 )
             self._reference_mode = info.reference_mode
+            reference = {"prm_beta": info.beta, "prm_reference": info.reference_id}
+            self.folder.pin({"prm_reference_mode": info.reference_mode, **reference})
             if info.reference_mode == "policy" and self.settings.sampling.temperature != 1.0:
                 raise SettingsError(
                     "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the log-probs carry it"

@@ -68,7 +68,9 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
         for each in asked:
             # So that a prompt that is too long is found before anything is trained.
             _encode(policy, settings, each.problems.problems, each.problems.title)
-        identity = identity_of(settings, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint)
+        identity = identity_of(
+            settings, problems, model=run.model, seed=run.seed, tokenizer_fingerprint=policy.fingerprint
+        )
         folder = RunFolder(run.path, identity=identity, resume=resume)
         peers = settings.peers
         tls = Tls.of(run.tls_folder)

@@ -9,6 +9,7 @@ checkpoints/latest      the number of the newest whole checkpoint
 """
 
 import fcntl
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,23 +19,45 @@ from typing import Any
 
 from prime.errors import CheckpointError
 from prime.lm.checkpoint import write_file
-from prime.types import GradedGroup, TokenRewards
+from prime.types import GradedGroup, Problem, TokenRewards
 from services.trainer.collector import CollectorState, Ticket
 from services.trainer.settings import TrainerSettings
 
 _IDENTITY_FILE = "run.json"
 
 
-def identity_of(settings: TrainerSettings, *, model: Path, seed: int, tokenizer_fingerprint: str) -> dict[str, object]:
-    """What makes a run this run: a folder with another identity is not resumed."""
+def identity_of(
+    settings: TrainerSettings, problems: Sequence[Problem], *, model: Path, seed: int, tokenizer_fingerprint: str
+) -> dict[str, object]:
+    """What makes a run this run: a folder with another identity is not resumed.
+
+    What may change between two lives: steps, rates, losses, limits of time and memory, addresses.
+    """
     return {
         "model": str(model),
         "seed": seed,
         "problems": settings.problems,
+        # A ticket is a place in the order of the problems, after those that are too long have been dropped.
+        "problems_sha256": _digest(problems),
+        "max_prompt_tokens": settings.max_prompt_tokens,
+        "long_prompts": settings.long_prompts,
+        "max_tokens": settings.sampling.max_tokens,
         "prompts_per_step": settings.prompts_per_step,
         "samples_per_prompt": settings.samples_per_prompt,
         "tokenizer": tokenizer_fingerprint,
     }
+
+
+def _digest(problems: Sequence[Problem]) -> str:
+    total = hashlib.sha256()
+    for problem in problems:
+        total.update(repr(problem).encode())
+    return total.hexdigest()
+
+
+def _read_identity(path: Path) -> dict[str, object]:
+    file = path / _IDENTITY_FILE
+    return dict(_read_json(file)) if file.is_file() else {}
 
 
 def check_run_folder(path: Path, *, identity: Mapping[str, object], resume: bool) -> None:
@@ -49,15 +72,19 @@ def check_run_folder(path: Path, *, identity: Mapping[str, object], resume: bool
             raise CheckpointError(f"--resume: {path} holds no run; check run.name and run.folder")
         return
     written = _read_json(identity_file)
-    changed = sorted(key for key in identity if written.get(key) != identity[key])
-    if changed:
-        key = changed[0]
-        raise CheckpointError(
-            f"{path} belongs to another run: {key} was {written.get(key)!r}, is {identity[key]!r}; "
-            f"choose another run.name"
-        )
+    _check_same(path, written, identity)
     if not resume and (path / "metrics.jsonl").is_file():
         raise CheckpointError(f"{path} already holds steps of this run; give --resume, or another run.name")
+
+
+def _check_same(path: Path, written: Mapping[str, object], identity: Mapping[str, object]) -> None:
+    """Raises CheckpointError for the first key that both have and that differs."""
+    for key in sorted(written.keys() & identity.keys()):
+        if written[key] != identity[key]:
+            raise CheckpointError(
+                f"{path} belongs to another run: {key} was {written[key]!r}, is {identity[key]!r}; "
+                f"choose another run.name, or put {key} back"
+            )
 
 
 METRICS, EVALUATIONS = "metrics.jsonl", "evaluation.jsonl"
@@ -88,7 +115,21 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._latest_file = self.checkpoints / "latest"
-        write_file(path / _IDENTITY_FILE, json.dumps(dict(identity), indent=2, default=str))
+        self._identity = {**_read_identity(path), **identity}
+        self._write_identity()
+
+    def pin(self, facts: Mapping[str, object]) -> None:
+        """More that makes this run what it is, known only now.
+
+        Raises:
+            CheckpointError: an earlier life of this run had something else.
+        """
+        _check_same(self.path, self._identity, facts)
+        self._identity |= facts
+        self._write_identity()
+
+    def _write_identity(self) -> None:
+        write_file(self.path / _IDENTITY_FILE, json.dumps(self._identity, indent=2, default=str))
 
     @property
     def latest(self) -> int:
