@@ -61,6 +61,8 @@ class RunSettings(Settings):
     folder: Path = Path("runs")
     """Where run folders lie."""
     seed: int = 0
+    preset: Literal["", "paper"] = ""
+    """Settings that count where file and command line say nothing. `paper`: as PRIME's released script has them."""
     redis_url: str = ""
     """Empty: `primectl up` starts a Redis of its own."""
     tls_folder: Path | None = None
@@ -116,22 +118,37 @@ class EndpointSettings(Settings):
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def load_settings(model: type[SettingsT], path: Path | None, overrides: Sequence[str] = ()) -> SettingsT:
+def load_settings(
+    model: type[SettingsT], path: Path | None, overrides: Sequence[str] = (), *, base: Path | None = None
+) -> SettingsT:
     """Read `path`, lay `section.key=value` overrides on top, and check the whole against `model`.
 
-    Override values are read as TOML where they parse as TOML (`4`, `0.5`, `true`, `[1, 2]`), else as text.
+    Override values are read as TOML where they parse as TOML (`4`, `0.5`, `true`, `[1, 2]`), else as text. `base`: a
+    file that counts where the others say nothing.
 
     Raises:
         SettingsError: the file is missing or no TOML, an override has no `=`, or any key or value does not fit.
     """
-    tree = _read_toml(path) if path is not None else {}
-    for override in overrides:
-        _lay_on_top(tree, override)
+    tree = _read_tree(path, overrides)
+    if base is not None:
+        tree = _merged(_read_toml(base), tree)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(problem, overrides, path) for problem in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+
+
+def peek_setting(path: Path | None, overrides: Sequence[str], dotted: str) -> Any:
+    """One value as file and overrides have it, unchecked; None where they say nothing.
+
+    Raises:
+        SettingsError: the file is missing or no TOML, or an override has no `=`.
+    """
+    node: Any = _read_tree(path, overrides)
+    for part in dotted.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
 
 
 def given_token() -> str:
@@ -219,6 +236,22 @@ def settle_vllm_environment(*, on_gpu: bool) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not on_gpu:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
+
+def _read_tree(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    tree = _read_toml(path) if path is not None else {}
+    for override in overrides:
+        _lay_on_top(tree, override)
+    return tree
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections of both, values of `above` where both have one."""
+    merged = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merged(below[key], above[key])
+    return merged
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -35,8 +35,9 @@ class Optimiser:
         grad_clip: float,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
+        max_skipped: int = 0,
     ) -> None:
-        """Refuse to train what could not learn.
+        """Refuse to train what could not learn. `max_skipped`: steps in a row that may be left out, see `step`.
 
         Raises:
             SettingsError: master weights in bf16 or fp16 at a rate at which their updates would be lost.
@@ -50,6 +51,8 @@ class Optimiser:
         self._lm = lm
         self._parameters = lm.parameters
         self._grad_clip = grad_clip
+        self._max_skipped = max_skipped
+        self._skipped_in_a_row = 0
         self._adamw = torch.optim.AdamW(self._parameters, lr=lr, betas=betas, weight_decay=weight_decay)
         self.clear()
 
@@ -60,13 +63,22 @@ class Optimiser:
     def step(self, *, lr: float | None = None) -> float:
         """Clip the accumulated gradient, update, and clear it; returns the norm before clipping.
 
+        A gradient that is not finite updates nothing, and its norm is what is returned.
+
         Raises:
-            EngineError: the gradient is not finite. Nothing was updated.
+            EngineError: it was so more than `max_skipped` times in a row.
         """
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip)))
         if not math.isfinite(norm):
             self.clear()
-            raise EngineError(f"the gradient norm is {norm}; the step was not taken. Lower the learning rate")
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row > self._max_skipped:
+                raise EngineError(
+                    f"the gradient norm is {norm}, {self._skipped_in_a_row} times in a row; the step was not taken. "
+                    f"Lower the learning rate"
+                )
+            return norm
+        self._skipped_in_a_row = 0
         if lr is not None:
             for group in self._adamw.param_groups:
                 group["lr"] = lr

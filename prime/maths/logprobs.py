@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 
 class ChosenLogprobs(NamedTuple):
-    """Per token: log-prob of the chosen token, and the entropy of the distribution (no gradient)."""
+    """Per token: log-prob of the chosen token, and the entropy of the distribution in nats."""
 
     logprobs_N: Tensor
     entropy_N: Tensor
@@ -44,8 +44,9 @@ def chosen_logprobs(
 def logprobs_of_logits(logits_NV: Tensor, chosen_N: Tensor, *, temperature: float = 1.0) -> ChosenLogprobs:
     """As `chosen_logprobs`, from logits that something else computed."""
     all_NV = (logits_NV.float() / temperature).log_softmax(dim=1)
-    entropy_N = -(all_NV.detach().exp() * all_NV.detach()).sum(dim=1)
-    return ChosenLogprobs(all_NV.gather(1, chosen_N[:, None])[:, 0], entropy_N)
+    entropy_N = -(all_NV.exp() * all_NV).sum(dim=1)
+    # A sum over one entry, for a view would not do: sharded modules hang hooks on what they return.
+    return ChosenLogprobs(all_NV.gather(1, chosen_N[:, None]).sum(dim=1), entropy_N)
 
 
 @torch.no_grad()
@@ -78,15 +79,19 @@ class _ChosenLogprobs(torch.autograd.Function):
             )
             logprobs_N[piece] = logit_N - normaliser_N[piece]
             entropy_N[piece] = normaliser_N[piece] - mean_logit_N
-        ctx.save_for_backward(hidden_ND, head_VD, chosen_N, normaliser_N)
+        ctx.save_for_backward(hidden_ND, head_VD, chosen_N, normaliser_N, entropy_N)
         ctx.temperature, ctx.tiles = temperature, tiles
-        ctx.mark_non_differentiable(entropy_N)
+        ctx.set_materialize_grads(False)
         return logprobs_N, entropy_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, towards_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden_ND, head_VD, chosen_N, normaliser_N = ctx.saved_tensors
+    def backward(
+        ctx: Any, towards_N: Tensor | None, towards_entropy_N: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        hidden_ND, head_VD, chosen_N, normaliser_N, entropy_N = ctx.saved_tensors
+        if towards_N is None:
+            towards_N = torch.zeros_like(normaliser_N)
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         # Sums over tiles are fp32, as the sums inside a matrix product are.
         to_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
@@ -96,7 +101,14 @@ class _ChosenLogprobs(torch.autograd.Function):
             hidden_nD = hidden_ND[piece]
             for vocab, logits_NV in _logits(hidden_nD, head_VD, ctx.temperature, ctx.tiles.vocab):
                 # d log p(chosen) / d logits = (one at the chosen token) - softmax.
-                towards_NV = logits_NV.sub_(normaliser_N[piece, None]).exp_().mul_(-scale_N[piece, None])
+                logprobs_NV = logits_NV.sub_(normaliser_N[piece, None])
+                if towards_entropy_N is None:
+                    towards_NV = logprobs_NV.exp_().mul_(-scale_N[piece, None])
+                else:
+                    # d entropy / d logits = -softmax * (log softmax + entropy).
+                    bonus_N1 = towards_entropy_N[piece, None] / ctx.temperature
+                    inner_NV = scale_N[piece, None] + bonus_N1 * (logprobs_NV + entropy_N[piece, None])
+                    towards_NV = logprobs_NV.exp() * -inner_NV
                 inside_N, place_N = _places(chosen_N[piece], vocab)
                 towards_NV.scatter_add_(1, place_N[:, None], torch.where(inside_N, scale_N[piece], 0.0)[:, None])
                 towards_NV = towards_NV.to(hidden_ND.dtype)

@@ -34,6 +34,8 @@ class UpdateMetrics:
 
     loss: float
     grad_norm: float
+    skipped: int
+    """Optimiser steps that were left out, because their gradient was not finite."""
     entropy: float
     clipped_share: float
     kl_to_old: float

@@ -4,6 +4,7 @@ The one file of this service that holds weights.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from prime.lm.packing import Pack, TokenRow
 from prime.lm.plain import plain_logprobs
 from prime.lm.training import Optimiser
 from prime.lm.world import World, on_every_rank
-from prime.maths.losses import clipped_policy_loss, divergence, importance_weights
+from prime.maths.losses import (
+    PolicyLoss,
+    cispo_policy_loss,
+    clipped_policy_loss,
+    divergence,
+    importance_weights,
+    token_shares,
+)
 from prime.types import TensorAlias
 from services.trainer.batch import PolicyBatch, UpdateMetrics
 from services.trainer.outgoing import as_pushed
@@ -42,8 +50,9 @@ class Policy:
         self._settings = settings.optimiser
         self._temperature = settings.sampling.temperature
         # In strict mode sampler and trainer hold the same weights; only their kernels may differ.
-        is_weighted = {"auto": settings.max_lag > 0, "always": True, "never": False}[self._settings.importance]
-        self._importance_cap = self._settings.importance_cap if is_weighted else None
+        self._loss = settings.loss
+        self._longest = settings.sampling.max_tokens
+        self._is_weighted = {"auto": settings.max_lag > 0, "always": True, "never": False}[self._loss.importance]
         self.tokenizer: Any = load_tokenizer(folder)
         self.fingerprint = tokenizer_fingerprint(self.tokenizer)
         self.world = world or World()
@@ -53,7 +62,7 @@ class Policy:
         if self._lm.slow_because and self.world.is_leader:
             _log.warning("rows are computed one by one", because=self._lm.slow_because)
         self._reference: CausalLM | None = None
-        if self._settings.kl_coef > 0:
+        if self._loss.kl_coef > 0:
             frozen = Compute(dtype=compute.dtype, offload=compute.offload)
             self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._optimiser = Optimiser(
@@ -62,6 +71,7 @@ class Policy:
             grad_clip=self._settings.grad_clip,
             betas=self._settings.betas,
             weight_decay=self._settings.weight_decay,
+            max_skipped=self._settings.max_skipped,
         )
 
     @property
@@ -96,9 +106,13 @@ class Policy:
             norms.append(norm)
         num_tokens = sum(len(row.response_ids) for row in batch.rows)
         _, entropy, clipped, kl, gap, importance, sampler_kl, reference_kl = (sums / num_tokens).tolist()
+        finite = [norm for norm in norms if math.isfinite(norm)]
+        if len(finite) < len(norms):
+            _log.warning("a gradient was not finite; its step was left out", skipped=len(norms) - len(finite))
         return UpdateMetrics(
             loss=float(sums[0]) / len(norms),
-            grad_norm=sum(norms) / len(norms),
+            grad_norm=sum(finite) / max(len(finite), 1),
+            skipped=len(norms) - len(finite),
             entropy=entropy,
             clipped_share=clipped,
             kl_to_old=kl,
@@ -170,36 +184,56 @@ class Policy:
             logprobs_N = chosen.logprobs_N
             old_N = logprobs_N.detach() if old is None else self._gather(old, numbers, pack)
             sampler_N = self._gather(batch.sampler_logprobs, numbers, pack)
-            weights_N = None
-            if self._importance_cap is not None:
-                weights_N = importance_weights(old_N, sampler_N, cap=self._importance_cap)
-            result = clipped_policy_loss(
-                logprobs_N,
-                old_N,
-                self._gather(batch.advantages, numbers, pack),
-                clip=self._settings.clip,
-                clip_high=self._settings.clip_high or None,
-                num_tokens=num_tokens,
-                weights_N=weights_N,
+            lengths_B = torch.tensor(pack.response_lengths, device=old_N.device, dtype=torch.long)
+            shares_N = token_shares(
+                lengths_B, mean=self._loss.mean, num_tokens=num_tokens, num_rows=len(rows), longest=self._longest
             )
+            weights_N = self._importance(old_N, sampler_N, lengths_B)
+            advantages_N = self._gather(batch.advantages, numbers, pack)
+            result = self._policy_loss(logprobs_N, old_N, advantages_N, shares_N * weights_N, lengths_B)
             loss, reference_kl_N = result.loss, torch.zeros_like(old_N)
             if reference is not None:
                 reference_kl_N = divergence(logprobs_N, self._gather(reference, numbers, pack))
-                loss = loss + self._settings.kl_coef * reference_kl_N.sum() / num_tokens
+                loss = loss + self._loss.kl_coef * (reference_kl_N * shares_N).sum()
+            if self._loss.entropy_coef:
+                loss = loss - self._loss.entropy_coef * (chosen.entropy_N * shares_N).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             sums += torch.stack(
                 [
                     loss.detach(),
-                    chosen.entropy_N.sum(),
+                    chosen.entropy_N.detach().sum(),
                     result.clipped,
                     result.kl,
                     (old_N - sampler_N).abs().sum(),
-                    torch.ones_like(old_N).sum() if weights_N is None else weights_N.sum(),
+                    weights_N.sum(),
                     divergence(sampler_N, old_N).sum(),
                     reference_kl_N.detach().sum(),
                 ]
             ).cpu()
         return self.world.sum(sums), self._optimiser.step(lr=lr)
+
+    def _importance(self, old_N: Tensor, sampler_N: Tensor, lengths_B: Tensor) -> Tensor:
+        if not self._is_weighted:
+            return torch.ones_like(old_N)
+        cap, kind = self._loss.importance_cap, self._loss.importance_kind
+        return importance_weights(old_N, sampler_N, cap=cap, kind=kind, lengths_B=lengths_B)
+
+    def _policy_loss(
+        self, logprobs_N: Tensor, old_N: Tensor, advantages_N: Tensor, shares_N: Tensor, lengths_B: Tensor
+    ) -> PolicyLoss:
+        loss = self._loss
+        bounds = (loss.clip, loss.clip_high or loss.clip)
+        if loss.kind == "cispo":
+            return cispo_policy_loss(logprobs_N, old_N, advantages_N, shares_N=shares_N, bounds=bounds)
+        return clipped_policy_loss(
+            logprobs_N,
+            old_N,
+            advantages_N,
+            shares_N=shares_N,
+            bounds=bounds,
+            dual_clip=loss.dual_clip or None,
+            lengths_B=lengths_B if loss.kind == "gspo" else None,
+        )
 
     def _gather(self, by_row: Sequence[Tensor], numbers: Sequence[int], pack: Pack) -> Tensor:
         """Per-row tensors laid end to end in the pack's order, on the model's device."""

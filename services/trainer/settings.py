@@ -83,25 +83,52 @@ class OptimiserSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW's moments."""
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(0.2, gt=0)
-    """Ratios below 1 - clip stop pulling further out."""
-    clip_high: float = Field(0.0, ge=0)
-    """Ratios above 1 + clip_high stop pulling further out; 0: as `clip`. DAPO has 0.28."""
     grad_clip: float = Field(1.0, gt=0)
     mini_batches: int = Field(1, ge=1)
     """Optimiser steps per batch."""
-    importance: Literal["auto", "always", "never"] = "auto"
-    """Whether tokens are weighted towards the sampler. `auto`: when `max_lag` > 0. With an engine in half precision the
-    sampler differs from the trainer even in strict mode."""
-    importance_cap: float = Field(2.0, gt=0)
-    """Largest importance weight."""
-    kl_coef: float = Field(0.0, ge=0)
-    """Weight of the divergence from the policy that the run started with, which is then kept as well; 0: none."""
+    max_skipped: int = Field(3, ge=0)
+    """Optimiser steps in a row that may be left out because their gradient was not finite; one more ends the run."""
     token_budget: int = Field(16384, ge=1)
     """Tokens per forward pass."""
     device: str = "auto"
     threads: int = Field(0, ge=0)
     """CPU threads; 0 leaves the choice to torch."""
+
+
+class LossSettings(Settings):
+    """What the policy update minimises."""
+
+    kind: Literal["clip", "gspo", "cispo"] = "clip"
+    """PPO's clipped ratio of tokens; of whole responses (GSPO); or a clipped weight on every token's gradient (CISPO).
+    """
+    mean: Literal["token", "sequence", "constant"] = "token"
+    """Over all tokens, over responses, or over as many tokens as a response may have (Dr. GRPO)."""
+    clip: float = Field(0.2, gt=0)
+    """Ratios below 1 - clip stop pulling further out."""
+    clip_high: float = Field(0.0, ge=0)
+    """Ratios above 1 + clip_high stop pulling further out; 0: as `clip`. DAPO has 0.28."""
+    dual_clip: float = Field(0.0, ge=0)
+    """What a token with a negative advantage can lose at most, in advantages; 0: no bound."""
+    importance: Literal["auto", "always", "never"] = "auto"
+    """Whether tokens are weighted towards the sampler. `auto`: when `max_lag` > 0. With an engine in half precision the
+    sampler differs from the trainer even in strict mode."""
+    importance_kind: Literal["truncated", "masked", "sequence"] = "truncated"
+    """Weights over the cap are cut to it; or tokens outside [1 / cap, cap] are left out; or all tokens of a response
+    have one weight."""
+    importance_cap: float = Field(2.0, gt=0)
+    """Largest importance weight."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Weight of the divergence from the policy that the run started with, which is then kept as well; 0: none."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of the entropy, which is then kept up."""
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> "LossSettings":
+        if 0 < self.dual_clip <= 1 + (self.clip_high or self.clip):
+            raise ValueError(f"dual_clip = {self.dual_clip} is inside the clip's range; 3 is usual, 0 is off")
+        if self.kind != "clip" and self.dual_clip:
+            raise ValueError(f"dual_clip belongs to kind = 'clip', and kind is {self.kind!r}")
+        return self
 
 
 class AlarmSettings(Settings):
@@ -194,6 +221,7 @@ class TrainerSettings(ServiceSettings):
     processes: int = Field(1, ge=1)
     """How many `primectl up` starts on this machine to hold the policy together: as many as it has GPUs for it."""
     compute: ComputeSettings = ComputeSettings()
+    loss: LossSettings = LossSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     alarm: AlarmSettings = AlarmSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

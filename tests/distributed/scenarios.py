@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,14 @@ def prm_settings(**changes: Any) -> PrmSettings:
     return PrmSettings(lr=1e-3, mini_batches=2, token_budget=24, **changes)
 
 
+LOSSES: Mapping[str, dict[str, Any]] = {
+    "gspo": {"kind": "gspo", "mean": "sequence", "clip": 0.01},
+    "cispo": {"kind": "cispo", "mean": "constant", "clip_high": 0.3},
+    "dual-clip": {"dual_clip": 1.3, "importance_kind": "masked", "importance_cap": 1.1},
+    "entropy": {"entropy_coef": 0.1, "importance_kind": "sequence", "mean": "sequence"},
+}
+
+
 def run_all(folders: dict[str, Path], output: Path, world: World) -> dict[str, dict[str, Tensor]]:
     """Every scenario; the untied and the tied model are Llamas."""
     found: dict[str, dict[str, Tensor]] = {}
@@ -210,6 +219,8 @@ def run_all(folders: dict[str, Path], output: Path, world: World) -> dict[str, d
     found["recomputed"] = loss_and_gradients(untied, Compute(recompute=True), world, token_budget=24)
     found["offloaded"] = loss_and_gradients(untied, Compute(offload=True), world, token_budget=24)
     found["coarse"] = loss_and_gradients(untied, Compute(dtype="bfloat16"), world, token_budget=24)
+    for name, loss in LOSSES.items():
+        found[f"loss/{name}"] = policy_step(untied, trainer_settings(loss=loss), world)
     found["lora"] = policy_step(untied, trainer_settings(compute={"lora_rank": 2}), world)
     return found
 

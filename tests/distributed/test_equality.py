@@ -101,6 +101,12 @@ def test_whole_steps_do_not_depend_on_the_workers(alone: Found, together: Found,
     _agree(together[f"{scenario}/{model}"], alone[f"{scenario}/{model}"])
 
 
+@pytest.mark.parametrize("name", scenarios.LOSSES)
+def test_no_loss_depends_on_the_workers(alone: Found, together: Found, name: str) -> None:
+    _agree(together[f"loss/{name}"], alone[f"loss/{name}"])
+    assert not torch.equal(alone[f"loss/{name}"]["after.1"], alone["policy/untied"]["after.1"])
+
+
 def test_recomputed_activations_change_nothing(alone: Found, together: Found) -> None:
     for found in (alone, together):
         _agree(found["recomputed"], alone["gradients/untied"])

@@ -12,11 +12,13 @@ from prime.maths import advantages
 from prime.maths.filtering import in_band
 from prime.maths.logprobs import Tiles, chosen_logprobs
 from prime.maths.losses import (
+    cispo_policy_loss,
     clipped_policy_loss,
     cross_entropy,
     importance_weights,
     pair_accuracy,
     pairwise_dpo,
+    token_shares,
 )
 from prime.maths.rewards import normalise_rewards, reverse_cumsum, rewards_at_ends, token_rewards
 
@@ -206,16 +208,28 @@ def test_pair_accuracy_weighs_gaps_and_counts_ties_half() -> None:
     assert pair_accuracy(torch.tensor([4e-6, 0.0, -4e-6]), outcomes_B, torch.zeros(3)) == pytest.approx(0.5)
 
 
+SYMMETRIC = (0.2, 0.2)
+
+
+def _even(tokens: int) -> torch.Tensor:
+    """What each of so many tokens counts in a plain mean."""
+    return torch.tensor(1 / tokens)
+
+
 def test_identical_policies_give_the_policy_gradient() -> None:
     logprobs_N = torch.randn(5, requires_grad=True)
     advantages_N = torch.randn(5)
-    clipped_policy_loss(logprobs_N, logprobs_N.detach(), advantages_N, clip=0.2, num_tokens=5).loss.backward()  # type: ignore[no-untyped-call]
+    clipped_policy_loss(
+        logprobs_N, logprobs_N.detach(), advantages_N, bounds=SYMMETRIC, shares_N=_even(5)
+    ).loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(logprobs_N.grad, -advantages_N / 5)
 
 
 def test_the_clip_stops_a_ratio_that_went_far_enough() -> None:
     logprobs_N = torch.tensor([0.5, 0.5], requires_grad=True)
-    result = clipped_policy_loss(logprobs_N, torch.zeros(2), torch.tensor([1.0, -1.0]), clip=0.2, num_tokens=2)
+    result = clipped_policy_loss(
+        logprobs_N, torch.zeros(2), torch.tensor([1.0, -1.0]), bounds=SYMMETRIC, shares_N=_even(2)
+    )
     result.loss.backward()  # type: ignore[no-untyped-call]
     assert logprobs_N.grad is not None
     assert logprobs_N.grad[0] == 0  # better than before already
@@ -227,7 +241,7 @@ def test_a_higher_upper_clip_lets_gains_go_further_and_losses_no_further() -> No
     """Ratios 1.25, 1.35 and 0.75 against bounds 0.8 and 1.28."""
     logprobs_N = torch.tensor([1.25, 1.35, 0.75]).log().requires_grad_()
     advantages_N = torch.tensor([1.0, 1.0, -1.0])
-    result = clipped_policy_loss(logprobs_N, torch.zeros(3), advantages_N, clip=0.2, clip_high=0.28, num_tokens=3)
+    result = clipped_policy_loss(logprobs_N, torch.zeros(3), advantages_N, bounds=(0.2, 0.28), shares_N=_even(3))
     result.loss.backward()  # type: ignore[no-untyped-call]
     assert logprobs_N.grad is not None
     torch.testing.assert_close(logprobs_N.grad, torch.tensor([-1.25 / 3, 0.0, 0.0]))
@@ -241,11 +255,81 @@ def test_any_split_into_micro_batches_adds_up_to_the_same_gradient(size: int) ->
     generator = torch.Generator().manual_seed(0)
     old_N, advantages_N, start_N = (torch.randn(7, generator=generator) for _ in range(3))
     whole_N, parts_N = start_N.clone().requires_grad_(), start_N.clone().requires_grad_()
-    clipped_policy_loss(whole_N, old_N, advantages_N, clip=0.2, num_tokens=7).loss.backward()  # type: ignore[no-untyped-call]
+    clipped_policy_loss(whole_N, old_N, advantages_N, bounds=SYMMETRIC, shares_N=_even(7)).loss.backward()  # type: ignore[no-untyped-call]
     for start in range(0, 7, size):
         piece = slice(start, start + size)
-        clipped_policy_loss(parts_N[piece], old_N[piece], advantages_N[piece], clip=0.2, num_tokens=7).loss.backward()  # type: ignore[no-untyped-call]
+        clipped_policy_loss(
+            parts_N[piece], old_N[piece], advantages_N[piece], bounds=SYMMETRIC, shares_N=_even(7)
+        ).loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(parts_N.grad, whole_N.grad)
+
+
+def test_what_a_token_counts_by_hand() -> None:
+    lengths_B = torch.tensor([1, 3])
+    asked = {"num_tokens": 4, "num_rows": 2, "longest": 4}
+    for mean, expected in (
+        ("token", [1 / 4] * 4),
+        ("sequence", [1 / 2, 1 / 6, 1 / 6, 1 / 6]),
+        ("constant", [1 / 8] * 4),
+    ):
+        torch.testing.assert_close(token_shares(lengths_B, mean=mean, **asked), torch.tensor(expected))
+
+
+def test_a_dual_clip_bounds_what_a_bad_token_can_lose() -> None:
+    """Ratio 5 with advantage -1: the loss is 5 and its gradient 5; with a dual clip of 3 they are 3 and 0."""
+    for dual_clip, loss, gradient in ((None, 5.0, 5.0), (3.0, 3.0, 0.0)):
+        logprobs_N = torch.tensor([5.0]).log().requires_grad_()
+        minus_N = torch.tensor([-1.0])
+        result = clipped_policy_loss(
+            logprobs_N, torch.zeros(1), minus_N, bounds=SYMMETRIC, dual_clip=dual_clip, shares_N=_even(1)
+        )
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        assert logprobs_N.grad is not None
+        assert float(result.loss.detach()) == pytest.approx(loss)
+        assert float(logprobs_N.grad) == pytest.approx(gradient)
+
+
+def test_a_response_has_one_ratio_the_geometric_mean_of_its_tokens() -> None:
+    """GSPO: rows of log-ratios (0.4, 0) and (-1,): ratios e^0.2 and e^-1, each token's gradient its row's ratio."""
+    log_ratio_N = torch.tensor([0.4, 0.0, -1.0], requires_grad=True)
+    advantages_N, lengths_B = torch.tensor([-1.0, 2.0, 3.0]), torch.tensor([2, 1])
+    result = clipped_policy_loss(
+        log_ratio_N, torch.zeros(3), advantages_N, bounds=(0.9, 0.9), lengths_B=lengths_B, shares_N=_even(1)
+    )
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    first, second = math.exp(0.2), math.exp(-1.0)
+    assert float(result.loss.detach()) == pytest.approx(first * 1 - first * 2 - second * 3)
+    assert log_ratio_N.grad is not None
+    torch.testing.assert_close(log_ratio_N.grad, torch.tensor([first, -2 * first, -3 * second]))
+    # Beyond its bounds a row's good tokens stop pulling further out.
+    tight = clipped_policy_loss(
+        log_ratio_N, torch.zeros(3), advantages_N, bounds=(0.1, 0.1), lengths_B=lengths_B, shares_N=_even(1)
+    )
+    assert int(tight.clipped) == 1
+
+
+def test_cispo_clips_the_weight_and_keeps_every_gradient() -> None:
+    """Ratios 3, 0.1 and 1 with bounds 0.2 and 0.28: weights 1.28, 0.8 and 1."""
+    logprobs_N = torch.tensor([3.0, 0.1, 1.0]).log().requires_grad_()
+    advantages_N = torch.tensor([1.0, 1.0, -2.0])
+    result = cispo_policy_loss(logprobs_N, torch.zeros(3), advantages_N, bounds=(0.2, 0.28), shares_N=_even(1))
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    assert logprobs_N.grad is not None
+    torch.testing.assert_close(logprobs_N.grad, torch.tensor([-1.28, -0.8, 2.0]))
+    assert int(result.clipped) == 2
+
+
+def test_kinds_of_importance_weights_by_hand() -> None:
+    trainer_N, sampler_N = torch.tensor([0.1, 1.0, -2.0]), torch.zeros(3)
+    lengths_B = torch.tensor([2, 1])
+    weights = {
+        kind: importance_weights(trainer_N, sampler_N, cap=2.0, kind=kind, lengths_B=lengths_B)
+        for kind in ("truncated", "masked", "sequence")
+    }
+    small, smaller = math.exp(0.1), math.exp(-2.0)
+    torch.testing.assert_close(weights["truncated"], torch.tensor([small, 2.0, smaller]))
+    torch.testing.assert_close(weights["masked"], torch.tensor([small, 0.0, 0.0]))
+    torch.testing.assert_close(weights["sequence"], torch.tensor([2.0, 2.0, smaller]))
 
 
 def test_importance_weights_are_capped_and_carry_no_gradient() -> None:
@@ -257,7 +341,7 @@ def test_importance_weights_are_capped_and_carry_no_gradient() -> None:
 
 def test_extreme_log_ratios_stay_finite() -> None:
     result = clipped_policy_loss(
-        torch.tensor([500.0, -500.0]), torch.zeros(2), torch.tensor([-1.0, 1.0]), clip=0.2, num_tokens=2
+        torch.tensor([500.0, -500.0]), torch.zeros(2), torch.tensor([-1.0, 1.0]), bounds=SYMMETRIC, shares_N=_even(2)
     )
     assert torch.isfinite(result.loss)
 
@@ -287,9 +371,11 @@ def test_tiled_logprobs_equal_the_plain_softmax_forward_and_backward(tokens: int
     logits_NV = (plain[0] @ plain[1].T / 0.7).log_softmax(dim=1)
     expected_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1)
     torch.testing.assert_close(result.logprobs_N, expected_N)
-    torch.testing.assert_close(result.entropy_N, -(logits_NV.exp() * logits_NV).sum(dim=1).detach())
+    expected_entropy_N = -(logits_NV.exp() * logits_NV).sum(dim=1)
+    torch.testing.assert_close(result.entropy_N, expected_entropy_N)
     weights_N = torch.randn(7, generator=generator)
-    (weights_N @ result.logprobs_N).backward()  # type: ignore[no-untyped-call]
-    (weights_N @ expected_N).backward()  # type: ignore[no-untyped-call]
+    more_N = torch.randn(7, generator=generator)
+    (weights_N @ result.logprobs_N + more_N @ result.entropy_N).backward()  # type: ignore[no-untyped-call]
+    (weights_N @ expected_N + more_N @ expected_entropy_N).backward()  # type: ignore[no-untyped-call]
     for own, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(own.grad, other.grad)

@@ -77,6 +77,7 @@ KEYS = [
     "run.folder",
     "run.model",
     "run.name",
+    "run.preset",
     "run.redis_url",
     "run.seed",
     "run.tls_folder",
@@ -114,20 +115,26 @@ KEYS = [
     "trainer.keep_every",
     "trainer.listen",
     "trainer.long_prompts",
+    "trainer.loss.clip",
+    "trainer.loss.clip_high",
+    "trainer.loss.dual_clip",
+    "trainer.loss.entropy_coef",
+    "trainer.loss.importance",
+    "trainer.loss.importance_cap",
+    "trainer.loss.importance_kind",
+    "trainer.loss.kind",
+    "trainer.loss.kl_coef",
+    "trainer.loss.mean",
     "trainer.max_lag",
     "trainer.max_prompt_tokens",
     "trainer.mode",
     "trainer.ops_listen",
     "trainer.optimiser.betas",
-    "trainer.optimiser.clip",
-    "trainer.optimiser.clip_high",
     "trainer.optimiser.device",
     "trainer.optimiser.final_lr_share",
     "trainer.optimiser.grad_clip",
-    "trainer.optimiser.importance",
-    "trainer.optimiser.importance_cap",
-    "trainer.optimiser.kl_coef",
     "trainer.optimiser.lr",
+    "trainer.optimiser.max_skipped",
     "trainer.optimiser.mini_batches",
     "trainer.optimiser.threads",
     "trainer.optimiser.token_budget",
@@ -261,6 +268,18 @@ def test_overrides_lie_on_top_and_are_read_as_toml(file: Path) -> None:
     assert config.trainer.peers.rollout == ("10.0.0.1:1", "10.0.0.2:2")
     assert (config.trainer.sampling.max_tokens, config.trainer.sampling.temperature) == (9, 0.5)
     assert config.run.name == "quoted"
+
+
+def test_a_preset_counts_where_file_and_command_line_say_nothing(file: Path) -> None:
+    plain, paper = load_config(file, []), load_config(file, ["run.preset=paper"])
+    assert (plain.trainer.max_lag, plain.trainer.optimiser.mini_batches, plain.prm.mini_batches) == (1, 1, 1)
+    assert (paper.trainer.max_lag, paper.trainer.optimiser.mini_batches, paper.prm.mini_batches) == (0, 4, 4)
+    assert paper.trainer.optimiser.weight_decay == 0.01
+    assert paper.trainer.steps == plain.trainer.steps
+    mixed = load_config(file, ["run.preset=paper", "trainer.optimiser.mini_batches=2"])
+    assert (mixed.trainer.optimiser.mini_batches, mixed.trainer.optimiser.weight_decay) == (2, 0.01)
+    with pytest.raises(SettingsError, match=r"run\.preset"):
+        load_config(file, ["run.preset=papers"])
 
 
 def test_an_override_that_is_no_toml_is_text(file: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.errors import (
     CheckpointError,
+    EngineError,
     InvalidInput,
     PeerUnavailable,
     StaleBase,
@@ -50,7 +51,7 @@ from services.trainer.policy import Policy
 from services.trainer.progress import Progress
 from services.trainer.publisher import Publisher
 from services.trainer.recording import RecordedGroups
-from services.trainer.run_folder import RunFolder
+from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import AdvantageSettings, TrainerSettings
 from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, finder, graded, perturb, problem, tiny_model
 
@@ -122,6 +123,42 @@ def test_zero_advantages_move_nothing(start: Path) -> None:
     assert metrics.kl_to_old == 0.0
 
 
+@pytest.mark.parametrize("mean", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("kind", ["clip", "gspo", "cispo"])
+def test_packs_change_no_loss_of_any_kind(start: Path, kind: str, mean: str) -> None:
+    losses = []
+    for token_budget in (1, 7, 1000):
+        loss = {"kind": kind, "mean": mean, "entropy_coef": 0.1}
+        policy = Policy(start, _settings(loss=loss, optimiser={"token_budget": token_budget, "lr": 0.0}))
+        metrics = policy.update(_batch(), seed=0)
+        losses.append((metrics.loss, metrics.grad_norm))
+    for each in losses[1:]:
+        assert each == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_an_entropy_bonus_keeps_the_entropy_up(start: Path) -> None:
+    found = []
+    for entropy_coef in (0.0, 1.0):
+        policy = Policy(start, _settings(loss={"entropy_coef": entropy_coef}, optimiser={"lr": 1e-3}))
+        for seed in range(4):
+            metrics = policy.update(_batch(0.0), seed=seed)
+        found.append(metrics.entropy)
+    assert found[1] > found[0] + 1e-3
+
+
+def test_a_step_without_a_finite_gradient_is_left_out_and_counted(start: Path) -> None:
+    policy = Policy(start, _settings(optimiser={"max_skipped": 2}))
+    before = torch.cat(policy.logprobs(token_rows(GROUPS)))
+    for seed in range(2):
+        assert policy.update(_batch(math.nan), seed=seed).skipped == 1
+    assert torch.equal(torch.cat(policy.logprobs(token_rows(GROUPS))), before)
+    assert policy.update(_batch(), seed=2).skipped == 0
+    for seed in range(2):
+        policy.update(_batch(math.nan), seed=seed)
+    with pytest.raises(EngineError, match="3 times in a row"):
+        policy.update(_batch(math.nan), seed=3)
+
+
 def test_several_mini_batches_use_the_old_policy_of_before_the_first(start: Path) -> None:
     policy = Policy(start, _settings(optimiser={"mini_batches": 2, "lr": 1e-2}))
     assert policy.update(_batch(), seed=0).kl_to_old > 0
@@ -132,7 +169,7 @@ def test_several_mini_batches_use_the_old_policy_of_before_the_first(start: Path
     [("auto", 0, False), ("auto", 1, True), ("always", 0, True), ("never", 1, False)],
 )
 def test_when_importance_weights_are_used(start: Path, importance: str, max_lag: int, is_weighted: bool) -> None:
-    policy = Policy(start, _settings(max_lag=max_lag, optimiser={"importance": importance}))
+    policy = Policy(start, _settings(max_lag=max_lag, loss={"importance": importance}))
     assert (policy.update(_batch(), seed=0).mean_importance != 1.0) is is_weighted
 
 
@@ -179,7 +216,7 @@ def test_a_saved_policy_loads_with_transformers_alone_and_restores_to_the_bit(st
 def test_the_divergence_from_the_first_policy_holds_the_policy_back(start: Path) -> None:
     travelled = []
     for kl_coef in (0.0, 1.0):
-        policy = Policy(start, _settings(optimiser={"kl_coef": kl_coef}))
+        policy = Policy(start, _settings(loss={"kl_coef": kl_coef}))
         first = policy.update(_batch(), seed=0)
         assert first.kl_to_reference == pytest.approx(0.0, abs=1e-6)
         for seed in range(1, 6):
@@ -196,7 +233,7 @@ def test_a_resumed_run_is_held_to_the_policy_that_it_started_with_by_the_formula
     for seed in range(3):
         away.update(_batch(), seed=seed)
     away.begin_save(tmp_path).wait()
-    held = Policy(start, _settings(optimiser={"kl_coef": 0.5, "lr": 0.0}))
+    held = Policy(start, _settings(loss={"kl_coef": 0.5}, optimiser={"lr": 0.0}))
     rows, reference = token_rows(GROUPS), held.logprobs(token_rows(GROUPS))
     held.restore(tmp_path)
     logprobs = held.logprobs(rows)
@@ -784,6 +821,39 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path, identity={"model": "a"}, resume=False)
     with pytest.raises(CheckpointError, match="belongs to another run: model was 'a', is 'b'"):
         RunFolder(tmp_path, identity={"model": "b"}, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "numbers", "key"),
+    [
+        ({}, (0, 2), "problems_sha256"),
+        ({"max_prompt_tokens": 7}, (0, 1), "max_prompt_tokens"),
+        ({"sampling": {"max_tokens": 9}}, (0, 1), "max_tokens"),
+        ({"optimiser": {"lr": 1.0}, "steps": 9}, (0, 1), ""),
+    ],
+)
+def test_a_run_goes_on_only_with_its_problems_and_limits(
+    tmp_path: Path, changed: dict[str, Any], numbers: Sequence[int], key: str
+) -> None:
+    def open_folder(settings: TrainerSettings, numbers: Sequence[int], *, resume: bool) -> None:
+        problems = [problem(number) for number in numbers]
+        identity = identity_of(settings, problems, model=Path("m"), seed=0, tokenizer_fingerprint="f")
+        RunFolder(tmp_path, identity=identity, resume=resume)
+
+    open_folder(_settings(), (0, 1), resume=False)
+    other = _settings(**changed)
+    if key:
+        with pytest.raises(CheckpointError, match=f"{key} was .* choose another run.name, or put {key} back"):
+            open_folder(other, numbers, resume=True)
+    else:
+        open_folder(other, numbers, resume=True)
+
+
+def test_a_run_goes_on_only_with_its_prm(tmp_path: Path) -> None:
+    RunFolder(tmp_path, identity={}, resume=False).pin({"prm_beta": 0.05})
+    RunFolder(tmp_path, identity={}, resume=True).pin({"prm_beta": 0.05})
+    with pytest.raises(CheckpointError, match=r"prm_beta was 0\.05, is 0\.5"):
+        RunFolder(tmp_path, identity={}, resume=True).pin({"prm_beta": 0.5})
 
 
 def test_steps_that_are_there_are_not_overwritten_without_resume(tmp_path: Path) -> None:
