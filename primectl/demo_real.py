@@ -17,9 +17,11 @@ import torch
 from jobs.gguf import import_gguf
 from jobs.sft import SftSettings
 from prime.adapters.settings import ComputeSettings, cache_folder
+from prime.data.prm_config import write_prm_config
 from prime.data.problems import write_jsonl
 from prime.data.school import draw_school, keys_of
 from prime.errors import SettingsError
+from prime.scoring import Aggregation, PrmConfig
 from primectl.config import RunConfig, load_config
 from primectl.display import Display
 from primectl.real_model import fetch_real_model
@@ -27,6 +29,8 @@ from primectl.sft import fine_tune, write_sft_data
 from primectl.up import train_all, until_signal
 
 _NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 160, 128, 512
+# An answer is as good as its worst word: one wrong number spoils it.
+_READING = PrmConfig(aggregation=Aggregation.MIN, separators=(" ", "\n"))
 _OUTCOME_ONLY = ("trainer.advantage.process_coef=0",)
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -46,7 +50,7 @@ class Scale:
     """Of `demo_real.toml`."""
 
 
-FULL = Scale(sft_rows=128, sft_batch=16, problems=128, samples=8, answer_tokens=96)
+FULL = Scale(sft_rows=128, sft_batch=16, problems=96, samples=8, answer_tokens=96)
 SHORT = Scale(
     sft_rows=16,
     sft_batch=8,
@@ -109,10 +113,10 @@ def make_material(material: Path, *, scale: Scale) -> None:
     display = Display()
     display.say("Reading the model ...")
     import_gguf(fetch_real_model(cache_folder()), material / "model")
-    held_out = draw_school(_NUM_HELD_OUT, seed=1)
-    train = draw_school(_NUM_TRAIN, seed=2, exclude=keys_of(held_out))
-    worked = draw_school(scale.sft_rows, seed=3, exclude=keys_of([*held_out, *train]))
-    hard = draw_school(_NUM_HARD, seed=4, hard=True)
+    held_out = draw_school(_NUM_HELD_OUT, seed=11)
+    train = draw_school(_NUM_TRAIN, seed=12, exclude=keys_of(held_out))
+    worked = draw_school(scale.sft_rows, seed=13, exclude=keys_of([*held_out, *train]))
+    hard = draw_school(_NUM_HARD, seed=14, hard=True)
     for name, problems in (("held_out", held_out), ("problems", train), ("hard", hard)):
         write_jsonl([problem.problem for problem in problems], material / f"{name}.jsonl")
     write_sft_data(material / "sft.jsonl", ((each.prompt, each.solution) for each in worked))
@@ -130,6 +134,8 @@ def make_material(material: Path, *, scale: Scale) -> None:
         ),
         display,
     )
+    # The PRM that starts from it inherits how it is to be read.
+    write_prm_config(_READING, material / "sft")
 
 
 def train(display: Display, run_path: Path, material: Path, *, scale: Scale, more: Sequence[str] = ()) -> RunConfig:

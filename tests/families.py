@@ -40,7 +40,7 @@ class Family:
 
     def write(self, folder: Path) -> Path:
         """A checkpoint in Hugging Face form, without a tokenizer."""
-        settings = {name: value for name, value in (_BASE | self.config).items() if name not in self.dropped}
+        settings = {name: value for name, value in {**_BASE, **self.config}.items() if name not in self.dropped}
         torch.manual_seed(1)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(self.model_type, **settings), dtype=torch.float32)
         model.save_pretrained(folder)
@@ -51,7 +51,7 @@ def _family(title: str, model_type: str, members: str, *, dropped: tuple[str, ..
     return Family(title=title, model_type=model_type, members=members, config=config, dropped=dropped)
 
 
-_LINEAR = {
+_LINEAR: Mapping[str, Any] = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 8,

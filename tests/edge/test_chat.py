@@ -366,14 +366,15 @@ async def test_a_rollout_replica_can_be_the_engine() -> None:
     assert samples.candidates[0].message["content"] == "4", "a stop string is no part of the answer"
     sampling = replica.requests[-1].sampling
     assert (sampling.stop, sampling.top_k, sampling.min_p, sampling.stop_token_ids) == (("2",), 5, 0.1, (7,))
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"stop": [""]},
         {"stop": 3},
         {"logit_bias": {}},
         {"temperature": -1},
         {"top_p": 0},
         {"top_p": "high"},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(InvalidInput):
             await engine.sample({"messages": MESSAGES, **wrong}, 1)
     with pytest.raises(TokenizerMismatch):
