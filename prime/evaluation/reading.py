@@ -79,6 +79,11 @@ def open_set(name: str, folder: Path, *, style: PromptStyle = "plain", limit: in
     own_name, is_own, own_file = name.partition("=")
     if is_own:
         path = Path(own_file)
+        if not path.exists() and "/" not in own_file:
+            raise SettingsError(
+                f"{name}: {own_file!r} is no file here, and {own_name!r} no setting of an evaluation; give NAME=FILE, "
+                f"NAME=ORG/DATASET, or a setting from docs/settings.md, e.g. rollout.threads=1"
+            )
         # Two files may name their problems alike.
         problems = [
             replace(each, problem_id=f"{own_name}-{number}") for number, each in enumerate(load_problems(own_file), 1)

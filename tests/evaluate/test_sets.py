@@ -14,7 +14,7 @@ import pytest
 from jobs.evaluate.fetch import fetch_set
 from prime.data.problems import read_rows
 from prime.errors import DataError, PeerUnavailable, SettingsError
-from prime.evaluation.reading import open_set, read_set
+from prime.evaluation.reading import open_set, open_sets, read_set
 from prime.evaluation.sets import EvaluationSet, find_set, known_sets
 
 _SHARED = Path(__file__).parents[3] / "shared" / "data" / "eval"
@@ -178,3 +178,8 @@ def test_a_place_that_is_not_there_is_named(site: tuple[Path, str], tmp_path: Pa
         fetch_set(known, tmp_path / "sets", from_hub=True, on_progress=lambda size: None)
     with pytest.raises(SettingsError, match="in no repository"):
         fetch_set(find_set("livecodebench_v2"), tmp_path / "sets", from_hub=False, on_progress=lambda size: None)
+
+
+def test_a_word_that_is_neither_setting_nor_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"threads=1: '1' is no file here, and 'threads' no setting"):
+        open_sets(["threads=1"], tmp_path, samples=1)
