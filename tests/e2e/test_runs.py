@@ -259,7 +259,6 @@ async def test_a_killed_replica_is_replaced_and_no_group_is_lost(material: Path,
     assert killed
     metrics = _metrics(config)[1:]
     assert [row["batch/groups"] for row in metrics] == [6.0] * 60
-    assert all(row["batch/largest_lag"] <= 1 for row in metrics)
 
 
 def _primectl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
