@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluate.report import with_p
 from prime.adapters.settings import is_ci
 from prime.data.problems import load_problems
 from prime.errors import PeerUnavailable
@@ -138,7 +139,7 @@ def _page(found: Found, trial: Trial, runs: DemoRuns, report: Mapping[str, Any])
             [
                 "# A real model before and after PRIME",
                 markdown(found, trial).strip(),
-                f"Gain on held-out problems: {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), p = {gain.p:.2g}.",
+                f"Gain on held-out problems: {with_p(gain)}.",
                 "Three held-out problems, first sample each:",
                 shown_answers(trial, found, questions).strip(),
                 f"```\n{json.dumps(report)}\n```",

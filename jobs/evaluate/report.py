@@ -10,7 +10,7 @@ from typing import Any
 from jobs.evaluate import published
 from jobs.evaluate.folder import read_evaluation
 from prime.errors import DataError
-from prime.evaluation.intervals import Estimate
+from prime.evaluation.intervals import Difference, Estimate
 from prime.evaluation.summary import SetSummary, summarise
 
 JSON, MARKDOWN = "report.json", "report.md"
@@ -178,10 +178,12 @@ def best_of_lines(found: SetSummary) -> list[str]:
     gain = found.best_of_gain
     if gain is None:
         return []
-    return [
-        f"Best of {max(found.best_of)} by the PRM less a single sample: {gain.mean:+.3f} ({gain.low:+.3f} to "
-        f"{gain.high:+.3f}), p = {gain.p:.2g}."
-    ]
+    return [f"Best of {max(found.best_of)} by the PRM less a single sample: {with_p(gain)}."]
+
+
+def with_p(found: Difference) -> str:
+    """A difference with its interval and p-value."""
+    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), p = {found.p:.2g}"
 
 
 def curve_rows(found: SetSummary) -> list[list[str]]:

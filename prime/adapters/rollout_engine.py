@@ -72,8 +72,9 @@ class RolloutEngine:
                 )
             ]
         )
+        stops = _strings(request.get("stop"))
         return ChatSamples(
-            candidates=tuple(self._candidate(sample, _strings(request.get("stop"))) for sample in group.samples),
+            candidates=tuple(self._candidate(sample, stops) for sample in group.samples),
             model="policy",
             prompt_tokens=len(prompt_ids),
             completion_tokens=group.num_response_tokens,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from prime.lm.model import load_module
+from prime.maths.logprobs import logprobs_of_logits
 
 
 @torch.no_grad()
@@ -24,6 +25,5 @@ def plain_logprobs(folder: Path, named: Mapping[str, Tensor], ids: Sequence[int]
     module = load_module(folder, dtype=some.dtype, attention="eager").to(some.device).eval()
     module.load_state_dict(named, assign=True)
     ids_T = torch.tensor(ids, device=some.device)
-    logits_TV = module(input_ids=ids_T[None], use_cache=False).logits[0, :-1].float()
-    logprobs_T = logits_TV.log_softmax(dim=-1).gather(1, ids_T[1:, None])[:, 0]
-    return tuple(logprobs_T.tolist())
+    logits_TV = module(input_ids=ids_T[None], use_cache=False).logits[0, :-1]
+    return tuple(logprobs_of_logits(logits_TV, ids_T[1:]).logprobs_N.tolist())

@@ -16,6 +16,7 @@ from torch import Tensor
 from prime.errors import EngineError
 from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, describe_layers, proof_rows
 from prime.maths.agreement import mean_gap
+from prime.maths.logprobs import logprobs_of_logits
 from prime.types import RolloutRequest, SamplingParams
 from services.rollout.decoding import Batch, Cohort
 from services.rollout.kv_cache import CACHED, KeyValueCache, register_cached_attention
@@ -192,5 +193,4 @@ def _proof_request(number: int, prompt_ids: tuple[int, ...]) -> RolloutRequest:
 
 
 def _chosen(logits_LV: Tensor, ids_L: Tensor) -> tuple[float, ...]:
-    logprobs_LV = logits_LV[:-1].float().log_softmax(dim=1)
-    return tuple(logprobs_LV.gather(1, ids_L[1:, None]).squeeze(1).tolist())
+    return tuple(logprobs_of_logits(logits_LV[:-1], ids_L[1:]).logprobs_N.tolist())
