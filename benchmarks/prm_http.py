@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from prime.data.tiny import write_tiny_model
-from primectl.stack import free_ports
+from primectl.places import free_ports
 
 _KEY = "bench"
 _REQUESTS, _WARM_UP = 300, 30

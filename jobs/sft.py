@@ -22,7 +22,8 @@ from pydantic import Field
 from prime.adapters.settings import ComputeSettings, Settings
 from prime.data.prompts import encode_prompt
 from prime.errors import CheckpointError, DataError, InputTooLong, SettingsError
-from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, save_model, write_file
+from prime.files import write_file
+from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, save_model
 from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch
 from prime.lm.packing import TokenRow

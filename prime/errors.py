@@ -10,6 +10,7 @@
     ├── TokenizerMismatch           FAILED_PRECONDITION  no      two models do not share one tokenizer
     ├── VersionConflict             FAILED_PRECONDITION  no      a model is not at the version the caller counts on
     ├── CheckpointError             FAILED_PRECONDITION  no      a run folder or checkpoint is missing, foreign or torn
+    ├── InUse                       FAILED_PRECONDITION  no      another process works with this folder or file
     ├── Unauthenticated             UNAUTHENTICATED      no      the bearer token is missing or wrong
     ├── WeightPushError             DATA_LOSS            no      pushed weights are not the ones that answer
     │   └── StaleBase               DATA_LOSS            no      what changed is told of weights that are not held
@@ -72,6 +73,12 @@ class VersionConflict(PrimeError):
 
 class CheckpointError(PrimeError):
     """A run folder or a checkpoint is missing, belongs to another run, or was torn by a crash."""
+
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class InUse(PrimeError):
+    """Another process works with this folder or file; names that process."""
 
     grpc_status = "FAILED_PRECONDITION"
 

@@ -92,7 +92,13 @@ class RequestQueue(Protocol):
         """Give a request up for good: to the dead-letter stream, and its `RolloutFailure` to the results."""
 
     async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
-        """Let the leases lapse now, for another worker to take."""
+        """Let the leases lapse now, for another worker to take; the delivery that was not used is not counted."""
+
+    async def give_back_all(self) -> int:
+        """The same with all leases of this consumer, whose deliveries count; returns how many.
+
+        For whoever knows that the consumer is dead, so that nobody waits for its leases.
+        """
 
 
 class Verifier(Protocol):

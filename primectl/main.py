@@ -68,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", _status, "where a run stands")
     status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
 
+    stop = _command(commands, "stop", _stop, "end a run in good order: it finishes its step and saves")
+    stop.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
+    stop.add_argument("--patience", type=float, default=120.0, metavar="SECONDS", help="to wait for it (default 120)")
+
     verify = _command(commands, "verify", _verify, "grade a file of answers and print a report")
     verify.add_argument("file", type=Path, help="a .jsonl or .parquet file: problems with a column `response`")
     verify.add_argument("overrides", nargs="*", metavar="key=value", help="settings of [verifier], e.g. workers=4")
@@ -348,6 +352,12 @@ def _curate(arguments: argparse.Namespace) -> int:
     return _with_settings(
         CurateSettings, arguments, lambda settings: run_curate(settings, token_file=arguments.token_file)
     )
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from primectl.stop import stop_run
+
+    return stop_run(arguments.folder, patience_s=arguments.patience)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -3,15 +3,21 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prime.errors import EngineError
+from prime.files import write_file
 
+LOCK, TRAINER_LOCK, PROCESSES = "lock", "trainer.lock", "processes.json"
+"""In the run folder."""
 _LOG_TAIL_LINES = 15
+_KILLED_RANK = re.compile(r"exitcode\s*: -\d")
+"""In torchrun's report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +27,29 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    log_start: int = 0
+    """Where in the log this life begins."""
 
     @property
     def has_ended(self) -> bool:
         """Whether it is gone."""
         return self.process.returncode is not None
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended it, or one of the processes that torchrun started for it: nothing it chose."""
+        code = self.process.returncode
+        return code is not None and (code < 0 or (code > 0 and bool(_KILLED_RANK.search(self._said()))))
+
+    def _said(self) -> str:
+        """What it logged in this life."""
+        with self.log.open(errors="replace") as log:
+            log.seek(self.log_start)
+            return log.read()
+
     def last_words(self) -> str:
         """What it logged last, for people: the errors among the last lines, else what is no log entry of a service."""
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        lines = self._said().splitlines()[-_LOG_TAIL_LINES:]
         messages = [message for message in map(_message, lines) if message]
         return "\n".join(messages or [line for line in lines if not line.startswith("{")])
 
@@ -49,6 +69,7 @@ async def start(name: str, command: Sequence[str], *, environment: dict[str, str
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
     with log.open("ab") as output:
+        log_start = output.tell()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "primectl.tethered", str(os.getpid())),
             *command,
@@ -58,7 +79,12 @@ async def start(name: str, command: Sequence[str], *, environment: dict[str, str
             env=environment,
             start_new_session=True,
         )
-    return Child(name, process, log)
+    return Child(name, process, log, log_start)
+
+
+def write_processes(folder: Path, children: Iterable[Child]) -> None:
+    """Note in the run folder which process is which, for `primectl status`."""
+    write_file(folder / PROCESSES, json.dumps({child.name: child.process.pid for child in children}))
 
 
 async def stop_all(children: Sequence[Child], *, grace_seconds: float) -> None:

@@ -1,57 +1,60 @@
-"""All services of a run as local processes: start in order, watch, restart what holds no state, stop."""
+"""All services of a run as local processes: start in order, watch, bring back what died, stop."""
 
 import asyncio
 import contextlib
-import fcntl
-import itertools
 import json
-import os
 import secrets
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from itertools import islice
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from prime.adapters.grpc_clients import GrpcTrainer, open_channel
+from prime.adapters.redis_queue import RedisQueue, consumer_name
 from prime.adapters.settings import ServiceSettings, child_environment, given_token
 from prime.adapters.tls import Tls
-from prime.errors import CheckpointError, PeerUnavailable, PrimeError, SettingsError
+from prime.errors import PeerUnavailable, PrimeError
+from prime.files import hold
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
-from primectl.processes import Child, start, stop_all
+from primectl.places import free_port, resolve_locally
+from primectl.processes import LOCK, Child, start, stop_all, write_processes
 from primectl.redis_server import find_redis_server, wait_until_up, write_config
+from services.trainer.run_folder import RunFolder
 
 _START_SECONDS = 180.0
 _RESTARTS, _RESTART_WINDOW_S = 3, 600.0
 _STATUS_SECONDS = 2.0
-# Below what Linux gives to outgoing connections (net.ipv4.ip_local_port_range).
-_LOWEST_PORT, _NUM_PORTS = 20000, 12000
-_ports_tried = itertools.count()
 
 
 class LocalStack:
-    """The processes of one run. Rollout replicas and the verifier hold no state and are restarted when they die."""
+    """The processes of one run.
 
-    def __init__(self, config: RunConfig, token: str) -> None:
+    Rollout replicas and the verifier hold no state: one that dies is started again, and the run does not notice. With
+    the PRM, the trainer or Redis a part of the run's state dies: it is started again, and the trainer goes on from the
+    last checkpoint, which holds policy and PRM of one step.
+    """
+
+    def __init__(self, config: RunConfig, token: str, *, say: Callable[[str], None]) -> None:
+        """`say` is told, in a line for people, what died and what became of it."""
         self.config = config
-        self._token = token
+        self._say = say
         self._environment = child_environment(token)
         self._settings_file = config.run.path / "settings.json"
         self._logs = config.run.path / "logs"
         self._children: dict[str, Child] = {}
         self._deaths: dict[str, list[float]] = {}
+        self._own_redis: list[str] = []
         self._tls = Tls.of(config.run.tls_folder)
         self._trainer = GrpcTrainer(config.trainer.listen, token, deadline_s=_STATUS_SECONDS, tls=self._tls)
 
     async def start_redis(self, binary: Path, *, port: int, password: str) -> None:
         """The run's own Redis."""
         file = write_config(self.config.run.path / "redis", port=port, password=password)
-        command = [str(binary), str(file)]
-        self._children["redis"] = await start("redis", command, environment=self._environment, logs=self._logs)
+        self._own_redis = [str(binary), str(file)]
+        await self._start_service("redis")
         await wait_until_up(self.config.run.redis_url)
 
     async def start_services(self) -> None:
@@ -75,17 +78,14 @@ class LocalStack:
         """Start the trainer and yield its status about twice a second, until it ends well.
 
         Raises:
-            EngineError: the trainer, or a service that holds state, ended.
+            EngineError: the trainer gave up, or something died more often than it is brought back.
         """
         await self._start_service("trainer", *(["--resume"] if resume else []))
-        trainer = self._children["trainer"]
-        while not trainer.has_ended:
+        while self._children["trainer"].process.returncode != 0:
             await self._tend()
             with contextlib.suppress(PrimeError):  # it is still starting, or has just ended
                 yield await self._trainer.status()
             await asyncio.sleep(0.5)
-        if trainer.process.returncode != 0:
-            raise trainer.death_notice()
 
     def process_id(self, name: str) -> int:
         """Of a child, e.g. `trainer` or `rollout-0`."""
@@ -94,11 +94,19 @@ class LocalStack:
     async def stop(self) -> None:
         """The trainer first, so that it can finish its step and save; Redis last."""
         for names in (["trainer"], [name for name in self._children if name not in ("trainer", "redis")], ["redis"]):
-            children = [self._children[name] for name in names if name in self._children]
-            await stop_all(children, grace_seconds=self.config.trainer.grace_seconds + 5)
+            await self._stop(*names)
         await self._trainer.close()
 
+    async def _stop(self, *names: str) -> None:
+        children = [self._children[name] for name in names if name in self._children]
+        await stop_all(children, grace_seconds=self.config.trainer.grace_seconds + 5)
+
     async def _start_service(self, name: str, *extra: str) -> None:
+        command = self._own_redis if name == "redis" else self._command(name, *extra)
+        self._children[name] = await start(name, command, environment=self._environment, logs=self._logs)
+        write_processes(self.config.run.path, self._children.values())
+
+    def _command(self, name: str, *extra: str) -> list[str]:
         service, _, number = name.partition("-")
         overrides = []
         if service == "rollout":
@@ -107,11 +115,10 @@ class LocalStack:
             overrides = [f"rollout.listen={self.config.trainer.peers.rollout[index]}"]
             if index:
                 overrides.append(f"rollout.ops_listen={host}:{free_port()}")
-        command = [
+        return [
             *(sys.executable, "-m", *_launcher(getattr(self.config, service)), "primectl", service),
             *("--config", str(self._settings_file), *extra, *overrides),
         ]
-        self._children[name] = await start(name, command, environment=self._environment, logs=self._logs)
 
     async def _wait_until_serving(self, name: str, address: str) -> None:
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
@@ -132,20 +139,73 @@ class LocalStack:
         )
 
     async def _tend(self) -> None:
-        """Restart what died and holds no state; the trainer brings a fresh replica to the current weights."""
-        for name, child in list(self._children.items()):
-            if name == "trainer" or not child.has_ended:
-                continue
-            now = asyncio.get_running_loop().time()
-            deaths = [each for each in self._deaths.get(name, []) if now - each < _RESTART_WINDOW_S]
-            if not name.startswith(("rollout", "verifier")) or len(deaths) >= _RESTARTS:
-                raise child.death_notice()
-            self._deaths[name] = [*deaths, now]
+        """Bring back what died.
+
+        A trainer that ended by itself had its reason, unless a part of the state died with it.
+
+        Raises:
+            EngineError: see `train`.
+        """
+        dead = {name: child for name, child in self._children.items() if child.has_ended}
+        trainer = dead.pop("trainer", None)
+        if trainer is not None and trainer.process.returncode == 0:
+            return
+        lost = [name for name in ("redis", "prm") if name in dead]
+        if trainer is not None and not trainer.was_killed and not lost:
+            raise trainer.death_notice()
+        for name, child in dead.items():
+            self._count_death(name, child)
             await self._start_service(name)
+            if name.startswith("rollout"):
+                await self._give_back_claims(child)
+        if trainer is not None and trainer.was_killed:
+            self._count_death("trainer", trainer)
+        if lost or trainer is not None:
+            await self._go_on_from_the_checkpoint(lost)
+
+    async def _go_on_from_the_checkpoint(self, lost: Sequence[str]) -> None:
+        """Start the trainer again; `lost` has been started already, and must serve first."""
+        if "redis" in lost:
+            await wait_until_up(self.config.run.redis_url)
+            # Policy and PRM are whole, so the steps since the last checkpoint need not be lost.
+            await self._stop("trainer")
+        if "prm" in lost:
+            # What the trainer would save now has no PRM that goes with it.
+            await stop_all([self._children["trainer"]], grace_seconds=0)
+            await self._wait_until_serving("prm", self.config.prm.listen)
+        step = RunFolder.latest_step(self.config.run.path)
+        if self._children["trainer"].process.returncode == 0 and step == self.config.trainer.steps:
+            return  # it was told to stop after its last step
+        self._say(f"the trainer is started again and goes on from step {step}")
+        await self._start_service("trainer", "--resume-if-begun")
+
+    def _count_death(self, name: str, child: Child) -> None:
+        """Note a death, and raise when there were too many of late."""
+        notice = child.death_notice()
+        now = asyncio.get_running_loop().time()
+        deaths = [each for each in self._deaths.get(name, []) if now - each < _RESTART_WINDOW_S]
+        if len(deaths) >= _RESTARTS:
+            raise notice
+        self._deaths[name] = [*deaths, now]
+        self._say(f"{notice}\n{name} is started again ({len(deaths) + 1} of {_RESTARTS} within ten minutes)")
+
+    async def _give_back_claims(self, replica: Child) -> None:
+        """What a dead replica was to sample is free for others at once, and not only when its leases lapse."""
+        run = self.config.run
+        with contextlib.suppress(PrimeError):  # then the leases lapse
+            async with RedisQueue(
+                run.redis_url,
+                run=run.name,
+                consumer=consumer_name(replica.process.pid),
+                lease_seconds=self.config.rollout.lease_seconds,
+            ) as queue:
+                await queue.give_back_all()
 
 
 @contextlib.asynccontextmanager
-async def local_stack(config: RunConfig, *, num_rollouts: int = 1) -> AsyncIterator[LocalStack]:
+async def local_stack(
+    config: RunConfig, *, num_rollouts: int = 1, say: Callable[[str], None] = print
+) -> AsyncIterator[LocalStack]:
     """A stack whose Redis and services are up; everything is stopped on the way out.
 
     Writes the resolved settings and the token into the run folder.
@@ -162,7 +222,7 @@ async def local_stack(config: RunConfig, *, num_rollouts: int = 1) -> AsyncItera
         token = given_token() or secrets.token_hex(16)
         _write_private(config.run.path / "settings.json", json.dumps(config.model_dump(mode="json"), indent=2))
         _write_private(config.run.token_file, token)
-        stack = LocalStack(config, token)
+        stack = LocalStack(config, token, say=say)
         try:
             if own_redis:
                 await stack.start_redis(find_redis_server(), port=redis_port, password=password)
@@ -174,35 +234,13 @@ async def local_stack(config: RunConfig, *, num_rollouts: int = 1) -> AsyncItera
 
 @contextlib.contextmanager
 def _only_owner(folder: Path) -> Iterator[None]:
-    """Hold the run folder against a second `primectl` until the block ends; the kernel lets go when we die."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"{folder} is in use by another primectl; stop it, or choose another run.name"
-            ) from None
+    """Hold the run folder against a second `primectl` until the block ends."""
+    complaint = (
+        f"{folder} is in use by another primectl (process {{pid}}); stop it (primectl stop {folder}), "
+        "or choose another run.name"
+    )
+    with hold(folder / LOCK, complaint=complaint):
         yield
-
-
-def resolve_locally(config: RunConfig, *, num_rollouts: int, redis_url: str) -> RunConfig:
-    """Free loopback ports wherever the settings file names none, and peers that point at them."""
-    tree = config.model_dump()
-    tree["run"]["redis_url"] = redis_url
-    # Taken together, so that no two are the same: four services of two ports each, and the other replicas.
-    ports = iter(free_ports(8 + num_rollouts - 1))
-    for section in ("trainer", "rollout", "prm", "verifier"):
-        given: ServiceSettings = getattr(config, section)
-        for key in ("listen", "ops_listen"):
-            if key not in given.model_fields_set:
-                tree[section][key] = f"127.0.0.1:{next(ports)}"
-    more = [f"127.0.0.1:{next(ports)}" for _ in range(num_rollouts - 1)]
-    tree["trainer"]["peers"] |= {
-        "rollout": (tree["rollout"]["listen"], *more),
-        "prm": tree["prm"]["listen"],
-        "verifier": tree["verifier"]["listen"],
-    }
-    return RunConfig.model_validate(tree)
 
 
 def _launcher(settings: ServiceSettings) -> list[str]:
@@ -211,28 +249,6 @@ def _launcher(settings: ServiceSettings) -> list[str]:
     if processes == 1:
         return []
     return ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-
-
-def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """Different loopback ports that nobody listened on a moment ago.
-
-    Not those that the system would give: it gives them to outgoing connections as well, and one may come before the
-    service that the port is for. Each process begins at another place, and none is given twice.
-    """
-    found: list[int] = []
-    for number in islice(_ports_tried, _NUM_PORTS):
-        port = _LOWEST_PORT + (64 * os.getpid() + number) % _NUM_PORTS
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise SettingsError(f"no {count} loopback ports are free from {_LOWEST_PORT} on; set `listen` and `ops_listen`")
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -8,8 +8,10 @@ from prime.adapters.grpc_clients import GrpcTrainer
 from prime.adapters.settings import read_token
 from prime.adapters.tls import Tls
 from prime.errors import CheckpointError, PeerUnavailable
+from prime.files import holder
 from prime.types import TrainerStatus
 from primectl.display import Display, note_of
+from primectl.processes import LOCK, PROCESSES, TRAINER_LOCK
 
 _SECONDS = 2.0
 
@@ -36,7 +38,20 @@ def show_status(folder: Path) -> int:
         last = (metrics.read_text().splitlines() if metrics.is_file() else [])[-1:] or ["{}"]
         display.say(f"{settings['run']['name']}: not running; last metrics:")
         display.console.print_json(last[0])
+    for line in _processes(folder):
+        display.say(line)
     return 0
+
+
+def _processes(folder: Path) -> list[str]:
+    """Who works for the run: `primectl` and what it started, with their process ids."""
+    watcher = holder(folder / LOCK)
+    if watcher is None:
+        trainer = holder(folder / TRAINER_LOCK)
+        return [] if trainer is None else [f"  trainer    process {trainer}, started alone"]
+    file = folder / PROCESSES
+    children = json.loads(file.read_text()) if file.is_file() else {}
+    return [f"  {name:<10} process {pid}" for name, pid in {"primectl": watcher, **children}.items()]
 
 
 async def _ask(address: str, token: str, tls: Tls | None) -> TrainerStatus:

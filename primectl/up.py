@@ -61,7 +61,7 @@ def _warn_of_idle_steps(config: RunConfig, display: Display) -> None:
 async def train_all(config: RunConfig, display: Display, *, resume: bool, num_rollouts: int) -> TrainerStatus | None:
     """Run the stack until the trainer ends; returns its last status."""
     status = None
-    async with local_stack(config, num_rollouts=num_rollouts) as stack:
+    async with local_stack(config, num_rollouts=num_rollouts, say=display.say) as stack:
         with display.bar("RL", config.trainer.steps) as bar:
             async for status in stack.train(resume=resume):
                 bar.update(status.step, note_of(status))

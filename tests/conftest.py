@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from primectl.places import free_port
 from primectl.redis_server import find_redis_server, write_config
-from primectl.stack import free_port
 
 
 @pytest.fixture(scope="session")

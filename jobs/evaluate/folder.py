@@ -9,7 +9,6 @@ A line is appended whole; what a kill left of a half one is cut off when the fol
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import threading
@@ -21,6 +20,7 @@ from typing import Any, Self, TextIO
 from prime.errors import CheckpointError, PrimeError, SettingsError
 from prime.evaluation.outcomes import GradedProblem, Outcome
 from prime.evaluation.policies import Answer
+from prime.files import hold
 from prime.types import VersionSpan
 
 IDENTITY, SAMPLES, GRADED = "evaluation.json", "samples.jsonl", "graded.jsonl"
@@ -35,18 +35,18 @@ class EvaluationFolder:
         """Open it, or make it.
 
         Raises:
-            SettingsError: another process works with it, or it belongs to an evaluation with other settings.
+            InUse: another process works with it.
+            SettingsError: it belongs to an evaluation with other settings.
             CheckpointError: it holds something else, or its files cannot be read.
         """
         self.path = path
         if path.exists() and not (path / IDENTITY).is_file() and any(path.iterdir()):
             raise CheckpointError(f"{path} is not the folder of an evaluation, and not empty; choose another output")
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"another process works with {path}; wait for it, or choose another output") from None
+        self._lock = hold(
+            path / "lock",
+            complaint=f"another process ({{pid}}) works with {path}; wait for it, or choose another output",
+        )
         try:
             self.identity = _settled(path / IDENTITY, identity)
             self._read()

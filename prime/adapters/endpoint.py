@@ -4,7 +4,6 @@ Every answer is kept in an SQLite file under a hash of the request before it is 
 """
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import sqlite3
@@ -17,7 +16,8 @@ from typing import Any, Protocol, Self
 from prime.adapters.openai_engine import OpenAIEngine
 from prime.adapters.settings import EndpointSettings, engine_key
 from prime.chat import ChatSamples
-from prime.errors import EngineError, InvalidInput, SettingsError
+from prime.errors import EngineError, InvalidInput
+from prime.files import hold
 from prime.patience import patiently
 
 # So many refusals, and no answer, are not the requests' fault.
@@ -53,16 +53,13 @@ class ResponseCache:
         """Open it, or make it.
 
         Raises:
-            SettingsError: another process has it.
+            InUse: another process has it.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.with_name(f"{path.name}.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                f"another process works with {path}; wait for it, or give this one another output"
-            ) from None
+        self._lock = hold(
+            path.with_name(f"{path.name}.lock"),
+            complaint=f"another process ({{pid}}) works with {path}; wait for it, or give this one another output",
+        )
         self._database = sqlite3.connect(path)
         self._database.execute("pragma journal_mode = wal")
         self._database.execute("create table if not exists responses (key text primary key, answer text not null)")

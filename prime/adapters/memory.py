@@ -138,6 +138,13 @@ class MemoryQueue:
                 entry.lapses_at = self._broker.clock()
                 entry.deliveries = claim.deliveries - 1
 
+    async def give_back_all(self) -> int:
+        """Let all leases of this consumer lapse now; their deliveries count."""
+        held = [entry for entry in self._broker.requests.values() if entry.holder == self._consumer]
+        for entry in held:
+            entry.lapses_at = self._broker.clock()
+        return len(held)
+
     async def _wait_for(self, found: Callable[[], list[str]], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not found() and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ append the result, or nothing at all when somebody else was first.
 """
 
 import contextlib
+import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,6 +37,8 @@ from prime.v1 import types_pb2
 _log = structlog.get_logger()
 _FIELD, _TRACE = b"m", tracing.TRACEPARENT.encode()
 _ROLLOUT, _TRAINER = "rollout", "trainer"
+_MOST_HELD = 10_000
+"""Requests that one consumer holds; it claims no more than it samples at a time."""
 
 # KEYS: requests, results, dead. ARGV: entry id, result, traceparent; for a dead letter: request, reason, deliveries.
 _ANSWER = """
@@ -50,6 +53,11 @@ return 1
 
 AnswerT = TypeVar("AnswerT")
 ItemT = TypeVar("ItemT")
+
+
+def consumer_name(pid: int) -> str:
+    """What a rollout replica on this machine calls itself."""
+    return f"{socket.gethostname()}-{pid}"
 
 
 class RedisQueue:
@@ -190,6 +198,31 @@ class RedisQueue:
     async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
         """Let the leases lapse now; the delivery that was not used is not counted."""
         await self._set_idle(claims, idle_ms=self._lease_ms, count_delivery=False)
+
+    async def give_back_all(self) -> int:
+        """Let all leases of this consumer lapse now, e.g. when it is dead; how many there were.
+
+        The deliveries count: a request that kills whoever holds it must come to its end.
+        """
+        held = await self._do(
+            self._redis.xpending_range(
+                self._requests, _ROLLOUT, min="-", max="+", count=_MOST_HELD, consumername=self._consumer
+            )
+        )
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for entry in held:
+                pipeline.xclaim(
+                    self._requests,
+                    _ROLLOUT,
+                    self._consumer,
+                    min_idle_time=0,
+                    message_ids=[entry["message_id"]],
+                    idle=self._lease_ms,
+                    retrycount=entry["times_delivered"],
+                    justid=True,
+                )
+            await self._do(pipeline.execute())
+        return len(held)
 
     # ------------------------------------------------------------ inside
 

@@ -61,14 +61,6 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Replace a file in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def save_model(lm: CausalLM, tokenizer: Any, folder: Path, *, prm_config: PrmConfig | None = None) -> None:
     """Write weights, configuration and tokenizer as one Hugging Face folder; of a PRM, also how to read it.
 

@@ -3,12 +3,11 @@
 import asyncio
 import importlib.util
 import os
-import socket
 from pathlib import Path
 
 import torch
 
-from prime.adapters.redis_queue import RedisQueue
+from prime.adapters.redis_queue import RedisQueue, consumer_name
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, redis_password, settle_vllm_environment
 from prime.adapters.telemetry import Meters, configure_telemetry
@@ -31,12 +30,11 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
     if not run.redis_url:
         raise SettingsError("run.redis_url is empty: give the URL of the Redis that trainer and rollout share")
     fingerprint = tokenizer_fingerprint(load_tokenizer(run.model))
-    consumer = f"{socket.gethostname()}-{os.getpid()}"
     async with RedisQueue(
         run.redis_url,
         password=redis_password(),
         run=run.name,
-        consumer=consumer,
+        consumer=consumer_name(os.getpid()),
         lease_seconds=settings.lease_seconds,
     ) as queue:
         engine = build_engine(run.model, settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prime.errors import DataError
-from prime.lm.checkpoint import write_file
+from prime.files import write_file
 from prime.types import FinishReason, GradedGroup, RolloutGroup, Sample, VersionSpan
 from services.trainer.collector import CollectorState, take_figures
 from services.trainer.timeline import Timeline

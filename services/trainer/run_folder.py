@@ -8,7 +8,6 @@ checkpoints/step_N/     policy/ prm/ (Hugging Face folders), policy_state/ prm_s
 checkpoints/latest      the number of the newest whole checkpoint
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prime.errors import CheckpointError
-from prime.lm.checkpoint import write_file
+from prime.files import hold, write_file
 from prime.types import GradedGroup, Problem, TokenRewards
 from services.trainer.collector import CollectorState, Ticket
 from services.trainer.settings import TrainerSettings
@@ -98,20 +97,19 @@ class RunFolder:
 
         Raises:
             CheckpointError: it holds another run, or an earlier life of this run and `resume` is off.
+            InUse: another trainer is at work in it.
         """
         check_run_folder(path, identity=identity, resume=resume)
         try:
             path.mkdir(parents=True, exist_ok=True)
             # Held until this process ends: two trainers on one folder would overwrite each other.
-            self._lock = (path / "trainer.lock").open("w")
+            self._lock = hold(
+                path / "trainer.lock",
+                complaint=f"another trainer (process {{pid}}) is at work in {path}; stop it (primectl stop {path}), "
+                "or choose another run.name",
+            )
         except OSError as error:
             raise CheckpointError(f"the run folder {path} cannot be written: {error}; check run.folder") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"another trainer is at work in {path}; stop it, or choose another run.name"
-            ) from None
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._latest_file = self.checkpoints / "latest"

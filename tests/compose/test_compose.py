@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from prime.data.chain import draw_chains, prompt_of, solve
-from primectl.stack import free_ports
+from primectl.places import free_ports
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 

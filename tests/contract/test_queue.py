@@ -14,7 +14,7 @@ from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.redis_queue import RedisQueue
 from prime.errors import PeerUnavailable, SettingsError
 from prime.types import RolloutFailure, RolloutGroup
-from primectl.stack import free_port
+from primectl.places import free_port
 from tests.builders import group, request
 
 Queue = MemoryQueue | RedisQueue
@@ -126,6 +126,17 @@ async def test_what_is_given_back_is_free_at_once_and_not_counted_as_a_delivery(
         await one.give_back(claims)
     (claim,) = await other.claim(1, 1.0)
     assert claim.deliveries == 1
+
+
+async def test_what_a_dead_worker_held_is_free_at_once_and_its_deliveries_count(queues: Queues) -> None:
+    trainer, dead, other = await queues.open("trainer"), await queues.open("w1"), await queues.open("w2")
+    await trainer.ask([request(f"g{number}") for number in range(4)])
+    held, kept = await dead.claim(3, 1.0), await other.claim(1, 1.0)
+    assert await (await queues.open("w1")).give_back_all() == 3
+    claims = await other.claim(4, 1.0)
+    assert [claim.item for claim in claims] == [claim.item for claim in held]
+    assert [claim.deliveries for claim in [*claims, *kept]] == [2, 2, 2, 1]
+    assert await dead.give_back_all() == 0
 
 
 async def test_a_request_that_kills_its_workers_ends_in_the_dead_letters(queues: Queues) -> None:

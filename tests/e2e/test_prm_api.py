@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from primectl.stack import free_ports
+from primectl.places import free_ports
 from tests.builders import perturb, tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

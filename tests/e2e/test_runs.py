@@ -99,17 +99,28 @@ async def _run(config: RunConfig, *, resume: bool = False, num_rollouts: int = 1
             pass
 
 
-async def _run_and_kill_the_trainer(config: RunConfig) -> None:
-    async def kill_after_the_first_checkpoint() -> None:
+async def _run_and_kill(config: RunConfig, *names: str, times: int = 1) -> list[str]:
+    """After the first checkpoint; what the stack had to say of it."""
+    said: list[str] = []
+
+    async def kill() -> None:
         while not (config.run.path / "checkpoints" / "latest").is_file():
             await asyncio.sleep(0.01)
-        os.kill(stack.process_id("trainer"), signal.SIGKILL)
+        for _ in range(times):
+            pids = [stack.process_id(name) for name in names]
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            while [stack.process_id(name) for name in names] == pids:
+                await asyncio.sleep(0.01)
 
-    async with local_stack(config) as stack:
-        killing = asyncio.create_task(kill_after_the_first_checkpoint())
-        async for _ in stack.train(resume=False):
-            pass
-        await killing
+    async with local_stack(config, say=said.append) as stack:
+        killing = asyncio.create_task(kill())
+        try:
+            async for _ in stack.train(resume=False):
+                pass
+        finally:
+            killing.cancel()
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -237,13 +248,25 @@ async def test_without_learning_sampler_and_trainer_stay_together(material: Path
     assert all(mine.equal(theirs) for mine, theirs in pairs)
 
 
-async def test_a_killed_run_resumes_to_the_same_result(
+@pytest.mark.parametrize("names", [("trainer",), ("prm",), ("redis",), ("prm", "rollout-0", "redis")])
+async def test_whatever_is_killed_is_brought_back_and_the_run_ends_as_if_nothing_had_died(
+    uninterrupted: RunConfig, material: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    config = _config(material, tmp_path, "whole")
+    said = await _run_and_kill(config, *names)
+    for name in names:
+        assert any(line.startswith(f"{name} was killed by SIGKILL") for line in said), said
+    assert any("goes on from step" in line for line in said)
+    assert _metrics(config) == _metrics(uninterrupted)
+
+
+async def test_what_is_killed_again_and_again_ends_the_run_which_can_be_resumed(
     uninterrupted: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     config = _config(material, tmp_path, "whole")
     with pytest.raises(EngineError, match="trainer was killed by SIGKILL"):
-        await _run_and_kill_the_trainer(config)
-    assert 2 <= _metrics(config)[-1]["step"] <= STEPS
+        await _run_and_kill(config, "trainer", times=4)
+    assert 2 <= _metrics(config)[-1]["step"] < STEPS
     await _run(config, resume=True)
     assert _metrics(config) == _metrics(uninterrupted)
 

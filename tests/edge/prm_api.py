@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from prime.adapters.ops_http import OpsServer, ops_app
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
-from primectl.stack import free_port
+from primectl.places import free_port
 from services.prm.http.app import add_prm_routes
 from services.prm.main import open_scorer
 from services.prm.settings import ApiSettings, PrmSettings

@@ -9,7 +9,7 @@ import pytest
 
 from prime.adapters.endpoint import Endpoint, ResponseCache, Usage
 from prime.chat import ChatCandidate, ChatSamples
-from prime.errors import EngineError, InvalidInput, Overloaded, PeerUnavailable, SettingsError
+from prime.errors import EngineError, InUse, InvalidInput, Overloaded, PeerUnavailable
 
 ASKED = [{"role": "user", "content": "Find $1+1$."}]
 
@@ -56,7 +56,7 @@ async def test_what_was_answered_is_never_asked_again_also_by_another_process(tm
     asker = endpoint(first, cache)
     assert [await asker.ask(ASKED), await asker.ask(ASKED)] == ["answer 0", "answer 0"]
     assert asker.usage == Usage(paid=1, kept=1, prompt_tokens=10, completion_tokens=20)
-    with pytest.raises(SettingsError, match=r"another process works with .*responses\.sqlite"):
+    with pytest.raises(InUse, match=r"another process \(\d+\) works with .*responses\.sqlite"):
         ResponseCache(tmp_path / "responses.sqlite")
     cache.close()
     second = Engine()
