@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,28 @@ def test_a_service_without_its_redis_or_its_peers_says_so_and_ends(
         )
         assert alone.returncode == 1
         assert "127.0.0.1:1" in alone.stderr
+
+
+def test_a_run_is_seen_and_stopped_from_another_terminal(material: Path, tmp_path: Path) -> None:
+    config = _config(material, tmp_path, "stopped", steps=1000, checkpoint_every=1000, evaluation={})
+    (tmp_path / "run.json").write_text(config.model_dump_json(exclude_unset=True))
+    command = [sys.executable, "-m", "primectl", "up", "--config", "run.json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
+        while not (config.run.path / "metrics.jsonl").is_file():
+            assert up.poll() is None
+            time.sleep(0.05)
+        seen = _primectl("status", str(config.run.path), cwd=tmp_path).stdout
+        second = _primectl("up", "--config", "run.json", "--resume", cwd=tmp_path)
+        stopped = _primectl("stop", str(config.run.path), cwd=tmp_path)
+        assert up.wait() == 130
+    assert "stopped: step" in seen
+    for name in ("primectl", "redis", "trainer", "prm", "verifier", "rollout-0"):
+        assert f"  {name:<10} process " in seen, seen
+    assert second.returncode == 1
+    assert f"in use by another primectl (process {up.pid})" in second.stderr
+    assert stopped.returncode == 0, stopped.stderr
+    latest = int((config.run.path / "checkpoints" / "latest").read_text())
+    assert latest == _metrics(config)[-1]["step"]
 
 
 async def test_a_trainer_stopped_before_its_end_tells_a_supervisor_that_it_has_to_go_on(
