@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prime.adapters.memory import MemoryBroker, MemoryQueue
-from prime.data.tiny import write_tiny_model
+from prime.data.tiny import build_byte_tokenizer, write_tiny_model
 from prime.ports import Rollout
 from prime.types import (
     FinishReason,
@@ -90,6 +90,12 @@ def problem(number: int = 0, *, ability: str = "math", ground_truth: str = "4") 
 def tiny_model(folder: Path, *, seed: int = 0, tied: bool = False) -> Path:
     """A tiny model whose weights are large enough to make log-probs differ clearly."""
     write_tiny_model(folder, seed=seed, hidden=32, tied=tied, context=256)
+    return folder
+
+
+def with_tokenizer(folder: Path) -> Path:
+    """The same folder, with the tokenizer of the tiny models beside its weights."""
+    build_byte_tokenizer().save_pretrained(folder)
     return folder
 
 

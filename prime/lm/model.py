@@ -109,10 +109,21 @@ class CausalLM:
         """Trainable weights, tied ones once."""
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
-    def logprobs(self, pack: Pack, *, temperature: float = 1.0) -> ChosenLogprobs:
-        """Log-prob and entropy at every response token of the pack. [R], in the pack's order."""
-        logprobs: ChosenLogprobs = self._packed(pack.to(self.device), temperature=temperature)
+    def logprobs(self, pack: Pack, *, temperature: float = 1.0, routers: bool = False) -> ChosenLogprobs:
+        """Log-prob and entropy at every response token of the pack. [R], in the pack's order.
+
+        `routers`: also what the routers said where these tokens were predicted.
+
+        Raises:
+            SettingsError: the model has no routers, or transformers does not tell what they say.
+        """
+        logprobs: ChosenLogprobs = self._packed(pack.to(self.device), temperature=temperature, routers=routers)
         return logprobs
+
+    @property
+    def experts_per_token(self) -> int:
+        """Of a mixture of experts; 0 of any other model."""
+        return int(getattr(self.module.config.get_text_config(), "num_experts_per_tok", 0) or 0)
 
     def packs(self, rows: Sequence[TokenRow], *, token_budget: int) -> Iterator[Pack]:
         """This rank's share of the rows as micro-batches for passes with a gradient.
@@ -222,24 +233,40 @@ class _Passes(nn.Module):
         self.is_alone = False
         """Each pack is one row, and the model's own forward computes it, head and all."""
 
-    def forward(self, pack: Pack, *, temperature: float, scored: bool = False) -> ChosenLogprobs | Tensor:
+    def forward(
+        self, pack: Pack, *, temperature: float, scored: bool = False, routers: bool = False
+    ) -> ChosenLogprobs | Tensor:
         """Log-probs of the pack's response tokens; `scored`: without gradient and entropy."""
+        more = {"output_router_logits": True} if routers else {}
         if self.is_alone:
-            logits_RV = (
-                self.lm(input_ids=pack.ids_N[None], use_cache=False).logits[0].index_select(0, pack.predictors_R)
-            )
-            logprobs_R, entropy_R = logprobs_of_logits(logits_RV, pack.chosen_R, temperature=temperature)
-            return logprobs_R if scored else ChosenLogprobs(logprobs_R, entropy_R)
-        hidden_1ND: Tensor = self.lm.base_model(
-            input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack
-        ).last_hidden_state
+            output = self.lm(input_ids=pack.ids_N[None], use_cache=False, **more)
+            logits_RV = output.logits[0].index_select(0, pack.predictors_R)
+            chosen = logprobs_of_logits(logits_RV, pack.chosen_R, temperature=temperature)
+            return chosen.logprobs_N if scored else chosen._replace(routers=_routers(output, pack, routers))
+        output = self.lm.base_model(
+            input_ids=pack.ids_N[None], position_ids=pack.positions_N[None], use_cache=False, pack=pack, **more
+        )
         # The head runs only on the states from which response tokens are predicted.
-        hidden_RD = hidden_1ND[0].index_select(0, pack.predictors_R)
+        hidden_RD: Tensor = output.last_hidden_state[0].index_select(0, pack.predictors_R)
         head_VD: Tensor = self.lm.get_output_embeddings().weight
         tiles = TILES.get(head_VD.device.type, TILES["cuda"])
-        compute = scored_logprobs if scored else chosen_logprobs
         divisor = temperature * logits_divisor(self.lm.config)
-        return compute(hidden_RD, head_VD, pack.chosen_R, temperature=divisor, tiles=tiles)
+        if scored:
+            return scored_logprobs(hidden_RD, head_VD, pack.chosen_R, temperature=divisor, tiles=tiles)
+        chosen = chosen_logprobs(hidden_RD, head_VD, pack.chosen_R, temperature=divisor, tiles=tiles)
+        return chosen._replace(routers=_routers(output, pack, routers))
+
+
+def _routers(output: Any, pack: Pack, wanted: bool) -> tuple[Tensor, ...]:
+    if not wanted:
+        return ()
+    logits: tuple[Tensor, ...] = tuple(getattr(output, "router_logits", None) or ())
+    if not logits:
+        raise SettingsError(
+            "the balance of routers is asked for, and transformers tells nothing of routers in this model; "
+            "set trainer.loss.router_coef to 0"
+        )
+    return tuple(each_NE.view(-1, each_NE.shape[-1]).index_select(0, pack.predictors_R) for each_NE in logits)
 
 
 def load_module(folder: Path, *, dtype: torch.dtype, attention: str | None, empty: bool = False) -> Any:

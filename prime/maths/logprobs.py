@@ -19,6 +19,8 @@ class ChosenLogprobs(NamedTuple):
 
     logprobs_N: Tensor
     entropy_N: Tensor
+    routers: tuple[Tensor, ...] = ()
+    """What the routers of a mixture of experts said, layer by layer, where that was asked for; [N, experts] each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,17 +8,20 @@ Importable without vLLM: its classes are looked up when vLLM itself calls `regis
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prime.lm.hub_names import HubNames
 from prime.lm.inbox import Inbox
 from prime.types import PushOffer, TensorSpec
 
@@ -38,6 +41,24 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(BACKEND, _transfer_engine())
     if multiprocessing.parent_process() is not None:
         threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+@functools.lru_cache(maxsize=1)
+def _hub_names(model: str) -> HubNames:
+    return HubNames(Path(model))
+
+
+def _forget_expert_kernels(model: Any) -> None:
+    """Have experts packed anew by the update that follows.
+
+    vLLM packs them for a CPU only when it first builds their kernel, takes every later update for one in place, and
+    would compute from experts that were never packed. Where there are CUDA graphs it must stay as it is: they know the
+    kernel's addresses.
+    """
+    for layer in model.modules():
+        method = getattr(layer, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
 
 
 def _end_with_parent() -> None:
@@ -95,6 +116,8 @@ def _transfer_engine() -> type:
         def start_weight_update(self) -> None:
             """Put the layers back into the state in which checkpoints are loaded."""
             initialize_layerwise_reload(self.model)
+            if torch.device(self.device).type == "cpu":
+                _forget_expert_kernels(self.model)
 
         def update_weights(self, update_info: dict[str, Any]) -> None:
             """Load a push; unlike the base method it also works where there is no accelerator to wait for."""
@@ -105,7 +128,8 @@ def _transfer_engine() -> type:
         def receive_weights(self, update_info: UpdateInfo) -> None:
             """Load the tensors; vLLM maps checkpoint names to its own."""
             fetched, self._fetched = self._fetched, []
-            self.model.load_weights((name, fetched[index]) for name, index in update_info.names)
+            named = {name: fetched[index] for name, index in update_info.names}
+            self.model.load_weights(_hub_names(self.model_config.model).undo(named).items())
 
         def finish_weight_update(self) -> None:
             """Pack what was loaded."""

@@ -46,6 +46,9 @@ class UpdateMetrics:
     """Divergence of the sampler from the trainer, nats per token."""
     kl_to_reference: float
     """Of the policy from the one that the run started with; 0 where that is not kept."""
+    router_balance: float
+    """Load-balance loss of a mixture of experts, a mean over layers and responses; 1 at best, 0 where it has no weight.
+    """
 
 
 def token_rows(groups: Sequence[GradedGroup]) -> list[TokenRow]:

@@ -28,6 +28,7 @@ from prime.maths.losses import (
     importance_weights,
     token_shares,
 )
+from prime.maths.routers import load_balance
 from prime.types import TensorAlias
 from services.trainer.batch import PolicyBatch, UpdateMetrics
 from services.trainer.outgoing import as_pushed
@@ -52,6 +53,7 @@ class Policy:
         # In strict mode sampler and trainer hold the same weights; only their kernels may differ.
         self._loss = settings.loss
         self._longest = settings.sampling.max_tokens
+        self._balances = self._loss.router_coef > 0
         self._is_weighted = {"auto": settings.max_lag > 0, "always": True, "never": False}[self._loss.importance]
         self.tokenizer: Any = load_tokenizer(folder)
         self.fingerprint = tokenizer_fingerprint(self.tokenizer)
@@ -98,14 +100,14 @@ class Policy:
             budget = self._settings.token_budget
             reference = self._reference.score_rows(batch.rows, token_budget=budget, temperature=self._temperature)
         dealt = torch.randperm(len(batch.rows), generator=torch.Generator().manual_seed(seed)).tolist()
-        sums = torch.zeros(8, dtype=torch.float64)
+        sums = torch.zeros(9, dtype=torch.float64)
         norms = []
         for part in _parts(dealt, self._settings.mini_batches):
             part_sums, norm = self._one_step(batch, sorted(part), old, reference, lr)
             sums += part_sums
             norms.append(norm)
         num_tokens = sum(len(row.response_ids) for row in batch.rows)
-        _, entropy, clipped, kl, gap, importance, sampler_kl, reference_kl = (sums / num_tokens).tolist()
+        _, entropy, clipped, kl, gap, importance, sampler_kl, reference_kl, _ = (sums / num_tokens).tolist()
         finite = [norm for norm in norms if math.isfinite(norm)]
         if len(finite) < len(norms):
             _log.warning("a gradient was not finite; its step was left out", skipped=len(norms) - len(finite))
@@ -120,6 +122,7 @@ class Policy:
             mean_importance=importance,
             sampler_kl=sampler_kl,
             kl_to_reference=reference_kl,
+            router_balance=float(sums[8]) / len(batch.rows),
         )
 
     @on_every_rank
@@ -177,10 +180,10 @@ class Policy:
         """One optimiser step on the rows with these numbers; sums over their tokens, and the gradient norm."""
         rows = [batch.rows[number] for number in numbers]
         num_tokens = sum(len(row.response_ids) for row in rows)
-        sums = torch.zeros(8, dtype=torch.float64)
+        sums = torch.zeros(9, dtype=torch.float64)
         self._optimiser.clear()
         for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
-            chosen = self._lm.logprobs(pack, temperature=self._temperature)
+            chosen = self._lm.logprobs(pack, temperature=self._temperature, routers=self._balances)
             logprobs_N = chosen.logprobs_N
             old_N = logprobs_N.detach() if old is None else self._gather(old, numbers, pack)
             sampler_N = self._gather(batch.sampler_logprobs, numbers, pack)
@@ -197,6 +200,10 @@ class Policy:
                 loss = loss + self._loss.kl_coef * (reference_kl_N * shares_N).sum()
             if self._loss.entropy_coef:
                 loss = loss - self._loss.entropy_coef * (chosen.entropy_N * shares_N).sum()
+            balance_B = torch.zeros(len(lengths_B), device=old_N.device)
+            if self._balances:
+                balance_B = _balance(chosen.routers, lengths_B, top_k=self._lm.experts_per_token)
+                loss = loss + self._loss.router_coef * balance_B.sum() / len(rows)
             loss.backward()  # type: ignore[no-untyped-call]
             sums += torch.stack(
                 [
@@ -208,6 +215,7 @@ class Policy:
                     weights_N.sum(),
                     divergence(sampler_N, old_N).sum(),
                     reference_kl_N.detach().sum(),
+                    balance_B.detach().sum(),
                 ]
             ).cpu()
         return self.world.sum(sums), self._optimiser.step(lr=lr)
@@ -239,6 +247,11 @@ class Policy:
         """Per-row tensors laid end to end in the pack's order, on the model's device."""
         parts = [by_row[numbers[index]] for index in pack.rows]
         return torch.cat(parts).to(self._lm.device) if parts else torch.zeros(0, device=self._lm.device)
+
+
+def _balance(routers: Sequence[Tensor], lengths_B: Tensor, *, top_k: int) -> Tensor:
+    """The mean over layers of each row's balance loss. [B]."""
+    return torch.stack([load_balance(logits_NE, lengths_B, top_k=top_k) for logits_NE in routers]).mean(dim=0)
 
 
 def _parts(numbers: Sequence[int], count: int) -> list[Sequence[int]]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from services.prm.settings import PrmSettings
 from services.trainer.batch import PolicyBatch
 from services.trainer.policy import Policy
 from services.trainer.settings import TrainerSettings
+from tests.builders import with_tokenizer
+from tests.families import FAMILIES
 
 CPU = torch.device("cpu")
 _DRAW = torch.Generator().manual_seed(5)
@@ -205,6 +208,12 @@ LOSSES: Mapping[str, dict[str, Any]] = {
 }
 
 
+def write_mixture(folder: Path) -> None:
+    """A small mixture of experts, with the tokenizer of the other models."""
+    (family,) = [each for each in FAMILIES if each.title == "Qwen3-MoE"]
+    with_tokenizer(replace(family, config={**family.config, "vocab_size": 258}).write(folder))
+
+
 def run_all(folders: dict[str, Path], output: Path, world: World) -> dict[str, dict[str, Tensor]]:
     """Every scenario; the untied and the tied model are Llamas."""
     found: dict[str, dict[str, Tensor]] = {}
@@ -215,6 +224,10 @@ def run_all(folders: dict[str, Path], output: Path, world: World) -> dict[str, d
         found[f"dpo/{name}"] = prm_step(folder, prm_settings(loss="dpo"), world)
         found[f"sft/{name}"] = sft(folder, output, world)
         found[f"saved/{name}"] = save_and_go_on(folder, output / f"{name}-{world.size}", world, Compute())
+    moe = output / "moe"
+    if world.size == 1:
+        write_mixture(moe)
+    found["loss/routers"] = policy_step(moe, trainer_settings(loss={"router_coef": 0.5}), world)
     untied = folders["untied"]
     found["recomputed"] = loss_and_gradients(untied, Compute(recompute=True), world, token_budget=24)
     found["offloaded"] = loss_and_gradients(untied, Compute(offload=True), world, token_budget=24)

@@ -107,6 +107,10 @@ def test_no_loss_depends_on_the_workers(alone: Found, together: Found, name: str
     assert not torch.equal(alone[f"loss/{name}"]["after.1"], alone["policy/untied"]["after.1"])
 
 
+def test_the_balance_of_routers_does_not_depend_on_the_workers(alone: Found, together: Found) -> None:
+    _agree(together["loss/routers"], alone["loss/routers"])
+
+
 def test_recomputed_activations_change_nothing(alone: Found, together: Found) -> None:
     for found in (alone, together):
         _agree(found["recomputed"], alone["gradients/untied"])

@@ -36,7 +36,7 @@ from services.rollout.loop import Engine
 
 pytest.importorskip("vllm")
 
-from services.rollout.vllm_engine import VllmEngine
+from services.rollout.vllm_engine import Room, VllmEngine
 
 pytestmark = [
     pytest.mark.vllm,
@@ -147,7 +147,7 @@ async def generate(engine: Engine, *requests: RolloutRequest) -> list[RolloutGro
 async def served(request: Any, tmp_path_factory: Any) -> AsyncIterator[tuple[VllmEngine, bool]]:
     tied = request.param
     folder = model_folder(tmp_path_factory.mktemp("model"), tied)
-    engine = VllmEngine(model=folder, max_context=1024, max_groups=8, kv_cache_gib=0.25)
+    engine = VllmEngine(model=folder, max_context=1024, max_groups=8, room=Room(kv_cache_gib=0.25))
     await engine.start()
     with pytest.raises(EngineError, match="holds no weights"):
         await generate(engine, REQUEST)

@@ -17,10 +17,10 @@ SERVICE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 import psutil
-from services.rollout.vllm_engine import VllmEngine
+from services.rollout.vllm_engine import Room, VllmEngine
 
 async def main():
-    engine = VllmEngine(model=Path(sys.argv[1]), max_context=64, max_groups=1, kv_cache_gib=0.25)
+    engine = VllmEngine(model=Path(sys.argv[1]), max_context=64, max_groups=1, room=Room(kv_cache_gib=0.25))
     await engine.start()
     Path(sys.argv[2]).write_text(" ".join(str(child.pid) for child in psutil.Process().children(recursive=True)))
     os.kill(os.getpid(), signal.SIGKILL)
