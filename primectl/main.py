@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from primectl.scorers import ScorerOptions
 
 _UNFINISHED = 75  # EX_TEMPFAIL: try again
+_ROLLOUTS_HELP = "rollout replicas (default: 1, or as many as the GPUs for sampling hold)"
 _CONFIG_HELP = "the run's TOML file; section.key=value after it overrides single settings"
 
 
@@ -50,27 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     _add_demos(commands)
-
-    for name, text in (
-        ("up", "start all services of a run on this machine and train"),
-        ("train", "the same as up, on the problems given"),
-    ):
-        up = _command(commands, name, _up, text)
-        _add_config(up)
-        up.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-        up.add_argument("--rollouts", type=int, default=1, metavar="N", help="rollout replicas (default 1)")
-        if name == "train":
-            up.add_argument("--problems", metavar="FILE", help="sets trainer.problems")
-            up.add_argument("--model", metavar="FOLDER", help="sets run.model")
-
+    _add_runs(commands)
     _add_data_commands(commands)
-
-    status = _command(commands, "status", _status, "where a run stands")
-    status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
-
-    stop = _command(commands, "stop", _stop, "end a run in good order: it finishes its step and saves")
-    stop.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
-    stop.add_argument("--patience", type=float, default=120.0, metavar="SECONDS", help="to wait for it (default 120)")
 
     verify = _command(commands, "verify", _verify, "grade a file of answers and print a report")
     verify.add_argument("file", type=Path, help="a .jsonl or .parquet file: problems with a column `response`")
@@ -125,6 +107,32 @@ def _parser() -> argparse.ArgumentParser:
                 help="exit code 75 when it was stopped before the last step; for supervisors that take 0 for the end",
             )
     return parser
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, text in (
+        ("up", "start all services of a run on this machine and train"),
+        ("train", "the same as up, on the problems given"),
+    ):
+        up = _command(commands, name, _up, text)
+        _add_config(up)
+        up.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+        up.add_argument("--rollouts", type=int, metavar="N", help=_ROLLOUTS_HELP)
+        if name == "train":
+            up.add_argument("--problems", metavar="FILE", help="sets trainer.problems")
+            up.add_argument("--model", metavar="FOLDER", help="sets run.model")
+
+    plan = _command(commands, "plan", _plan, "which GPUs each service of a run would get")
+    _add_config(plan)
+    plan.add_argument("--rollouts", type=int, metavar="N", help=_ROLLOUTS_HELP)
+    plan.add_argument("--gpus", type=int, metavar="N", help="of a machine with so many, instead of this one")
+
+    status = _command(commands, "status", _status, "where a run stands")
+    status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
+
+    stop = _command(commands, "stop", _stop, "end a run in good order: it finishes its step and saves")
+    stop.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
+    stop.add_argument("--patience", type=float, default=120.0, metavar="SECONDS", help="to wait for it (default 120)")
 
 
 def _add_demos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -304,7 +312,7 @@ def _demo_real(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     from primectl.config import load_config
-    from primectl.up import run_up
+    from primectl.up import plan_lines, run_up
 
     overrides = list(arguments.overrides)
     if getattr(arguments, "problems", None):
@@ -314,8 +322,19 @@ def _up(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, overrides)
     if arguments.dry_run:
         print(config.model_dump_json(indent=2))
+        for line in plan_lines(config, num_gpus=None, num_rollouts=arguments.rollouts):
+            print(line, file=sys.stderr)
         return 0
     return run_up(config, resume=arguments.resume, num_rollouts=arguments.rollouts)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from primectl.config import load_config
+    from primectl.up import plan_lines
+
+    config = load_config(arguments.config, list(arguments.overrides))
+    print("\n".join(plan_lines(config, num_gpus=arguments.gpus, num_rollouts=arguments.rollouts)))
+    return 0
 
 
 def _with_settings(model: "type[SettingsT]", arguments: argparse.Namespace, run: "Callable[[SettingsT], int]") -> int:

@@ -19,6 +19,7 @@ from prime.errors import PeerUnavailable, PrimeError
 from prime.files import hold
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
+from primectl.placement import Placement, find_gpus, place
 from primectl.places import free_port, resolve_locally
 from primectl.processes import LOCK, Child, start, stop_all, write_processes
 from primectl.redis_server import find_redis_server, wait_until_up, write_config
@@ -37,11 +38,12 @@ class LocalStack:
     last checkpoint, which holds policy and PRM of one step.
     """
 
-    def __init__(self, config: RunConfig, token: str, *, say: Callable[[str], None]) -> None:
+    def __init__(self, config: RunConfig, token: str, *, placement: Placement, say: Callable[[str], None]) -> None:
         """`say` is told, in a line for people, what died and what became of it."""
         self.config = config
+        self._placement = placement
         self._say = say
-        self._environment = child_environment(token)
+        self._token = token
         self._settings_file = config.run.path / "settings.json"
         self._logs = config.run.path / "logs"
         self._children: dict[str, Child] = {}
@@ -103,7 +105,8 @@ class LocalStack:
 
     async def _start_service(self, name: str, *extra: str) -> None:
         command = self._own_redis if name == "redis" else self._command(name, *extra)
-        self._children[name] = await start(name, command, environment=self._environment, logs=self._logs)
+        environment = child_environment(self._token, gpus=self._placement.gpus_of(name))
+        self._children[name] = await start(name, command, environment=environment, logs=self._logs)
         write_processes(self.config.run.path, self._children.values())
 
     def _command(self, name: str, *extra: str) -> list[str]:
@@ -204,17 +207,19 @@ class LocalStack:
 
 @contextlib.asynccontextmanager
 async def local_stack(
-    config: RunConfig, *, num_rollouts: int = 1, say: Callable[[str], None] = print
+    config: RunConfig, *, num_rollouts: int | None = None, say: Callable[[str], None] = print
 ) -> AsyncIterator[LocalStack]:
     """A stack whose Redis and services are up; everything is stopped on the way out.
 
-    Writes the resolved settings and the token into the run folder.
+    Writes the resolved settings and the token into the run folder. `num_rollouts` None: one, or as many as the GPUs for
+    sampling hold.
     """
+    placement = place(config, find_gpus(), num_rollouts=num_rollouts)
     redis_port, password = free_port(), secrets.token_hex(16)
     own_redis = not config.run.redis_url
     config = resolve_locally(
-        config,
-        num_rollouts=num_rollouts,
+        placement.applied_to(config),
+        num_rollouts=len(placement.rollouts),
         redis_url=f"redis://:{password}@127.0.0.1:{redis_port}/0" if own_redis else config.run.redis_url,
     )
     config.run.path.mkdir(parents=True, exist_ok=True)
@@ -222,7 +227,7 @@ async def local_stack(
         token = given_token() or secrets.token_hex(16)
         _write_private(config.run.path / "settings.json", json.dumps(config.model_dump(mode="json"), indent=2))
         _write_private(config.run.token_file, token)
-        stack = LocalStack(config, token, say=say)
+        stack = LocalStack(config, token, placement=placement, say=say)
         try:
             if own_redis:
                 await stack.start_redis(find_redis_server(), port=redis_port, password=password)

@@ -12,6 +12,7 @@ from prime.errors import EngineError, SettingsError
 from prime.types import TrainerStatus
 from primectl.config import RunConfig
 from primectl.display import Display, note_of
+from primectl.placement import find_gpus, place
 from primectl.preflight import check_inputs, check_redis
 from primectl.stack import local_stack
 from services.trainer.run_folder import RunFolder
@@ -20,14 +21,18 @@ from services.trainer.run_folder import RunFolder
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_up(config: RunConfig, *, resume: bool, num_rollouts: int) -> int:
+def run_up(config: RunConfig, *, resume: bool, num_rollouts: int | None) -> int:
     """Check the input, start everything, train, stop everything; 0 when the run came to its end."""
-    if num_rollouts < 1:
+    if num_rollouts is not None and num_rollouts < 1:
         raise SettingsError(f"--rollouts {num_rollouts}: at least one replica is needed")
     display = Display()
+    gpus = find_gpus()
+    plan = place(config, gpus, num_rollouts=num_rollouts)
     check_inputs(config, resume=resume)
     asyncio.run(check_redis(config))
     display.say(f"run {config.run.name} in {config.run.path}: starting the services (logs in {config.run.path}/logs)")
+    if gpus:
+        display.say("\n".join(plan.lines(config)))
     started = time.monotonic()
     try:
         asyncio.run(until_signal(train_all(config, display, resume=resume, num_rollouts=num_rollouts)))
@@ -58,7 +63,20 @@ def _warn_of_idle_steps(config: RunConfig, display: Display) -> None:
         )
 
 
-async def train_all(config: RunConfig, display: Display, *, resume: bool, num_rollouts: int) -> TrainerStatus | None:
+def plan_lines(config: RunConfig, *, num_gpus: int | None, num_rollouts: int | None) -> list[str]:
+    """Which service gets which GPUs, of this machine or of one with `num_gpus`; for people.
+
+    Raises:
+        SettingsError: the settings ask for what is not there.
+    """
+    gpus = find_gpus() if num_gpus is None else tuple(map(str, range(num_gpus)))
+    title = f"{len(gpus)} GPU(s):" if gpus else "no GPU; everything on the CPU:"
+    return [title, *place(config, gpus, num_rollouts=num_rollouts).lines(config)]
+
+
+async def train_all(
+    config: RunConfig, display: Display, *, resume: bool, num_rollouts: int | None
+) -> TrainerStatus | None:
     """Run the stack until the trainer ends; returns its last status."""
     status = None
     async with local_stack(config, num_rollouts=num_rollouts, say=display.say) as stack:

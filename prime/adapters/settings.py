@@ -21,6 +21,7 @@ ENGINE_KEY_VARIABLE = "PRIME_ENGINE_KEY"
 COLLECTOR_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 CACHE_VARIABLE = "PRIME_CACHE"
 CI_VARIABLE = "PRIME_CI"
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Settings(BaseModel):
@@ -215,9 +216,11 @@ def read_token(token_file: Path | None) -> str:
     )
 
 
-def child_environment(token: str) -> dict[str, str]:
-    """This process's environment for a service started from it, with the token."""
+def child_environment(token: str, *, gpus: Sequence[str] = ()) -> dict[str, str]:
+    """This process's environment for a service started from it, with the token, and with these GPUs alone if any."""
     environment = dict(os.environ)
+    if gpus:
+        environment[GPU_VARIABLE] = ",".join(gpus)
     environment[TOKEN_VARIABLE] = token
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -225,6 +228,12 @@ def child_environment(token: str) -> dict[str, str]:
     # gibibyte in a process of 135 M parameters.
     environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     return environment
+
+
+def visible_gpus() -> tuple[str, ...] | None:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves, by its names for them; None where it is not set."""
+    given = os.environ.get(GPU_VARIABLE)
+    return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 def settle_vllm_environment(*, on_gpu: bool) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings
 
@@ -68,8 +68,10 @@ class PrmSettings(ServiceSettings):
     threads: int = Field(0, ge=0)
     """CPU threads; 0 leaves the choice to torch."""
     processes: int = Field(1, ge=1)
-    """How many `primectl up` starts on this machine to hold PRM and reference together: as many as it has GPUs for
-    them."""
+    """How many `primectl up` starts on this machine to hold PRM and reference together; left out on a machine with
+    GPUs: one per GPU of the PRM's."""
+    gpus: tuple[NonNegativeInt, ...] = ()
+    """GPUs on which `primectl up` starts it, counted from 0; empty: it chooses (`primectl plan`)."""
     compute: ComputeSettings = ComputeSettings()
     """Of a PRM that learns; `dtype` is of one that is served."""
     frozen: bool = False

@@ -73,14 +73,18 @@ def build_engine(model: Path, settings: RolloutSettings) -> Engine:
         if importlib.util.find_spec("vllm") is None:
             raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md")
         settle_vllm_environment(on_gpu=torch.cuda.is_available())
-        from services.rollout.vllm_engine import VllmEngine
+        from services.rollout.vllm_engine import Room, VllmEngine
 
         return VllmEngine(
             model=model,
             dtype=settings.dtype,
             max_context=settings.max_context,
             max_groups=settings.max_groups,
-            kv_cache_gib=settings.kv_cache_gib,
+            room=Room(
+                tensor_parallel=settings.tensor_parallel,
+                memory_share=settings.memory_share,
+                kv_cache_gib=settings.kv_cache_gib,
+            ),
         )
     from services.rollout.transformers_engine import TransformersEngine
 

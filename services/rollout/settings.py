@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, model_validator
 
 from prime.adapters.settings import Address, ServiceSettings
 
@@ -24,5 +24,17 @@ class RolloutSettings(ServiceSettings):
     """Prompt and response tokens together; a request beyond it is refused."""
     lease_seconds: float = Field(30.0, gt=0)
     """How long a claimed request stays ours without a sign of life."""
+    gpus: tuple[NonNegativeInt, ...] = ()
+    """GPUs on which `primectl up` starts replicas, counted from 0; empty: it chooses (`primectl plan`)."""
+    tensor_parallel: int = Field(1, ge=1)
+    """vLLM: GPUs over which each replica spreads the model."""
+    memory_share: float = Field(0.0, ge=0, le=1)
+    """vLLM on a GPU: share of its memory for weights and cache; 0: as `primectl up` finds right, else vLLM's own."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """vLLM on CPU: memory for its key-value cache."""
+
+    @model_validator(mode="after")
+    def _engine_can_spread(self) -> "RolloutSettings":
+        if self.tensor_parallel > 1 and self.engine != "vllm":
+            raise ValueError(f"tensor_parallel = {self.tensor_parallel} needs engine = 'vllm'")
+        return self

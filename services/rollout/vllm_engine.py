@@ -11,7 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,18 @@ _UNTIED = {"tie_word_embeddings": False}
 packed anew by every push, and pushes always name it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Where vLLM computes and what it may take: `Room(tensor_parallel=2, memory_share=0.9)`."""
+
+    tensor_parallel: int = 1
+    """GPUs over which the model is spread."""
+    memory_share: float = 0.0
+    """Of a GPU's memory, for weights and cache; 0: vLLM's own choice."""
+    kv_cache_gib: float = 1.0
+    """On a CPU alone."""
+
+
 class VllmEngine:
     """Implements `Engine` (loop.py) on `AsyncLLM`; vLLM runs in processes of its own, started by `start`."""
 
@@ -55,18 +67,17 @@ class VllmEngine:
         dtype: str = "float32",
         max_context: int,
         max_groups: int,
-        kv_cache_gib: float = 1.0,
+        room: "Room" = Room(),
         seed: int = 0,
     ) -> None:
-        """`model` is a local Hugging Face folder: its configuration and tokenizer are used, its weights are not.
-
-        `kv_cache_gib` counts on CPU only; on a GPU vLLM takes what is free.
-        """
+        """`model` is a local Hugging Face folder: its configuration and tokenizer are used, its weights are not."""
         self._model = model
         self.dtype = dtype
-        self.transports = transports_of("cpu" if _is_on_cpu() else "cuda")
+        # What the trainer offers past gRPC is for one process to fetch.
+        is_one = room.tensor_parallel == 1
+        self.transports = transports_of("cpu" if _is_on_cpu() else "cuda") if is_one else ()
         self._arguments = engine_arguments(
-            model, dtype=dtype, max_context=max_context, max_groups=max_groups, kv_cache_gib=kv_cache_gib, seed=seed
+            model, dtype=dtype, max_context=max_context, max_groups=max_groups, room=room, seed=seed
         )
         self._llm: Any = None
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -296,7 +307,7 @@ class VllmEngine:
 
 
 def engine_arguments(
-    model: Path, *, dtype: str, max_context: int, max_groups: int, kv_cache_gib: float, seed: int = 0
+    model: Path, *, dtype: str, max_context: int, max_groups: int, room: Room, seed: int = 0
 ) -> dict[str, Any]:
     """How vLLM is started, but for where its weights come from."""
     return {
@@ -310,7 +321,8 @@ def engine_arguments(
         "generation_config": "vllm",  # no sampling defaults or end tokens from the model folder
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
-        **_platform_arguments(kv_cache_gib, max_context),
+        "tensor_parallel_size": room.tensor_parallel,
+        **_platform_arguments(room, max_context),
     }
 
 
@@ -331,14 +343,14 @@ def sampling_arguments(request: RolloutRequest, stop_ids: Sequence[int]) -> dict
     }
 
 
-def _platform_arguments(kv_cache_gib: float, max_context: int) -> dict[str, Any]:
+def _platform_arguments(room: Room, max_context: int) -> dict[str, Any]:
     """All that differs between CPU and GPU."""
     if not _is_on_cpu():
-        return {}
+        return {"gpu_memory_utilization": room.memory_share} if room.memory_share else {}
     return {
         # Compiling takes minutes there, and by default the cache takes most of the machine's memory.
         "enforce_eager": True,
-        "kv_cache_memory_bytes": int(kv_cache_gib * 2**30),
+        "kv_cache_memory_bytes": int(room.kv_cache_gib * 2**30),
         # A prompt read in parts makes vLLM wind its sample's random stream back, which CPU generators cannot do: the
         # engine dies of it. So prompts are read whole, and a step has room for the longest.
         "enable_chunked_prefill": False,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings
 
@@ -121,6 +121,9 @@ class LossSettings(Settings):
     """Weight of the divergence from the policy that the run started with, which is then kept as well; 0: none."""
     entropy_coef: float = Field(0.0, ge=0)
     """Weight of the entropy, which is then kept up."""
+    router_coef: float = Field(0.0, ge=0)
+    """Weight of the load balance of a mixture of experts, a mean over layers and responses that is 1 at best; 0: none.
+    Checkpoints name 0.001 to 0.02 (`router_aux_loss_coef`)."""
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> "LossSettings":
@@ -219,7 +222,10 @@ class TrainerSettings(ServiceSettings):
     filter: FilterSettings = FilterSettings()
     advantage: AdvantageSettings = AdvantageSettings()
     processes: int = Field(1, ge=1)
-    """How many `primectl up` starts on this machine to hold the policy together: as many as it has GPUs for it."""
+    """How many `primectl up` starts on this machine to hold the policy together; left out on a machine with GPUs: one
+    per GPU of the trainer's."""
+    gpus: tuple[NonNegativeInt, ...] = ()
+    """GPUs on which `primectl up` starts it, counted from 0; empty: it chooses (`primectl plan`)."""
     compute: ComputeSettings = ComputeSettings()
     loss: LossSettings = LossSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
