@@ -46,6 +46,17 @@ def normalise_rewards(rewards_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return rewards_BT / (returns_BT.abs().max() + _TINY)
 
 
+def overlong_penalties(lengths_B: Tensor, *, longest: int, window: int) -> Tensor:
+    """What is added to the outcome of a long response: from 0 to -1 over the last `window` tokens. [B].
+
+    DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13): a response that was cut off at `longest` tokens was not
+    wrong but unfinished, and one that nearly was is told so.
+
+    Example: with `longest` 100 and `window` 20, responses of 80, 90 and 100 tokens get 0, -0.5 and -1.
+    """
+    return ((longest - window - lengths_B) / window).clamp(-1.0, 0.0)
+
+
 def reverse_cumsum(values_BT: Tensor, *, gamma: float = 1.0) -> Tensor:
     """`out_t = sum_{s >= t} gamma^(s-t) * values_s`. [B, T].
 

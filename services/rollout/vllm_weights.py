@@ -48,16 +48,18 @@ def _hub_names(model: str) -> HubNames:
     return HubNames(Path(model))
 
 
-def _forget_expert_kernels(model: Any) -> None:
+def _forget_expert_kernels(model: Any, device: torch.device) -> None:
     """Have experts packed anew by the update that follows.
 
     vLLM packs them for a CPU only when it first builds their kernel, takes every later update for one in place, and
     would compute from experts that were never packed. Where there are CUDA graphs it must stay as it is: they know the
     kernel's addresses.
     """
+    if device.type != "cpu":
+        return
     for layer in model.modules():
-        method = getattr(layer, "quant_method", None)
-        if getattr(method, "moe_kernel", None) is not None:
+        method: Any = getattr(layer, "quant_method", None)
+        if hasattr(method, "moe_kernel"):
             method.moe_kernel = None
 
 
@@ -116,8 +118,7 @@ def _transfer_engine() -> type:
         def start_weight_update(self) -> None:
             """Put the layers back into the state in which checkpoints are loaded."""
             initialize_layerwise_reload(self.model)
-            if torch.device(self.device).type == "cpu":
-                _forget_expert_kernels(self.model)
+            _forget_expert_kernels(self.model, torch.device(self.device))
 
         def update_weights(self, update_info: dict[str, Any]) -> None:
             """Load a push; unlike the base method it also works where there is no accelerator to wait for."""

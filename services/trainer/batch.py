@@ -10,7 +10,7 @@ from torch import Tensor
 from prime.data.prompts import step_ends
 from prime.lm.packing import TokenRow, pad_rows
 from prime.maths import advantages
-from prime.maths.rewards import normalise_rewards, rewards_at_ends
+from prime.maths.rewards import normalise_rewards, overlong_penalties, rewards_at_ends
 from prime.types import GradedGroup, TokenRewards
 from services.trainer.settings import AdvantageSettings
 
@@ -76,10 +76,11 @@ def compute_advantages(
     settings: AdvantageSettings,
     *,
     tokenizer: Any,
+    longest: int,
 ) -> tuple[list[Tensor], Mapping[str, float]]:
     """Whitened advantages per response token, one tensor per row, and figures about the rewards.
 
-    `rewards=None` (no PRM) is the same as token rewards of 0.
+    `rewards=None` (no PRM) is the same as token rewards of 0. `longest`: tokens that a response may have.
     """
     rows = token_rows(groups)
     zeros = [(0.0,) * len(row.response_ids) for row in rows]
@@ -93,6 +94,10 @@ def compute_advantages(
     if settings.reward_norm == "batch":
         rewards_BT = normalise_rewards(rewards_BT, mask_BT)
     outcomes_B = torch.tensor(outcomes_of(groups))
+    if settings.overlong_window:
+        penalties_B = overlong_penalties(mask_BT.sum(dim=1), longest=longest, window=settings.overlong_window)
+        outcomes_B = outcomes_B + penalties_B
+        figures["reward/overlong"] = float(penalties_B.mean())
     group_B = torch.tensor([number for number, graded in enumerate(groups) for _ in graded.group.samples])
     scales = {
         "gamma": settings.gamma,

@@ -63,6 +63,8 @@ class CollectorState:
     kept_share: float = 1.0
     unfinished: list[Ticket] = field(default_factory=list)
     """Asked for and neither used nor dropped; asked again first after a resume."""
+    resting: dict[int, int] = field(default_factory=dict)
+    """Problems that are left out, by their place in the file, and the last epoch in which they are."""
 
 
 class ProblemSequence:
@@ -73,8 +75,16 @@ class ProblemSequence:
         self._seed = seed
         self._orders: dict[int, list[int]] = {}
 
+    def __len__(self) -> int:
+        """Of one epoch."""
+        return len(self._problems)
+
     def __getitem__(self, number: int) -> tuple[Problem, tuple[int, ...]]:
         """The problem of a ticket and its prompt ids."""
+        return self._problems[self.place(number)[1]]
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The epoch of a ticket, and the place of its problem in the file."""
         epoch, place = divmod(number, len(self._problems))
         if epoch not in self._orders:
             # Around an epoch's end tickets of two epochs are open at once; older orders are not needed any more.
@@ -82,7 +92,7 @@ class ProblemSequence:
             self._orders[epoch] = sorted(
                 range(len(self._problems)), key=lambda index: stable_hash(self._seed, "order", epoch, index)
             )
-        return self._problems[self._orders[epoch][place]]
+        return epoch, self._orders[epoch][place]
 
 
 class GroupCollector:
@@ -117,6 +127,7 @@ class GroupCollector:
         self._next_number = state.next_number
         self._kept_share = state.kept_share
         self._to_ask_again = list(state.unfinished)
+        self._resting = dict(state.resting)
         self._open: dict[str, Ticket] = {}
         self._ready: dict[Ticket, GradedGroup] = {}
         self._used: dict[str, Ticket] = {}
@@ -137,6 +148,7 @@ class GroupCollector:
             next_number=self._next_number,
             kept_share=self._kept_share,
             unfinished=sorted(unfinished, key=_ticket_order),
+            resting=dict(self._resting),
         )
 
     def take_figures(self) -> dict[str, float]:
@@ -231,13 +243,27 @@ class GroupCollector:
         waiting = sorted(self._to_ask_again, key=_ticket_order)
         tickets, self._to_ask_again = waiting[:count], waiting[count:]
         while len(tickets) < count:
-            tickets.append(Ticket(number=self._next_number, attempt=0))
-            self._next_number += 1
+            tickets.append(Ticket(number=self._next_awake(), attempt=0))
         requests = [self._request(ticket) for ticket in tickets]
         self._open |= {request.group_id: ticket for request, ticket in zip(requests, tickets, strict=True)}
         self.counts["asked"] += len(requests)
         # Asked twice, should the answer get lost: the second group of a ticket is unexpected, and dropped.
         await patiently(partial(self._queue.ask, requests), seconds=self._patience_s)
+
+    def _next_awake(self) -> int:
+        """The next ticket whose problem does not rest; when a whole epoch does, its last is asked all the same."""
+        for _ in range(len(self._problems)):
+            number, self._next_number = self._next_number, self._next_number + 1
+            epoch, place = self._problems.place(number)
+            if epoch > self._resting.get(place, -1):
+                return number
+            self.counts["rested"] += 1
+        return number
+
+    def _lay_to_rest(self, ticket: Ticket) -> None:
+        if self._filter.rest_epochs:
+            epoch, place = self._problems.place(ticket.number)
+            self._resting[place] = epoch + self._filter.rest_epochs
 
     def _request(self, ticket: Ticket) -> RolloutRequest:
         problem, prompt_ids = self._problems[ticket.number]
@@ -341,6 +367,7 @@ class GroupCollector:
             self._on_kept(self._ready[ticket])
         else:
             self.counts["too_easy" if self.scores[-1] > self._filter.high else "too_hard"] += 1
+            self._lay_to_rest(ticket)
 
     def _ask_again(self, ticket: Ticket, reason: str) -> None:
         if ticket.attempt + 1 < self._filter.max_attempts:

@@ -173,7 +173,11 @@ class TrainingLoop:
 
         # 7    leave-one-out on each source, summed, whitened over the global batch
         advantages, figures = compute_advantages(
-            groups, rewards, self.settings.advantage, tokenizer=self.policy.tokenizer
+            groups,
+            rewards,
+            self.settings.advantage,
+            tokenizer=self.policy.tokenizer,
+            longest=self.settings.sampling.max_tokens,
         )
 
         # 8    the clipped policy update

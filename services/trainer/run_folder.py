@@ -175,6 +175,7 @@ class RunFolder:
                 next_number=tree["next_number"],
                 kept_share=tree["kept_share"],
                 unfinished=[Ticket(**ticket) for ticket in tree["unfinished"]],
+                resting={int(place): epoch for place, epoch in tree.get("resting", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error

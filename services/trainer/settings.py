@@ -45,6 +45,9 @@ class FilterSettings(Settings):
     """What to do with a batch that is still short after the last round."""
     max_attempts: int = Field(3, ge=1)
     """How often one prompt is asked when its grading gives no score or its rollout fails."""
+    rest_epochs: int = Field(0, ge=0)
+    """A prompt that was outside the band is left out for so many epochs: a curriculum by measured difficulty; 0: none.
+    """
 
     @model_validator(mode="after")
     def _band_is_not_empty(self) -> "FilterSettings":
@@ -64,6 +67,8 @@ class AdvantageSettings(Settings):
     reward_norm: Literal["batch", "none"] = "batch"
     granularity: Literal["token", "step", "whole"] = "token"
     step_delimiter: str = Field("\n\n", min_length=1)
+    overlong_window: int = Field(0, ge=0)
+    """Tokens before `trainer.sampling.max_tokens` in which the outcome falls by up to 1 (DAPO); 0: no penalty."""
 
     @model_validator(mode="after")
     def _something_is_learnt(self) -> "AdvantageSettings":
@@ -237,4 +242,13 @@ class TrainerSettings(ServiceSettings):
     def _there_is_something_to_replay(self) -> "TrainerSettings":
         if (self.mode == "replay") != (self.recorded is not None):
             raise ValueError("trainer.recorded, a folder of recorded steps, goes with trainer.mode = 'replay'")
+        return self
+
+    @model_validator(mode="after")
+    def _penalty_leaves_room(self) -> "TrainerSettings":
+        if self.advantage.overlong_window >= self.sampling.max_tokens:
+            raise ValueError(
+                f"advantage.overlong_window = {self.advantage.overlong_window} leaves no length without a penalty: "
+                f"sampling.max_tokens is {self.sampling.max_tokens}"
+            )
         return self

@@ -316,6 +316,41 @@ def test_an_epoch_holds_every_problem_once_in_an_order_of_its_own() -> None:
     assert epochs[0] != epochs[1]
 
 
+async def test_what_was_outside_the_band_rests_for_an_epoch_and_comes_back() -> None:
+    """Half of the problems are all wrong. Each batch is filled by another life of the run, from the state before."""
+    hard = {each.problem_id for each, _ in PROBLEMS[:6]}
+    state = CollectorState()
+    seen: list[set[str]] = []
+    for _ in range(3):
+        broker = MemoryBroker()
+        collector = _collector(
+            broker,
+            lambda item: 0.0 if item.item_id.split("-", 1)[1].split("/")[0] in hard else _half(item),
+            state=replace(state, kept_share=1.0, next_number=len(PROBLEMS) * len(seen)),
+            prompts=6,
+            filter={"rest_epochs": 1, "max_rounds": 2, "max_oversample": 1.0},
+        )
+        fleet = Fleet(broker)
+        await _fill(collector, fleet)
+        state = collector.state
+        first_round = fleet.seen[:6]
+        seen.append({asked.problem_id for asked in first_round})
+        assert {asked.group_id.split(".")[0] for asked in first_round} <= {
+            str(len(PROBLEMS) * (len(seen) - 1) + place) for place in range(len(PROBLEMS))
+        }
+    assert seen[0] & hard
+    assert not seen[1] & seen[0] & hard
+    assert seen[2] & seen[0] & hard
+
+
+async def test_when_all_problems_rest_something_is_asked_all_the_same() -> None:
+    broker = MemoryBroker()
+    collector = _collector(broker, lambda item: 0.0, filter={"rest_epochs": 5, "max_rounds": 8})
+    fleet = Fleet(broker)
+    assert await _fill(collector, fleet) == []
+    assert len(fleet.seen) > len(PROBLEMS)
+
+
 def test_open_and_waiting_tickets_are_part_of_the_state() -> None:
     state = CollectorState(next_number=9, kept_share=0.5, unfinished=[Ticket(number=3, attempt=1)])
     collector = _collector(MemoryBroker(), _half, state=state)

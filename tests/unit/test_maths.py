@@ -20,7 +20,7 @@ from prime.maths.losses import (
     pairwise_dpo,
     token_shares,
 )
-from prime.maths.rewards import normalise_rewards, reverse_cumsum, rewards_at_ends, token_rewards
+from prime.maths.rewards import normalise_rewards, overlong_penalties, reverse_cumsum, rewards_at_ends, token_rewards
 
 
 def _mask(lengths: list[int]) -> Tensor:
@@ -46,6 +46,11 @@ def _rloo(batch: tuple[Tensor, Tensor, Tensor, Tensor], *, process: float = 1.0,
 
 
 # ---------------------------------------------------------------- rewards
+
+
+def test_the_worked_example_of_the_overlong_penalty_holds() -> None:
+    penalties_B = overlong_penalties(torch.tensor([1, 80, 90, 100, 120]), longest=100, window=20)
+    assert penalties_B.tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
 
 
 def test_a_prm_equal_to_its_reference_gives_rewards_of_exactly_zero() -> None:

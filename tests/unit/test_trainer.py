@@ -268,7 +268,7 @@ class PieceTokenizer:
 @pytest.mark.parametrize("granularity", ["token", "step", "whole"])
 def test_every_estimator_and_granularity_gives_a_number_per_token(estimator: Any, granularity: Any) -> None:
     settings = AdvantageSettings(estimator=estimator, granularity=granularity, step_delimiter=";")
-    rows, _ = compute_advantages(GROUPS, _rewards(), settings, tokenizer=PieceTokenizer())
+    rows, _ = compute_advantages(GROUPS, _rewards(), settings, tokenizer=PieceTokenizer(), longest=100)
     assert [len(row) for row in rows] == [3, 2, 4, 2]
     values_N = torch.cat(rows)
     assert torch.isfinite(values_N).all()
@@ -276,8 +276,8 @@ def test_every_estimator_and_granularity_gives_a_number_per_token(estimator: Any
 
 
 def test_batch_norm_makes_the_scale_of_beta_irrelevant() -> None:
-    small, _ = compute_advantages(GROUPS, _rewards(0.1), AdvantageSettings(), tokenizer=None)
-    large, _ = compute_advantages(GROUPS, _rewards(10.0), AdvantageSettings(), tokenizer=None)
+    small, _ = compute_advantages(GROUPS, _rewards(0.1), AdvantageSettings(), tokenizer=None, longest=100)
+    large, _ = compute_advantages(GROUPS, _rewards(10.0), AdvantageSettings(), tokenizer=None, longest=100)
     torch.testing.assert_close(torch.cat(small), torch.cat(large), atol=1e-3, rtol=1e-3)
 
 
@@ -285,9 +285,21 @@ def test_the_order_of_groups_changes_no_advantage() -> None:
     """Defect 1 at the level of the batch."""
     rewards = _rewards()
     swapped = replace(rewards, rows=(*rewards.rows[2:], *rewards.rows[:2]))
-    ours, _ = compute_advantages(GROUPS, rewards, AdvantageSettings(), tokenizer=None)
-    theirs, _ = compute_advantages(GROUPS[::-1], swapped, AdvantageSettings(), tokenizer=None)
+    ours, _ = compute_advantages(GROUPS, rewards, AdvantageSettings(), tokenizer=None, longest=100)
+    theirs, _ = compute_advantages(GROUPS[::-1], swapped, AdvantageSettings(), tokenizer=None, longest=100)
     torch.testing.assert_close(torch.cat(ours), torch.cat([*theirs[2:], *theirs[:2]]))
+
+
+def test_long_responses_lose_outcome_and_the_rest_learns_as_before() -> None:
+    """Responses of 3, 2, 4 and 2 tokens, of which 4 are allowed."""
+    settings = AdvantageSettings(process_coef=0.0, overlong_window=2)
+    long, figures = compute_advantages(GROUPS, None, settings, tokenizer=None, longest=4)
+    assert figures["reward/overlong"] == pytest.approx(-(0.5 + 0.0 + 1.0 + 0.0) / 4)
+    far, figures = compute_advantages(GROUPS, None, settings, tokenizer=None, longest=100)
+    plain, _ = compute_advantages(GROUPS, None, AdvantageSettings(process_coef=0.0), tokenizer=None, longest=100)
+    assert figures["reward/overlong"] == 0.0
+    assert torch.equal(torch.cat(far), torch.cat(plain))
+    assert float(long[2].mean()) < float(plain[2].mean())
 
 
 # ---------------------------------------------------------------- the publisher
