@@ -16,6 +16,7 @@
     │   └── StaleBase               DATA_LOSS            no      what changed is told of weights that are not held
     ├── EngineError                 INTERNAL             no      the generation engine or a model broke
     ├── SandboxError                INTERNAL             no      the sandbox itself cannot work on this machine
+    ├── TrackerError                INTERNAL             no      an experiment tracker refused figures, or is away
     ├── NotReady                    UNAVAILABLE          yes     a service holds no weights yet, or is stopping
     ├── PeerUnavailable             UNAVAILABLE          yes     Redis or another service cannot be reached
     └── Overloaded                  RESOURCE_EXHAUSTED   yes     a bounded queue is full
@@ -105,6 +106,10 @@ class EngineError(PrimeError):
 
 class SandboxError(PrimeError):
     """The sandbox cannot work on this machine; names the missing layer."""
+
+
+class TrackerError(PrimeError):
+    """An experiment tracker refused figures, cannot be reached or broke; carries the library's words."""
 
 
 class NotReady(PrimeError):

@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from prime.chat import ChatSamples
 from prime.scoring import ScorerInfo, ScoringReply, ScoringRequest
+from prime.tracking import Outcome, TrackedRun
 from prime.types import (
     AnswerClasses,
     GradeItem,
@@ -219,3 +220,26 @@ class Generator(Protocol):
 
     async def models(self) -> Sequence[str]:
         """The names that a request may carry as `model`."""
+
+
+class Tracker(Protocol):
+    """Keeps a run's figures where people look at curves. Methods block; one thread calls them, in this order.
+
+    A resumed run tells the steps before `run.first_step` again, and then takes later ones again. However often, a
+    tracker holds each step once. Every method raises TrackerError when the tracker
+    cannot take what it is given.
+    """
+
+    name: str
+
+    def start(self, run: TrackedRun) -> str:
+        """Begin the run, or go on with it if `run.folder` says that it is known; returns where it can be looked at."""
+
+    def log_step(self, row: Mapping[str, float]) -> None:
+        """Take the figures of one step: a line of `metrics.jsonl`, its `step` included."""
+
+    def log_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Take one evaluation: a line of `evaluation.jsonl`, its `version` included."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """Write out what is still held back, and say how the run ended."""

@@ -4,6 +4,7 @@ import importlib.util
 
 from prime.adapters.redis_queue import RedisQueue
 from prime.adapters.settings import redis_password
+from prime.adapters.trackers.choice import check_installed
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError, TokenizerMismatch
@@ -75,6 +76,7 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
 
 
 def _check_libraries(config: RunConfig) -> None:
+    check_installed(config.trainer.trackers.use)
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md (make vllm)")
     if (config.trainer.compute.lora_rank or config.prm.compute.lora_rank) and importlib.util.find_spec("peft") is None:

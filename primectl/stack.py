@@ -101,7 +101,10 @@ class LocalStack:
 
     async def _stop(self, *names: str) -> None:
         children = [self._children[name] for name in names if name in self._children]
-        await stop_all(children, grace_seconds=self.config.trainer.grace_seconds + 5)
+        trainer = self.config.trainer
+        # Twice, since W&B waits once more at the exit of the process.
+        flush_seconds = 2 * trainer.trackers.flush_seconds if trainer.trackers.use else 0.0
+        await stop_all(children, grace_seconds=trainer.grace_seconds + flush_seconds + 5)
 
     async def _start_service(self, name: str, *extra: str) -> None:
         command = self._own_redis if name == "redis" else self._command(name, *extra)

@@ -1,5 +1,6 @@
 """Small builders that tests share."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,36 @@ class Fleet:
             for claim in reversed(claims) if self.newest_first else claims:
                 answer = group(claim.item.group_id, version=self.version, responses=((3, 1), (4, 1)))
                 await self.queue.deliver(claim, answer)
+
+
+def evaluation_row(version: int, share: float) -> dict[str, Any]:
+    """A line of `evaluation.jsonl`, all figures of one set equal."""
+    estimate = {"mean": share, "low": share, "high": share}
+    summary = {
+        "problems": 4,
+        "samples": 2,
+        "counts": {"right": 1, "wrong": 6, "undecided": 1},
+        "mean_tokens": 12.0,
+        "truncated_share": 0.0,
+        "average": estimate,
+        "range_if_decided": [share, share],
+        "greedy": None,
+        "pass_at": {"1": estimate, "2": estimate},
+        "majority": {"2": estimate},
+        "best_of": {},
+        "best_of_gain": None,
+        "weighted": {},
+    }
+    return {"version": version, "newest": version, "sets": {"gsm8k": summary}}
+
+
+def documented_metrics() -> re.Pattern[str]:
+    """Matches the names that the docs describe; `<set>` stands for the name of any set, `<n>` for a number."""
+    docs = Path(__file__).parents[1] / "docs"
+    names: list[str] = []
+    for page, heading in (("operations.md", "## `metrics.jsonl`"), ("trackers.md", "## Names")):
+        section = (docs / page).read_text(encoding="utf-8").partition(heading)[2].partition("\n## ")[0]
+        names += re.findall(r"^\| (`[a-z]+/.*?) \|", section, flags=re.MULTILINE)
+        names += re.findall(r"(`wait/[a-z_]+`): ", section)
+    patterns = (re.escape(name) for cell in names for name in re.findall(r"`([a-z]+/[a-z_/<>]+)`", cell))
+    return re.compile("|".join(each.replace("<set>", "[^/]+").replace("<n>", r"\d+") for each in patterns))

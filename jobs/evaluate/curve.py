@@ -9,7 +9,7 @@ from jobs.evaluate.page import html_table, page, plot
 from jobs.evaluate.report import with_interval
 from prime.errors import CheckpointError, DataError
 from prime.evaluation.intervals import Estimate
-from services.trainer.run_folder import EVALUATIONS
+from prime.tracking import EVALUATIONS
 
 Curves = dict[str, dict[str, dict[int, Estimate]]]
 """avg@k by set, run and step."""

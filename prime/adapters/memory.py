@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prime import tracing
 from prime.ports import Claim, QueueDepths
+from prime.tracking import Outcome, TrackedRun, evaluation_figures, step_figures
 from prime.types import RolloutFailure, RolloutGroup, RolloutRequest
 
 
@@ -149,3 +151,34 @@ class MemoryQueue:
         deadline = time.monotonic() + timeout_s
         while not found() and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
+
+
+class MemoryTracker:
+    """A tracker that keeps everything: figures by step, and those of evaluations by the evaluated version."""
+
+    def __init__(self, name: str = "memory") -> None:
+        self.name = name
+        self.runs: list[TrackedRun] = []
+        """One per start."""
+        self.steps: dict[int, dict[str, float]] = {}
+        self.evaluations: dict[int, dict[str, float]] = {}
+        self.outcome: Outcome | None = None
+
+    def start(self, run: TrackedRun) -> str:
+        """Forget what the run takes again."""
+        self.runs.append(run)
+        self.steps = {step: row for step, row in self.steps.items() if step < run.first_step}
+        self.evaluations = {step: row for step, row in self.evaluations.items() if step < run.first_step}
+        return "memory"
+
+    def log_step(self, row: Mapping[str, float]) -> None:
+        """Keep a step."""
+        self.steps[int(row["step"])] = step_figures(row)
+
+    def log_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Keep an evaluation."""
+        self.evaluations[int(row["version"])] = evaluation_figures(row)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Keep how it ended."""
+        self.outcome = outcome

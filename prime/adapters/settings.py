@@ -116,6 +116,23 @@ class EndpointSettings(Settings):
     """Per million generated tokens."""
 
 
+class TrackerSettings(Settings):
+    """Experiment trackers that get a run's figures beside `metrics.jsonl`. Their keys come from their own environment
+    variables and login files, never from here."""
+
+    use: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    project: str = Field("prime", min_length=1)
+    """Of W&B and trackio; MLflow's experiment."""
+    entity: str = ""
+    """W&B's user or team; empty: the one that it takes by default."""
+    mlflow_uri: str = ""
+    """MLflow's tracking URI; empty: as MLflow itself decides (`MLFLOW_TRACKING_URI`)."""
+    offline: bool = False
+    """W&B writes into the run folder alone, for `wandb sync`."""
+    flush_seconds: float = Field(10.0, gt=0)
+    """How long the end of a run waits for trackers to take what they were not given yet."""
+
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 

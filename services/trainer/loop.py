@@ -43,6 +43,7 @@ from services.trainer.rewards_ahead import RewardsAhead, check_prm_version
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import TrainerSettings
 from services.trainer.timeline import Timeline
+from services.trainer.tracking import Tracking
 
 _log = structlog.get_logger()
 
@@ -83,6 +84,7 @@ class TrainingLoop:
     """None: there are no replicas, for nothing is sampled."""
     evaluator: Evaluator | None
     folder: RunFolder
+    tracking: Tracking
     progress: Progress
     timeline: Timeline = field(default_factory=Timeline)
 
@@ -343,7 +345,7 @@ class TrainingLoop:
         if self._version:
             await asyncio.to_thread(self.policy.restore, self.folder.checkpoint(self._version))
         # The figures of step 0 are taken anew as well.
-        self.folder.rewind_metrics(self._version or -1)
+        self.tracking.start(first_step=self._version + 1 if self._version else 0)
         if self._uses_prm:
             info = await self.reward_model.info()
             if info.tokenizer_fingerprint != self.policy.fingerprint:
@@ -371,7 +373,7 @@ class TrainingLoop:
         await self._push()
         await self._finish_push()
         if self._version == 0:
-            self.folder.append_metrics({"step": 0, **await self._measured()})
+            self.tracking.log_step({"step": 0, **await self._measured()})
         self.progress.step = self._version
 
     async def _one_step_with_metrics(self) -> None:
@@ -398,7 +400,7 @@ class TrainingLoop:
             "time/tokens_per_second": figures.get("batch/response_tokens", 0.0) / step_seconds,
         }
         # Before the checkpoint: a crash in between takes the step, and its figures, once more.
-        self.folder.append_metrics(metrics)
+        self.tracking.log_step(metrics)
         if self._is_time(self.settings.checkpoint_every):
             await self._save()
         self.progress.finish_step(self._version, metrics)
@@ -456,7 +458,7 @@ class TrainingLoop:
 
     def _keep(self, evaluation: Evaluation) -> dict[str, float]:
         self.progress.accuracy = evaluation.accuracy
-        self.folder.append_evaluation(evaluation.line())
+        self.tracking.log_evaluation(evaluation.line())
         return evaluation.figures()
 
     async def _save(self) -> None:

@@ -13,13 +13,16 @@ from prime.adapters.service import Service, serve
 from prime.adapters.settings import RunSettings, redis_password
 from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
+from prime.adapters.trackers.choice import check_installed, open_trackers
+from prime.adapters.trackers.jsonl_files import JsonlTracker
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
 from prime.errors import SettingsError
 from prime.evaluation.reading import AskedSet, open_sets
 from prime.lm.model import settle_torch
 from prime.lm.world import World, follow, join_world
-from prime.ports import Rollout
+from prime.ports import Rollout, Tracker
+from prime.tracking import Outcome, TrackedRun, settings_to_show
 from prime.types import Problem, SamplingParams
 from prime.v1 import trainer_pb2_grpc
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence
@@ -33,15 +36,18 @@ from services.trainer.recording import RecordedGroups
 from services.trainer.rpc import TrainerServicer
 from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import EvaluationSettings, TrainerSettings
+from services.trainer.tracking import Tracking
 
 _PROBE_TOKENS = 64
 _log = structlog.get_logger()
 _HELD_OUT = "held_out"
+_OUTCOMES: dict[str, Outcome] = {"finished": "finished", "stopped": "stopped"}
 
 
 def main(run: RunSettings, settings: TrainerSettings, token: str, *, resume: bool) -> None:
     """Train until the last step, a stop or an error."""
     configure_telemetry("trainer")
+    check_installed(settings.trackers.use)
     settle_torch(device=settings.optimiser.device, threads=settings.optimiser.threads)
     world = join_world(settings.optimiser.device)
     if world.is_leader:
@@ -113,6 +119,8 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             sampling=SamplingParams(**settings.sampling.model_dump()),
             seed=run.seed,
         )
+        meters = Meters()
+        tracking = _tracking(run, settings, meters)
         loop = TrainingLoop(
             settings=settings,
             seed=run.seed,
@@ -122,14 +130,36 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             publisher=publisher if samples else None,
             evaluator=evaluator if samples and asked else None,
             folder=folder,
+            tracking=tracking,
             progress=Progress(run=run.name, total_steps=settings.steps),
         )
-        await _serve(settings, token, loop, tls)
+        try:
+            await _serve(settings, token, loop, tls, meters)
+        finally:
+            outcome = _OUTCOMES.get(loop.progress.phase, "failed")
+            await asyncio.to_thread(tracking.close, outcome, patience_s=settings.trackers.flush_seconds)
         world.send(None)
 
 
-async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop, tls: Tls | None) -> None:
-    meters = Meters()
+def _tracking(run: RunSettings, settings: TrainerSettings, meters: Meters) -> Tracking:
+    """The run's own record, and the trackers that the settings name."""
+    lost = meters.counter("prime_trainer_tracker_lost", "Rows that a tracker did not take.", ("tracker",))
+    trackers: list[Tracker] = open_trackers(settings.trackers)
+    for each in trackers:
+        lost.labels(each.name)
+    return Tracking(
+        TrackedRun(
+            name=run.name,
+            folder=run.path,
+            settings=settings_to_show(run.model_dump(mode="json"), settings.model_dump(mode="json")),
+        ),
+        JsonlTracker(),
+        trackers,
+        on_lost=lambda tracker: lost.labels(tracker).inc(),
+    )
+
+
+async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop, tls: Tls | None, meters: Meters) -> None:
     for name, text in (
         ("step", "Finished steps."),
         ("mean_score", "Mean score of the groups graded in the last step."),

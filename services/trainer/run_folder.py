@@ -1,8 +1,8 @@
 """The run folder: resolved settings, metrics, sampled rollouts, checkpoints, and an atomic `latest`.
 
 run.json                what this run is; another run's folder is refused
-metrics.jsonl           one object per step
-evaluation.jsonl        one object per evaluation: the run's curve
+metrics.jsonl           one object per step (`prime/adapters/trackers/jsonl_files.py` writes it)
+evaluation.jsonl        one object per evaluation: the run's curve (likewise)
 rollouts/step_N.jsonl   a few samples with their token rewards
 checkpoints/step_N/     policy/ prm/ (Hugging Face folders), policy_state/ prm_state/, trainer.json
 checkpoints/latest      the number of the newest whole checkpoint
@@ -18,6 +18,7 @@ from typing import Any
 
 from prime.errors import CheckpointError
 from prime.files import hold, write_file
+from prime.tracking import METRICS
 from prime.types import GradedGroup, Problem, TokenRewards
 from services.trainer.collector import CollectorState, Ticket
 from services.trainer.settings import TrainerSettings
@@ -72,7 +73,7 @@ def check_run_folder(path: Path, *, identity: Mapping[str, object], resume: bool
         return
     written = _read_json(identity_file)
     _check_same(path, written, identity)
-    if not resume and (path / "metrics.jsonl").is_file():
+    if not resume and (path / METRICS).is_file():
         raise CheckpointError(f"{path} already holds steps of this run; give --resume, or another run.name")
 
 
@@ -84,9 +85,6 @@ def _check_same(path: Path, written: Mapping[str, object], identity: Mapping[str
                 f"{path} belongs to another run: {key} was {written[key]!r}, is {identity[key]!r}; "
                 f"choose another run.name, or put {key} back"
             )
-
-
-METRICS, EVALUATIONS = "metrics.jsonl", "evaluation.jsonl"
 
 
 class RunFolder:
@@ -180,24 +178,6 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
 
-    def rewind_metrics(self, step: int) -> None:
-        """Forget the metrics and evaluations of steps after `step`: a resumed run takes them again."""
-        for name, key in ((METRICS, "step"), (EVALUATIONS, "version")):
-            file = self.path / name
-            if file.is_file():
-                kept = [line for line in file.read_text().splitlines() if _step_of(line, key) <= step]
-                write_file(file, "".join(f"{line}\n" for line in kept))
-
-    def append_metrics(self, metrics: Mapping[str, float]) -> None:
-        """One line."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(dict(metrics)) + "\n")
-
-    def append_evaluation(self, line: Mapping[str, Any]) -> None:
-        """One point of the curve."""
-        with (self.path / EVALUATIONS).open("a") as file:
-            file.write(json.dumps(dict(line)) + "\n")
-
     def write_rollouts(
         self, step: int, groups: Sequence[GradedGroup], rewards: TokenRewards | None, tokenizer: Any
     ) -> None:
@@ -231,11 +211,3 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text())
     except ValueError as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-
-
-def _step_of(line: str, key: str) -> float:
-    """The step of a line; a line that a crash tore belongs to no step that counts."""
-    try:
-        return float(json.loads(line)[key])
-    except (ValueError, KeyError):
-        return float("inf")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings
+from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings, TrackerSettings
 
 
 class SamplingSettings(Settings):
@@ -236,6 +236,7 @@ class TrainerSettings(ServiceSettings):
     optimiser: OptimiserSettings = OptimiserSettings()
     alarm: AlarmSettings = AlarmSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    trackers: TrackerSettings = TrackerSettings()
     peers: PeerSettings = PeerSettings()
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from prime.data.problems import write_jsonl
 from prime.errors import EngineError
 from primectl.config import RunConfig
 from primectl.stack import local_stack
+from tests.builders import documented_metrics
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -94,6 +95,17 @@ def _metrics(config: RunConfig) -> list[dict[str, float]]:
     ]
 
 
+def _tensorboard_curve(config: RunConfig, name: str) -> dict[int, float]:
+    """By step; a step that is there twice fails."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(config.run.path / "tensorboard"))
+    events.Reload()
+    points = [(event.step, event.value) for event in events.Scalars(name)]
+    assert len(dict(points)) == len(points)
+    return dict(points)
+
+
 async def _run(config: RunConfig, *, resume: bool = False, num_rollouts: int = 1) -> None:
     async with local_stack(config, num_rollouts=num_rollouts) as stack:
         async for _ in stack.train(resume=resume):
@@ -139,6 +151,8 @@ async def test_a_run_leaves_metrics_and_folders_that_transformers_alone_can_load
     assert first["reward/largest_token"] == 0.0
     assert metrics[2]["reward/largest_token"] > 0.0
     assert all(row["push/probe_gap"] < 1e-4 for row in metrics[1:])
+    written = {name for row in metrics for name in row if name != "step"}
+    assert sorted(name for name in written if not documented_metrics().fullmatch(name)) == []
     assert {row["step"] for row in metrics if "eval/accuracy" in row} == set(range(0, STEPS + 1, 2))
     curve = [json.loads(line) for line in (uninterrupted.run.path / "evaluation.jsonl").read_text().splitlines()]
     assert [(row["version"], row["newest"]) for row in curve] == [(step, step) for step in range(0, STEPS + 1, 2)]
@@ -264,12 +278,14 @@ async def test_whatever_is_killed_is_brought_back_and_the_run_ends_as_if_nothing
 async def test_what_is_killed_again_and_again_ends_the_run_which_can_be_resumed(
     uninterrupted: RunConfig, material: Path, tmp_path: Path
 ) -> None:
-    config = _config(material, tmp_path, "whole")
+    config = _config(material, tmp_path, "whole", trackers={"use": ["tensorboard"]})
     with pytest.raises(EngineError, match="trainer was killed by SIGKILL"):
         await _run_and_kill(config, "trainer", times=4)
     assert 2 <= _metrics(config)[-1]["step"] < STEPS
     await _run(config, resume=True)
     assert _metrics(config) == _metrics(uninterrupted)
+    tracked = _tensorboard_curve(config, "policy/loss")
+    assert tracked == pytest.approx({row["step"]: row["policy/loss"] for row in _metrics(config) if row["step"]})
 
 
 async def test_a_killed_replica_is_replaced_and_no_group_is_lost(material: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import structlog
 import torch
 
-from prime.adapters.memory import MemoryBroker, MemoryQueue
+from prime.adapters.memory import MemoryBroker, MemoryQueue, MemoryTracker
+from prime.adapters.trackers.jsonl_files import JsonlTracker
 from prime.errors import (
     CheckpointError,
     EngineError,
@@ -26,6 +27,8 @@ from prime.errors import (
 from prime.evaluation.outcomes import GradedProblem, Outcome
 from prime.evaluation.summary import summarise
 from prime.lm.model import CausalLM, tensor_bytes
+from prime.ports import Tracker
+from prime.tracking import TrackedRun
 from prime.types import (
     FinishReason,
     GradedGroup,
@@ -53,6 +56,7 @@ from services.trainer.publisher import Publisher
 from services.trainer.recording import RecordedGroups
 from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import AdvantageSettings, TrainerSettings
+from services.trainer.tracking import Tracking
 from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, finder, graded, perturb, problem, tiny_model
 
 GROUPS = [
@@ -507,6 +511,7 @@ def _loop(
     collector: Any = None,
     publisher: bool = True,
     evaluator: Any = None,
+    trackers: Sequence[Tracker] = (),
     **changes: Any,
 ) -> tuple[TrainingLoop, RecordingPrm]:
     settings = _settings(**changes)
@@ -523,6 +528,7 @@ def _loop(
         publisher=Publisher(replicas, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3) if publisher else None,
         evaluator=evaluator,
         folder=RunFolder(path, identity={"seed": 0}, resume=False),
+        tracking=Tracking(TrackedRun(name="x", folder=path, settings={}), JsonlTracker(), trackers),
         progress=Progress(run="x", total_steps=settings.steps),
     )
     return loop, reward_model
@@ -600,6 +606,18 @@ async def test_an_evaluation_does_not_stop_the_loop_and_its_failure_does_not_end
     assert (1.0 in measured.values()) is not bool(fails)
     lines = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
     assert [line["version"] for line in lines][-1] == 5
+
+
+async def test_a_tracker_gets_every_step_and_evaluation_that_the_run_folder_gets(start: Path, tmp_path: Path) -> None:
+    tracker, evaluator = MemoryTracker(), SlowEvaluator()
+    loop, _ = _loop(start, tmp_path, evaluator=evaluator, trackers=[tracker], max_lag=0)
+    await loop.run()
+    loop.tracking.close("finished", patience_s=60)
+    assert {step: {"step": step, **figures} for step, figures in tracker.steps.items()} == {
+        row["step"]: row for row in _metrics(tmp_path)
+    }
+    assert {step: each["evaluation/s/average"] for step, each in tracker.evaluations.items()} == {0: 0.0, 2: 1.0}
+    assert tracker.outcome == "finished"
 
 
 @pytest.mark.parametrize(
@@ -869,7 +887,8 @@ def test_a_run_goes_on_only_with_its_prm(tmp_path: Path) -> None:
 
 
 def test_steps_that_are_there_are_not_overwritten_without_resume(tmp_path: Path) -> None:
-    RunFolder(tmp_path, identity={"model": "a"}, resume=False).append_metrics({"step": 1})
+    RunFolder(tmp_path, identity={"model": "a"}, resume=False)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(CheckpointError, match="--resume"):
         RunFolder(tmp_path, identity={"model": "a"}, resume=False)
     RunFolder(tmp_path, identity={"model": "a"}, resume=True)
@@ -887,14 +906,6 @@ def test_only_the_newest_checkpoints_are_kept_and_latest_names_a_whole_one(tmp_p
     assert folder.load_state(3) == state
     with pytest.raises(CheckpointError, match="step_1"):
         folder.load_state(1)
-
-
-def test_metrics_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, identity={}, resume=False)
-    for step in range(4):
-        folder.append_metrics({"step": step})
-    folder.rewind_metrics(2)
-    assert [row["step"] for row in _metrics(tmp_path)] == [0, 1, 2]
 
 
 def test_the_policys_named_tensors_are_what_a_push_announces(start: Path) -> None:
