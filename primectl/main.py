@@ -250,6 +250,18 @@ def _add_evaluation_commands(commands: "argparse._SubParsersAction[argparse.Argu
     compare.add_argument("second", type=Path, help="folder of another, on the same sets")
     compare.add_argument("--out", type=Path, metavar="FILE", help="write the table there, as Markdown")
 
+    export = _command(commands, "export", _export, "write a run's figures to an experiment tracker, also afterwards")
+    export.add_argument(
+        "folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/demo-1; the run may still go on"
+    )
+    export.add_argument("--to", required=True, choices=("tensorboard", "wandb", "mlflow", "trackio"))
+    export.add_argument("--out", type=Path, metavar="FOLDER", help="event files and ids go there (default RUN/export)")
+    export.add_argument("--name", default="", help="the run's name in the tracker (default: its own)")
+    export.add_argument("--project", help="of W&B and trackio; MLflow's experiment (default prime)")
+    export.add_argument("--entity", help="W&B's user or team")
+    export.add_argument("--mlflow-uri", metavar="URI", help="MLflow's tracking URI (default: as MLflow decides)")
+    export.add_argument("--offline", action="store_true", default=None, help="W&B: files under --out, for `wandb sync`")
+
     curve = _command(commands, "curve", _curve, "accuracy of runs against the step, from their own evaluations")
     curve.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, e.g. runs/first")
     curve.add_argument("--out", type=Path, metavar="FILE", help="the page (default: curve.html in the first run)")
@@ -508,6 +520,14 @@ def _compare(arguments: argparse.Namespace) -> int:
     from primectl.evaluate import run_compare
 
     return run_compare(arguments.first, arguments.second, out=arguments.out)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from primectl.export import run_export, tracker_settings
+
+    given = {name: getattr(arguments, name) for name in ("project", "entity", "mlflow_uri", "offline")}
+    settings = tracker_settings(arguments.to, {name: value for name, value in given.items() if value is not None})
+    return run_export(arguments.folder, settings, out=arguments.out, name=arguments.name)
 
 
 def _curve(arguments: argparse.Namespace) -> int:
