@@ -5,10 +5,12 @@ once in the log and counted; the run never waits for it before its end, and neve
 tells its trackers everything again, and so what they lost.
 """
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -93,9 +95,9 @@ class _Feed:
         self._warned = False
 
     def start(self, run: TrackedRun, past: Callable[[TrackedRun], list[Entry]]) -> None:
-        self._thread = threading.Thread(
-            target=self._work, args=(run, past), name=f"tracker-{self._tracker.name}", daemon=True
-        )
+        # With the context of the caller, so that the lines of the log name the service.
+        work = partial(contextvars.copy_context().run, self._work, run, past)
+        self._thread = threading.Thread(target=work, name=f"tracker-{self._tracker.name}", daemon=True)
         self._thread.start()
 
     def put(self, entry: Entry) -> None:

@@ -9,6 +9,8 @@ from prime.adapters.trackers.bookmark import Bookmark
 from prime.adapters.trackers.translation import translated
 from prime.tracking import Outcome, TrackedRun, evaluation_figures, step_figures
 
+_INIT_SECONDS = 30.0
+
 
 class WandbTracker:
     """One W&B run, which a resumed run goes on with. Evaluations have `evaluation/version` as their x-axis."""
@@ -44,7 +46,8 @@ class WandbTracker:
                 disable_code=True,
                 disable_git=True,
                 x_disable_meta=True,
-                # W&B ends its runs at the exit of the process as well, and would wait there without end.
+                # The exit of the process waits for both, the second without end unless it is bounded.
+                init_timeout=_INIT_SECONDS,
                 finish_timeout=settings.flush_seconds,
             ),
         )
