@@ -24,6 +24,7 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
     Raises:
         PrimeError: the first thing that is wrong; nothing was written.
     """
+    check_installed(config.trainer.trackers.use)
     tokenizer = load_tokenizer(config.run.model)
     for name, folder in (("prm.model", config.prm.model), ("prm.reference", config.prm.reference)):
         if folder is not None and tokenizer_fingerprint(load_tokenizer(folder)) != tokenizer_fingerprint(tokenizer):
@@ -76,7 +77,6 @@ def check_inputs(config: RunConfig, *, resume: bool) -> None:
 
 
 def _check_libraries(config: RunConfig) -> None:
-    check_installed(config.trainer.trackers.use)
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise SettingsError("rollout.engine = 'vllm' and vLLM is not installed here; see docs/vllm.md (make vllm)")
     if (config.trainer.compute.lora_rank or config.prm.compute.lora_rank) and importlib.util.find_spec("peft") is None:
