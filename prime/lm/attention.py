@@ -6,6 +6,8 @@ so the padding is never seen and no mask tensor is built. Responses that share a
 a mask; so does all that is longer than a sliding window.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,8 +85,13 @@ def attend_segments(
 
     `window`: how many positions a query sees, its own included; None: all before it.
 
-    `kernel` has the form of `torch.nn.attention.varlen.varlen_attn`, which runs on GPUs alone.
+    `kernel` has the form of `torch.nn.attention.varlen.varlen_attn`, which runs on GPUs alone. That of PyTorch 2.11 has
+    no `enable_gqa`; it is given the keys and values of a group once per query head.
     """
+    groups: dict[str, bool] = {"enable_gqa": True}
+    if not _takes_groups(kernel):
+        groups, share = {}, query_NHD.shape[1] // key_NGD.shape[1]
+        key_NGD, value_NGD = (tensor.repeat_interleave(share, dim=1) for tensor in (key_NGD, value_NGD))
     keys_X = segments.keys_X
     if keys_X is not None:
         key_NGD, value_NGD = key_NGD.index_select(0, keys_X), value_NGD.index_select(0, keys_X)
@@ -98,9 +105,15 @@ def attend_segments(
         segments.most_keys,
         scale=scale,
         window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=True,
+        **groups,
     )
     return out_NHD
+
+
+@functools.cache
+def _takes_groups(kernel: Callable[..., Any]) -> bool:
+    """Whether the kernel knows that several query heads share a key-value head."""
+    return "enable_gqa" in inspect.signature(kernel).parameters
 
 
 def _attend(

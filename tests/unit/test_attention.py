@@ -1,5 +1,8 @@
 """The two ways to compute attention over a pack are one function of the weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,8 +33,8 @@ def _plain(
     key_starts: Tensor,
     *_: int,
     scale: float,
-    enable_gqa: bool,
     window_size: tuple[int, int],
+    enable_gqa: bool = False,
 ) -> Tensor:
     """What the flash kernel is documented to do, run by run: causal, aligned at the ends."""
     assert window_size == (-1, 0)
@@ -48,15 +51,21 @@ def _plain(
     return torch.cat(found)
 
 
+def _without_groups(*args: Any, scale: float, window_size: tuple[int, int]) -> Tensor:
+    """The kernel's form in PyTorch 2.11."""
+    return _plain(*args, scale=scale, window_size=window_size)
+
+
+@pytest.mark.parametrize("kernel", [_plain, _without_groups])
 @pytest.mark.parametrize("name", PACKS)
-def test_runs_of_queries_and_keys_give_what_padded_sequences_give(name: str) -> None:
+def test_runs_of_queries_and_keys_give_what_padded_sequences_give(name: str, kernel: Callable[..., Tensor]) -> None:
     rows = PACKS[name]
     pack = build_pack(rows, range(len(rows)))
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, heads, len(pack.ids_N), 8, generator=generator) for heads in (4, 2, 2))
     padded, _ = packed_attention(nn.Module(), query, key, value, None, pack=pack, scaling=0.3)
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))
-    in_runs = attend_segments(query, key, value, pack.segments, scale=0.3, kernel=_plain)
+    in_runs = attend_segments(query, key, value, pack.segments, scale=0.3, kernel=kernel)
     torch.testing.assert_close(in_runs, padded[0])
 
 
