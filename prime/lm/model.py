@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,13 @@ def settle_torch(*, device: str, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+class Loader(Protocol):
+    """Makes the module of a model folder; `load_module` is the usual one."""
+
+    def __call__(self, folder: Path, *, dtype: torch.dtype, attention: str | None, empty: bool) -> Any:
+        """As `load_module` does it, and raising what it raises."""
+
+
 class CausalLM:
     """A Hugging Face causal LM read as a function from packed tokens to log-probs."""
 
@@ -72,10 +79,12 @@ class CausalLM:
         dtype: torch.dtype = torch.float32,
         compute: Compute = Compute(),  # noqa: B008  frozen
         world: World | None = None,
+        load: Loader | None = None,
     ) -> None:
         """Load weights from a local Hugging Face folder; in a world of several ranks, at the same time on all of them.
 
-        `dtype` is that of the weights, `compute.dtype` that of the products.
+        `dtype` is that of the weights, `compute.dtype` that of the products. `load`: what makes the module, if not
+        `load_module`.
 
         Raises:
             CheckpointError: the folder holds no model.
@@ -84,7 +93,8 @@ class CausalLM:
         self.device = device
         self.world = world or World()
         self.compute = compute
-        self.module: Any = load_module(folder, dtype=dtype, attention=None, empty=not self.world.is_leader)
+        load = load or load_module
+        self.module: Any = load(folder, dtype=dtype, attention=None, empty=not self.world.is_leader)
         if compute.lora_rank:
             add_adapters(self.module, compute.lora_rank)
         self.module.eval()  # no dropout: log-probs are functions of the weights alone
