@@ -22,21 +22,21 @@ class PlainScorer:
 
     def score(self, group: PrmGroup, *, beta: float) -> list[list[float]]:
         """Token rewards of every candidate."""
-        own, theirs = _logprobs(self._prm, group), _logprobs(self._reference, group)
-        start = len(group.prompt_ids) - 1
-        return [
-            (beta * (mine - other))[start : start + len(response)].tolist()
-            for mine, other, response in zip(own, theirs, group.responses, strict=True)
-        ]
+        own, theirs = padded_logprobs(self._prm, group), padded_logprobs(self._reference, group)
+        return [(beta * (mine - other)).tolist() for mine, other in zip(own, theirs, strict=True)]
 
 
 @torch.no_grad()
-def _logprobs(model: Any, group: PrmGroup) -> Tensor:
+def padded_logprobs(model: Any, group: PrmGroup) -> list[Tensor]:
+    """Of the response tokens of every candidate, in the model's dtype and on its device. [T] each."""
     rows = [[*group.prompt_ids, *response] for response in group.responses]
     longest = max(map(len, rows))
-    ids_BL = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    seen_BL = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    ids_BL = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.device)
+    seen_BL = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device)
     logits_BLV = model(input_ids=ids_BL, attention_mask=seen_BL).logits
     logprobs_BLV = logits_BLV[:, :-1].log_softmax(dim=-1)
-    chosen_BL: Tensor = logprobs_BLV.gather(2, ids_BL[:, 1:, None]).squeeze(2)
-    return chosen_BL
+    chosen_BL = logprobs_BLV.gather(2, ids_BL[:, 1:, None]).squeeze(2)
+    start = len(group.prompt_ids) - 1
+    return [
+        chosen_L[start : start + len(response)] for chosen_L, response in zip(chosen_BL, group.responses, strict=True)
+    ]
