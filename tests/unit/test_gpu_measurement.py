@@ -365,7 +365,7 @@ def test_two_steps_end_where_the_services_end(tmp_path: Path) -> None:
         scored = prm.score(prm_view(groups)).rewards
         rewards = TokenRewards(rows=tuple(map(tuple, scored)), prm_version=0, beta=prm.beta, reference_id="")
         metrics = prm.learn(prm_view(groups), [outcome for each in groups for outcome in each.outcomes])
-        advantages, _ = compute_advantages(groups, rewards, settings.advantage, tokenizer=policy.tokenizer)
+        advantages, _ = compute_advantages(groups, rewards, settings.advantage, tokenizer=policy.tokenizer, longest=9)
         batch = PolicyBatch(rows=token_rows(groups), advantages=advantages, sampler_logprobs=sampler_logprobs(groups))
         update = policy.update(batch, seed=0)
         found = trio.step(groups, Stopwatch(torch.device("cpu")))

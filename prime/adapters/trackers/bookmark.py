@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prime.adapters.trackers.jsonl_files import replace_text
 from prime.errors import TrackerError
+from prime.files import write_file
 from prime.tracking import TrackedRun
 
 
@@ -68,4 +68,4 @@ class Bookmark:
 
     def _write(self) -> None:
         tree = {"target": self._target, "id": self.id, "step": self.step, "version": self._version}
-        replace_text(self.file, json.dumps(tree))
+        write_file(self.file, json.dumps(tree))

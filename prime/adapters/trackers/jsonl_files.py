@@ -1,13 +1,13 @@
 """The run's own record: `metrics.jsonl` and `evaluation.jsonl` in the run folder. Always on; all others are extras."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prime.adapters.trackers.translation import translated
 from prime.errors import DataError
+from prime.files import write_file
 from prime.tracking import EVALUATIONS, METRICS, Entry, Outcome, TrackedRun
 
 
@@ -25,7 +25,7 @@ class JsonlTracker:
             if file.is_file():
                 lines = file.read_text(encoding="utf-8").splitlines()
                 kept = [line for line in lines if _number_of(line, key) < run.first_step]
-                replace_text(file, "".join(f"{line}\n" for line in kept))
+                write_file(file, "".join(f"{line}\n" for line in kept))
         return str(run.folder / METRICS)
 
     @translated(name)
@@ -75,14 +75,6 @@ def _entries_of(file: Path, key: str, is_evaluation: bool) -> Iterator[Entry]:
             raise DataError(
                 f"{file}, row {number}: is no object with a number {key!r} ({error}); take the line out"
             ) from None
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Replace a file in one move, so that no crash leaves half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.writing-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 def _number_of(line: str, key: str) -> float:
