@@ -57,6 +57,18 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentTask:
+    """What is played instead of answered: `EnvironmentTask(name="sokoban", task="#@$.#", max_turns=6)`."""
+
+    name: str
+    """Of an environment (`prime/environments`)."""
+    task: str
+    """For it to read, e.g. a level."""
+    max_turns: int
+    """After which the episode is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRequest:
     """A wish for `num_samples` samples of one prompt.
 
@@ -74,6 +86,9 @@ class RolloutRequest:
     seed: int
     min_version: int
     """A replica that holds older weights leaves the request to others."""
+    environment: EnvironmentTask | None = None
+    """Samples are episodes in it; `sampling.max_tokens` then holds for a whole episode. None: the prompt is answered.
+    """
 
 
 class FinishReason(StrEnum):
@@ -92,6 +107,25 @@ class VersionSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSpan:
+    """Consecutive tokens of a response: `TokenSpan(start=2, length=5)`."""
+
+    start: int
+    length: int
+
+
+def written_places(length: int, observed: Sequence[TokenSpan]) -> Sequence[int]:
+    """Places of the tokens that the model wrote, in a response of which it read the `observed` ones.
+
+    Example: 5 tokens of which (1, 2) were read: 0, 3, 4.
+    """
+    if not observed:
+        return range(length)
+    read = {place for span in observed for place in range(span.start, span.start + span.length)}
+    return [place for place in range(length) if place not in read]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One response, end token included when it was sampled.
 
@@ -101,9 +135,18 @@ class Sample:
 
     response_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Of the sampled tokens, under the distribution they were drawn from."""
+    """Of the sampled tokens, under the distribution they were drawn from; 0 of those that were read."""
     spans: tuple[VersionSpan, ...]
     finish_reason: FinishReason
+    observed: tuple[TokenSpan, ...] = ()
+    """Tokens that an environment said, in order: read by the model, and neither graded, scored nor learnt."""
+
+    @property
+    def turns(self) -> tuple[tuple[int, ...], ...]:
+        """The ids of each turn that the model wrote; one where nothing was read in between."""
+        starts = [0, *(span.start + span.length for span in self.observed)]
+        ends = [*(span.start for span in self.observed), len(self.response_ids)]
+        return tuple(self.response_ids[start:end] for start, end in zip(starts, ends, strict=True))
 
     def first(self, length: int) -> "Sample":
         """Its first tokens, as if it had been stopped after them."""
@@ -331,6 +374,13 @@ class PrmGroup:
     reference_logprobs: tuple[tuple[float, ...], ...] = ()
     reference: ReferenceSource | None = None
     """None: as the service is set up."""
+    observed: tuple[tuple[TokenSpan, ...], ...] = ()
+    """Per response, tokens that are read and have no reward; empty: none in any of them."""
+
+    @property
+    def observed_rows(self) -> tuple[tuple[TokenSpan, ...], ...]:
+        """One entry per response."""
+        return self.observed or ((),) * len(self.responses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -499,6 +549,10 @@ class GradedGroup:
     """Traceparent of its sampling (see `prime.tracing`)."""
 
 
+def _observed(samples: Sequence[Sample]) -> tuple[tuple[TokenSpan, ...], ...]:
+    return tuple(sample.observed for sample in samples) if any(sample.observed for sample in samples) else ()
+
+
 def prm_view(groups: Sequence[GradedGroup]) -> list[PrmGroup]:
     """The part of graded groups that the PRM may see."""
     return [
@@ -506,6 +560,7 @@ def prm_view(groups: Sequence[GradedGroup]) -> list[PrmGroup]:
             group_id=graded.group.group_id,
             prompt_ids=graded.group.prompt_ids,
             responses=tuple(sample.response_ids for sample in graded.group.samples),
+            observed=_observed(graded.group.samples),
         )
         for graded in groups
     ]

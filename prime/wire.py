@@ -9,6 +9,7 @@ from typing import TypeVar
 from prime.errors import InvalidInput
 from prime.types import (
     AnswerClasses,
+    EnvironmentTask,
     FinishReason,
     GradeItem,
     PrmGroup,
@@ -29,11 +30,13 @@ from prime.types import (
     TestRecord,
     TestVerdict,
     TokenRewards,
+    TokenSpan,
     TrainerStatus,
     Verdict,
     VerdictStatus,
     VerifierInfo,
     VersionSpan,
+    written_places,
 )
 from prime.v1 import prm_pb2, rollout_pb2, trainer_pb2, types_pb2, verifier_pb2
 
@@ -137,7 +140,35 @@ def encode_request(request: RolloutRequest) -> types_pb2.RolloutRequest:
         ),
         seed=request.seed,
         min_version=request.min_version,
+        environment=_encode_task(request.environment),
     )
+
+
+def _encode_task(task: EnvironmentTask | None) -> types_pb2.EnvironmentTask | None:
+    if task is None:
+        return None
+    return types_pb2.EnvironmentTask(name=task.name, task=task.task, max_turns=task.max_turns)
+
+
+def _decode_task(message: types_pb2.EnvironmentTask) -> EnvironmentTask:
+    return EnvironmentTask(name=message.name, task=message.task, max_turns=message.max_turns)
+
+
+def _encode_spans(spans: Iterable[TokenSpan]) -> list[types_pb2.TokenSpan]:
+    return [types_pb2.TokenSpan(start=span.start, length=span.length) for span in spans]
+
+
+def _decode_spans(messages: Iterable[types_pb2.TokenSpan], *, length: int, where: str) -> tuple[TokenSpan, ...]:
+    """Raises InvalidInput when they are not in order, overlap, reach beyond the response, or leave nothing of it."""
+    spans = tuple(TokenSpan(start=message.start, length=message.length) for message in messages)
+    end = 0
+    for span in spans:
+        if span.start < max(end, 1) or span.length < 1:
+            raise InvalidInput(f"{where}: spans of read tokens must be in order, apart, and after the first token")
+        end = span.start + span.length
+    if end > length:
+        raise InvalidInput(f"{where}: a span of read tokens ends at {end}, the response at {length}")
+    return spans
 
 
 def decode_request(message: types_pb2.RolloutRequest) -> RolloutRequest:
@@ -159,6 +190,7 @@ def decode_request(message: types_pb2.RolloutRequest) -> RolloutRequest:
         ),
         seed=message.seed,
         min_version=message.min_version,
+        environment=_decode_task(message.environment) if message.HasField("environment") else None,
     )
     sampling = request.sampling
     if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1 and 0 <= sampling.min_p <= 1):
@@ -189,6 +221,7 @@ def encode_group(group: RolloutGroup) -> types_pb2.RolloutGroup:
             types_pb2.SampleTrace(
                 spans=[types_pb2.VersionSpan(version=span.version, length=span.length) for span in sample.spans],
                 finish_reason=_FINISH_TO_WIRE[sample.finish_reason],
+                observed=_encode_spans(sample.observed),
             )
             for sample in group.samples
         ],
@@ -217,6 +250,7 @@ def decode_group(message: types_pb2.RolloutGroup) -> RolloutGroup:
                 logprobs=logps,
                 spans=spans,
                 finish_reason=_FINISH_FROM_WIRE.get(trace.finish_reason, FinishReason.LENGTH),
+                observed=_decode_spans(trace.observed, length=len(ids), where=f"group {message.group_id!r}"),
             )
         )
     return RolloutGroup(
@@ -543,23 +577,34 @@ def encode_prm_group(group: PrmGroup) -> prm_pb2.PrmGroup:
         responses=encode_token_rows(group.responses),
         reference_logprobs=encode_float_rows(group.reference_logprobs),
         reference=_REFERENCE_TO_WIRE[group.reference],
+        observed=[types_pb2.TokenSpans(spans=_encode_spans(spans)) for spans in group.observed],
     )
 
 
 def decode_prm_group(message: prm_pb2.PrmGroup) -> PrmGroup:
     """Inverse of `encode_prm_group`; raises InvalidInput when reference log-probs do not match the responses."""
+    responses = decode_token_rows(message.responses)
+    where = f"PRM group {message.group_id!r}"
+    if message.observed and len(message.observed) != len(responses):
+        raise InvalidInput(f"{where}: {len(message.observed)} lists of read tokens for {len(responses)} responses")
     group = PrmGroup(
         group_id=message.group_id,
         prompt_ids=decode_ids(message.prompt_ids),
-        responses=decode_token_rows(message.responses),
+        responses=responses,
+        observed=tuple(
+            _decode_spans(each.spans, length=len(response), where=where)
+            for each, response in zip(message.observed, responses, strict=False)
+        ),
         reference_logprobs=decode_float_rows(message.reference_logprobs),
         reference=_REFERENCE_FROM_WIRE.get(message.reference),
     )
     if not group.prompt_ids or not group.responses or not all(group.responses):
         raise InvalidInput(f"PRM group {group.group_id!r}: the prompt and every response need at least one token")
-    if group.reference_logprobs and [len(row) for row in group.reference_logprobs] != [
-        len(row) for row in group.responses
-    ]:
+    written = [
+        len(written_places(len(response), observed))
+        for response, observed in zip(group.responses, group.observed_rows, strict=True)
+    ]
+    if group.reference_logprobs and [len(row) for row in group.reference_logprobs] != written:
         raise InvalidInput(f"PRM group {group.group_id!r}: reference log-probs do not match the responses")
     return group
 

@@ -159,6 +159,14 @@ def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     sft.add_argument("--resume", action="store_true", help="go on from the last checkpoint (checkpoint_every)")
     sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
+    sokoban = _command(commands, "sokoban", _sokoban, "write Sokoban levels as problems; docs/environments.md")
+    sokoban.add_argument("output", type=Path, help="a .jsonl file")
+    sokoban.add_argument("--count", type=int, default=512, help="levels, all different (default 512)")
+    sokoban.add_argument("--size", type=int, default=7, help="of the room, walls included (default 7)")
+    sokoban.add_argument("--boxes", type=int, default=1)
+    sokoban.add_argument("--pulls", type=int, default=2, help="how far boxes are from their goals (default 2)")
+    sokoban.add_argument("--seed", type=int, default=0)
+
     sft_data = _command(commands, "sft-data", _sft_data, "have a model write responses in the seven actions")
     sft_data.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
     sft_data.add_argument("overrides", nargs="*", metavar="key=value")
@@ -365,6 +373,21 @@ def _sft(arguments: argparse.Namespace) -> int:
     from primectl.sft import run_sft_command
 
     return _with_settings(SftSettings, arguments, lambda settings: run_sft_command(settings, resume=arguments.resume))
+
+
+def _sokoban(arguments: argparse.Namespace) -> int:
+    from prime.data.levels import write_levels
+
+    found = write_levels(
+        arguments.output,
+        count=arguments.count,
+        size=arguments.size,
+        boxes=arguments.boxes,
+        pulls=arguments.pulls,
+        seed=arguments.seed,
+    )
+    print(f"{found} levels in {arguments.output}")
+    return 0
 
 
 def _sft_data(arguments: argparse.Namespace) -> int:

@@ -2,8 +2,9 @@
 
 data_source    text            names the grader's dialect, e.g. "numina_olympiads", "apps"
 prompt         list of {role, content}
-ability        "math" | "code"
-reward_model   {"ground_truth": text, ...}   for code a JSON text {"inputs": [...], "outputs": [...]}
+ability        "math" | "code" | "environment"
+reward_model   {"ground_truth": text, ...}   for code a JSON text {"inputs": [...], "outputs": [...]}, for environments
+               {"environment": name, "task": text, "max_turns": int}
 extra_info     {"index": int, ...}           optional
 """
 
@@ -13,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prime.environments.registry import ABILITY, read_task
 from prime.errors import DataError
 from prime.types import Message, Problem
 
 REQUIRED_COLUMNS = ("data_source", "prompt", "ability", "reward_model")
-ABILITIES = ("math", "code")
+ABILITIES = ("math", "code", "environment")
 
 
 def load_problems(source: str) -> list[Problem]:
@@ -51,6 +53,11 @@ def parse_row(row: Mapping[str, Any], where: str, number: int) -> Problem:
     ground_truth = _text(reward_model["ground_truth"], f"{where}: column 'reward_model.ground_truth'")
     if ability == "code":
         check_tests(ground_truth, f"{where}: column 'reward_model.ground_truth'")
+    if ability == ABILITY:
+        try:
+            read_task(ground_truth)
+        except DataError as error:
+            raise DataError(f"{where}: column 'reward_model.ground_truth': {error}") from None
     return Problem(
         problem_id=f"{data_source}-{number}",
         data_source=data_source,

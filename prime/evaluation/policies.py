@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from prime.data.episodes import actions_of
 from prime.data.prompts import encode_prompt, response_text
+from prime.environments.registry import ABILITY, task_of
 from prime.errors import EngineError, InvalidInput
 from prime.ports import Generator
 from prime.seeds import stable_hash
@@ -94,14 +96,18 @@ class RolloutPolicy:
         """The same of several problems, which are sampled together: what is computed does not depend on timing."""
         groups = await self.rollout.generate([self.request(problem, numbers) for problem in problems])
         return [
-            [self._answer(number, sample) for number, sample in zip(numbers, group.samples, strict=True)]
-            for group in groups
+            [self._answer(problem, number, sample) for number, sample in zip(numbers, group.samples, strict=True)]
+            for problem, group in zip(problems, groups, strict=True)
         ]
 
-    def _answer(self, number: int, sample: Sample) -> Answer:
+    def _answer(self, problem: Problem, number: int, sample: Sample) -> Answer:
+        if problem.ability == ABILITY:
+            text = actions_of(self.tokenizer, sample)
+        else:
+            text = cut_at_stop(response_text(self.tokenizer, sample.response_ids), self.stops)
         return Answer(
             number=number,
-            text=cut_at_stop(response_text(self.tokenizer, sample.response_ids), self.stops),
+            text=text,
             truncated=sample.finish_reason is FinishReason.LENGTH,
             num_tokens=len(sample.response_ids),
             spans=sample.spans,
@@ -119,6 +125,7 @@ class RolloutPolicy:
             sampling=_greedy(self.sampling) if greedy else self.sampling,
             seed=request_seed(self.seed, problem, numbers[0]),
             min_version=self.min_version,
+            environment=task_of(problem),
         )
 
 

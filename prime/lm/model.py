@@ -153,7 +153,7 @@ class CausalLM:
         """
         if not rows:
             return []
-        lengths = [len(row.response_ids) for row in rows]
+        lengths = [len(row.written) for row in rows]
         found_X = torch.zeros(sum(lengths))
         by_row = torch.split(found_X, lengths)
         for numbers in deal_packs(rows, self._plan(rows, token_budget), ranks=self.world.size)[self.world.rank]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from prime.types import TokenSpan, written_places
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branches:
@@ -79,12 +81,13 @@ class Pack:
     longest: int
     """Positions of the longest prompt with one response."""
     predictors_R: Tensor
-    """Positions whose hidden state predicts a response token."""
+    """Positions whose hidden state predicts a response token that the model wrote."""
     chosen_R: Tensor
-    """The response tokens."""
+    """These tokens."""
     rows: tuple[int, ...]
     """Which row of the batch each response is."""
     response_lengths: tuple[int, ...]
+    """Tokens that the model wrote, per response."""
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device."""
@@ -114,6 +117,19 @@ class TokenRow:
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+    observed: tuple[TokenSpan, ...] = ()
+    """Response tokens that the model read and did not write: they have no log-prob here, and nothing is learnt of them.
+    """
+
+    @property
+    def written(self) -> Sequence[int]:
+        """Places of the response tokens that the model wrote."""
+        return written_places(len(self.response_ids), self.observed)
+
+    @property
+    def written_ids(self) -> tuple[int, ...]:
+        """The tokens there; what "response tokens" means wherever values are per token."""
+        return tuple(self.response_ids[place] for place in self.written) if self.observed else self.response_ids
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
@@ -217,7 +233,8 @@ class _Layout:
         prompt = self._lay(rows[0].prompt_ids, position=0)
         for row in rows:
             response = self._lay(row.response_ids, position=len(prompt))
-            self._predictors.extend((prompt[-1], *response[:-1])[: len(response)])
+            before = (prompt[-1], *response[:-1])
+            self._predictors.extend(before[place] for place in row.written)
             if len(rows) > 1:
                 self._branches.append((prompt, response))
         self._stems.append(prompt if len(rows) > 1 else range(prompt.start, len(self._ids)))
@@ -240,9 +257,9 @@ class _Layout:
             segments=self._segments(),
             longest=max((len(rows[number]) for number in numbers), default=1),
             predictors_R=torch.tensor(self._predictors, dtype=torch.long),
-            chosen_R=torch.tensor([token for each in numbers for token in rows[each].response_ids], dtype=torch.long),
+            chosen_R=torch.tensor([token for each in numbers for token in rows[each].written_ids], dtype=torch.long),
             rows=tuple(numbers),
-            response_lengths=tuple(len(rows[number].response_ids) for number in numbers),
+            response_lengths=tuple(len(rows[number].written) for number in numbers),
         )
 
     def _lay(self, ids: Sequence[int], *, position: int) -> range:

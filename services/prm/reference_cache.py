@@ -47,6 +47,7 @@ def _key(row: TokenRow) -> bytes:
     digest = hashlib.blake2b(len(row.prompt_ids).to_bytes(8, "little"), digest_size=32)
     digest.update(array("q", row.prompt_ids))
     digest.update(array("q", row.response_ids))
+    digest.update(array("q", [place for span in row.observed for place in (-1 - span.start, span.length)]))
     return digest.digest()
 
 

@@ -246,7 +246,7 @@ class ImplicitPrm:
         """Those that the reference model need not be asked for; None where it must be."""
         match self._source(group):
             case ReferenceSource.NONE:
-                return [torch.zeros(len(response)) for response in group.responses]
+                return [torch.zeros(len(row.written)) for row in _rows([group])]
             case ReferenceSource.SUPPLIED:
                 return [torch.tensor(row) for row in group.reference_logprobs]
             case ReferenceSource.MODEL:
@@ -281,7 +281,9 @@ class ImplicitPrm:
 
 def _rows(groups: Sequence[PrmGroup]) -> list[TokenRow]:
     return [
-        TokenRow(prompt_ids=group.prompt_ids, response_ids=response) for group in groups for response in group.responses
+        TokenRow(prompt_ids=group.prompt_ids, response_ids=response, observed=observed)
+        for group in groups
+        for response, observed in zip(group.responses, group.observed_rows, strict=True)
     ]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from prime.errors import InvalidInput
+from prime.lm.model import load_tokenizer
 from prime.types import RolloutGroup, RolloutRequest
-from services.rollout.loop import Engine
+from services.rollout.episodes import Episodes, Sampler
 from services.rollout.main import build_engine
 from services.rollout.settings import RolloutSettings
 
@@ -19,8 +20,8 @@ _ANY_VERSION = -1
 class LocalRollout:
     """Samples at once; requests that are made at the same time are decoded together."""
 
-    def __init__(self, engine: Engine, *, max_context: int) -> None:
-        self._engine = engine
+    def __init__(self, sampler: Sampler, *, max_context: int) -> None:
+        self._sampler = sampler
         self._max_context = max_context
 
     async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
@@ -38,7 +39,7 @@ class LocalRollout:
                 )
         # Its weights never change, so no request has to wait for newer ones.
         asked = [replace(request, min_version=_ANY_VERSION) for request in requests]
-        by_id = {group.group_id: group async for group in self._engine.generate(asked)}
+        by_id = {group.group_id: group async for group in self._sampler.generate(asked)}
         return [by_id[request.group_id] for request in requests]
 
 
@@ -60,6 +61,6 @@ async def open_rollout(model: Path, settings: RolloutSettings, *, longest: int =
     engine = build_engine(model, settings)
     await engine.start()
     try:
-        yield LocalRollout(engine, max_context=settings.max_context)
+        yield LocalRollout(Episodes(engine, tokenizer=load_tokenizer(model)), max_context=settings.max_context)
     finally:
         await engine.close()

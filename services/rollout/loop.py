@@ -15,11 +15,13 @@ from typing import Any, Protocol
 import structlog
 
 from prime import tracing
+from prime.environments.registry import open_environment
 from prime.errors import EngineError, InvalidInput, NotReady, PeerUnavailable, PrimeError, WeightPushError
 from prime.maths.agreement import mean_gap, share_of_the_way
 from prime.patience import patiently
 from prime.ports import Claim, RequestQueue
 from prime.types import PushManifest, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
+from services.rollout.episodes import Sampler
 
 _log = structlog.get_logger()
 _CLAIM_WAIT_S = 1.0
@@ -132,10 +134,13 @@ class RolloutWorker:
         max_groups: int,
         lease_seconds: float,
         max_context: int,
+        sampler: Sampler | None = None,
     ) -> None:
+        """`sampler`: what samples, if it is not the engine itself (`episodes.py`)."""
         self._store = store
         self._queue = queue
         self._engine = engine
+        self._sampler: Sampler = sampler or engine
         self._max_groups = max_groups
         self._renew_every_s = lease_seconds / 3
         self._max_context = max_context
@@ -203,7 +208,7 @@ class RolloutWorker:
             if request.min_version > self._version:
                 raise NotReady(f"this replica holds version {self._version}, version {request.min_version} is needed")
         with self._busy.running():
-            by_id = {group.group_id: group async for group in self._engine.generate(requests)}
+            by_id = {group.group_id: group async for group in self._sampler.generate(requests)}
         self._count(by_id.values())
         return [by_id[request.group_id] for request in requests]
 
@@ -315,7 +320,7 @@ class RolloutWorker:
         # Delivered beside the sampling, which does not wait for the queue.
         async with asyncio.TaskGroup() as deliveries:
             with self._busy.running():
-                async for group in self._engine.generate(sound):
+                async for group in self._sampler.generate(sound):
                     deliveries.create_task(self._deliver(by_group[group.group_id], group, spans[group.group_id]))
 
     async def _deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup, span: tracing.Span) -> None:
@@ -329,6 +334,8 @@ class RolloutWorker:
             _log.info("group was answered by another replica", group_id=group.group_id)
 
     def _check(self, request: RolloutRequest) -> None:
+        if request.environment is not None:
+            open_environment(request.environment)
         length = len(request.prompt_ids) + request.sampling.max_tokens
         if length > self._max_context:
             raise InvalidInput(

@@ -14,6 +14,7 @@ from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
+from services.rollout.episodes import Episodes
 from services.rollout.loop import Engine, RolloutWorker
 from services.rollout.rpc import RolloutServicer, add_rollout_servicer
 from services.rollout.settings import RolloutSettings
@@ -29,7 +30,8 @@ def main(run: RunSettings, settings: RolloutSettings, token: str) -> None:
 async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
     if not run.redis_url:
         raise SettingsError("run.redis_url is empty: give the URL of the Redis that trainer and rollout share")
-    fingerprint = tokenizer_fingerprint(load_tokenizer(run.model))
+    tokenizer = load_tokenizer(run.model)
+    fingerprint = tokenizer_fingerprint(tokenizer)
     async with RedisQueue(
         run.redis_url,
         password=redis_password(),
@@ -46,6 +48,7 @@ async def _run(run: RunSettings, settings: RolloutSettings, token: str) -> None:
             max_groups=settings.max_groups,
             lease_seconds=settings.lease_seconds,
             max_context=settings.max_context,
+            sampler=Episodes(engine, tokenizer=tokenizer),
         )
         await serve(
             Service(

@@ -1,5 +1,6 @@
 """From graded groups and token rewards to what an update needs: rows, advantages, log-probs of the sampler."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from prime.data.prompts import step_ends
 from prime.lm.packing import TokenRow, pad_rows
 from prime.maths import advantages
 from prime.maths.rewards import normalise_rewards, overlong_penalties, rewards_at_ends
-from prime.types import GradedGroup, TokenRewards
+from prime.types import GradedGroup, TokenRewards, written_places
 from services.trainer.settings import AdvantageSettings
 
 
@@ -54,7 +55,7 @@ class UpdateMetrics:
 def token_rows(groups: Sequence[GradedGroup]) -> list[TokenRow]:
     """One row per sample, groups in order."""
     return [
-        TokenRow(prompt_ids=graded.group.prompt_ids, response_ids=sample.response_ids)
+        TokenRow(prompt_ids=graded.group.prompt_ids, response_ids=sample.response_ids, observed=sample.observed)
         for graded in groups
         for sample in graded.group.samples
     ]
@@ -62,7 +63,11 @@ def token_rows(groups: Sequence[GradedGroup]) -> list[TokenRow]:
 
 def sampler_logprobs(groups: Sequence[GradedGroup]) -> list[Tensor]:
     """The sampler's log-probs, one tensor per row."""
-    return [torch.tensor(sample.logprobs) for graded in groups for sample in graded.group.samples]
+    return [
+        torch.tensor([sample.logprobs[place] for place in written_places(len(sample.logprobs), sample.observed)])
+        for graded in groups
+        for sample in graded.group.samples
+    ]
 
 
 def outcomes_of(groups: Sequence[GradedGroup]) -> list[float]:
@@ -83,7 +88,7 @@ def compute_advantages(
     `rewards=None` (no PRM) is the same as token rewards of 0. `longest`: tokens that a response may have.
     """
     rows = token_rows(groups)
-    zeros = [(0.0,) * len(row.response_ids) for row in rows]
+    zeros = [(0.0,) * len(row.written) for row in rows]
     rewards_BT, mask_BT = pad_rows(rewards.rows if rewards is not None else zeros)
     figures = {
         "reward/largest_token": float(rewards_BT.abs().max()),
@@ -113,13 +118,21 @@ def compute_advantages(
             raw_BT = advantages.reinforce(rewards_BT, outcomes_B, mask_BT, **scales)
     figures["advantage/std_before_whitening"] = float(raw_BT[mask_BT].std(correction=0))
     whitened_BT = advantages.whiten(raw_BT, mask_BT)
-    return [whitened_BT[number, : len(row.response_ids)] for number, row in enumerate(rows)], figures
+    return [whitened_BT[number, : len(row.written)] for number, row in enumerate(rows)], figures
 
 
 def _marked_ends(rows: Sequence[TokenRow], mask_BT: Tensor, settings: AdvantageSettings, tokenizer: Any) -> Tensor:
     ends_BT = torch.zeros_like(mask_BT)
-    if settings.granularity == "step":
-        pieces: dict[int, str] = {}
-        for number, row in enumerate(rows):
-            ends_BT[number, step_ends(row.response_ids, pieces, tokenizer, settings.step_delimiter)] = True
+    pieces: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        if settings.granularity == "step":
+            ends_BT[number, step_ends(row.written_ids, pieces, tokenizer, settings.step_delimiter)] = True
+        elif settings.granularity == "turn":
+            ends_BT[number, _turn_ends(row)] = True
     return ends_BT
+
+
+def _turn_ends(row: TokenRow) -> list[int]:
+    """Among the written tokens, those after which something was read."""
+    jumps = itertools.pairwise(row.written)
+    return [number for number, (place, following) in enumerate(jumps) if following > place + 1]

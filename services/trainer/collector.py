@@ -17,7 +17,9 @@ from typing import Any
 import structlog
 
 from prime import tracing
+from prime.data.episodes import actions_of
 from prime.data.prompts import response_text
+from prime.environments.registry import ABILITY, task_of
 from prime.errors import PeerUnavailable
 from prime.maths.filtering import in_band
 from prime.patience import patiently
@@ -276,6 +278,7 @@ class GroupCollector:
             sampling=self._sampling,
             seed=stable_hash(self._seed, "sample", ticket.number, ticket.attempt),
             min_version=max(0, self._version - self._max_lag),
+            environment=task_of(problem),
         )
 
     async def _take_all(self) -> None:
@@ -415,12 +418,13 @@ def take_figures(counts: Counter[str], scores: list[float]) -> dict[str, float]:
 
 
 def grade_item(item_id: str, problem: Problem, sample: Sample, tokenizer: Any) -> GradeItem:
-    """A sample as the verifier sees it: text without special tokens, beside the problem's ground truth."""
+    """A sample as the verifier sees it: text, or the actions of an episode, beside the problem's ground truth."""
+    played = problem.ability == ABILITY
     return GradeItem(
         item_id=item_id,
         data_source=problem.data_source,
         ability=problem.ability,
-        response=response_text(tokenizer, sample.response_ids),
+        response=actions_of(tokenizer, sample) if played else response_text(tokenizer, sample.response_ids),
         ground_truth=problem.ground_truth,
     )
 

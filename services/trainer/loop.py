@@ -208,7 +208,7 @@ class TrainingLoop:
         return {
             "batch/groups": float(len(groups)),
             "batch/mean_outcome": math.fsum(outcomes) / len(rows),
-            "batch/response_tokens": float(sum(len(row.response_ids) for row in rows)),
+            "batch/response_tokens": float(sum(len(row.written) for row in rows)),
             "batch/truncated_share": _truncated_share(groups),
             "batch/largest_lag": float(max(self._version - 1 - each.group.oldest_version for each in groups)),
             **figures,

@@ -106,7 +106,7 @@ class Policy:
             part_sums, norm = self._one_step(batch, sorted(part), old, reference, lr)
             sums += part_sums
             norms.append(norm)
-        num_tokens = sum(len(row.response_ids) for row in batch.rows)
+        num_tokens = sum(len(row.written) for row in batch.rows)
         _, entropy, clipped, kl, gap, importance, sampler_kl, reference_kl, _ = (sums / num_tokens).tolist()
         finite = [norm for norm in norms if math.isfinite(norm)]
         if len(finite) < len(norms):
@@ -179,7 +179,7 @@ class Policy:
     ) -> tuple[Tensor, float]:
         """One optimiser step on the rows with these numbers; sums over their tokens, and the gradient norm."""
         rows = [batch.rows[number] for number in numbers]
-        num_tokens = sum(len(row.response_ids) for row in rows)
+        num_tokens = sum(len(row.written) for row in rows)
         sums = torch.zeros(9, dtype=torch.float64)
         self._optimiser.clear()
         for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):

@@ -13,7 +13,7 @@ from typing import Any
 
 from prime.errors import DataError
 from prime.files import write_file
-from prime.types import FinishReason, GradedGroup, RolloutGroup, Sample, VersionSpan
+from prime.types import FinishReason, GradedGroup, RolloutGroup, Sample, TokenSpan, VersionSpan
 from services.trainer.collector import CollectorState, take_figures
 from services.trainer.timeline import Timeline
 
@@ -86,6 +86,7 @@ def _graded(tree: dict[str, Any]) -> GradedGroup:
             logprobs=tuple(sample["logprobs"]),
             spans=tuple(VersionSpan(**span) for span in sample["spans"]),
             finish_reason=FinishReason(sample["finish_reason"]),
+            observed=tuple(TokenSpan(**span) for span in sample.get("observed", ())),
         )
         for sample in group["samples"]
     )

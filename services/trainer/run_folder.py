@@ -19,7 +19,7 @@ from typing import Any
 from prime.errors import CheckpointError
 from prime.files import hold, write_file
 from prime.tracking import METRICS
-from prime.types import GradedGroup, Problem, TokenRewards
+from prime.types import GradedGroup, Problem, Sample, TokenRewards, written_places
 from services.trainer.collector import CollectorState, Ticket
 from services.trainer.settings import TrainerSettings
 
@@ -187,7 +187,11 @@ class RunFolder:
         graded = groups[0]
         lines = []
         for number, (sample, outcome) in enumerate(zip(graded.group.samples, graded.outcomes, strict=True)):
-            row = rewards.rows[number] if rewards is not None else (0.0,) * len(sample.response_ids)
+            row = (
+                _with_observed(rewards.rows[number], sample)
+                if rewards is not None
+                else (0.0,) * len(sample.response_ids)
+            )
             pieces = [tokenizer.decode([token]) for token in sample.response_ids]
             lines.append(
                 {
@@ -196,6 +200,7 @@ class RunFolder:
                     "response": "".join(pieces),
                     "outcome": outcome,
                     "finish_reason": sample.finish_reason,
+                    "observed": [(span.start, span.length) for span in sample.observed],
                     "versions": [(span.version, span.length) for span in sample.spans],
                     "token_rewards": [[piece, round(reward, 5)] for piece, reward in zip(pieces, row, strict=True)],
                 }
@@ -204,6 +209,14 @@ class RunFolder:
             self.path / "rollouts" / f"step_{step}.jsonl",
             "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
         )
+
+
+def _with_observed(row: Sequence[float], sample: Sample) -> list[float]:
+    """Rewards of all tokens: 0 of those that an environment said."""
+    whole = [0.0] * len(sample.response_ids)
+    for place, reward in zip(written_places(len(whole), sample.observed), row, strict=True):
+        whole[place] = reward
+    return whole
 
 
 def _read_json(file: Path) -> Any:

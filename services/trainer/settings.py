@@ -65,7 +65,8 @@ class AdvantageSettings(Settings):
     """0: no PRM is asked at all: plain RLOO, REINFORCE or GRPO on outcomes."""
     outcome_coef: float = Field(1.0, ge=0)
     reward_norm: Literal["batch", "none"] = "batch"
-    granularity: Literal["token", "step", "whole"] = "token"
+    granularity: Literal["token", "step", "turn", "whole"] = "token"
+    """`turn`: of an episode in an environment; an answer has one."""
     step_delimiter: str = Field("\n\n", min_length=1)
     overlong_window: int = Field(0, ge=0)
     """Tokens before `trainer.sampling.max_tokens` in which the outcome falls by up to 1 (DAPO); 0: no penalty."""

@@ -10,6 +10,7 @@ what went wrong on our side an infra error: three outcomes that are never a zero
 
 import asyncio
 import hashlib
+import json
 import math
 import time
 from collections import OrderedDict
@@ -19,7 +20,8 @@ from typing import Protocol
 
 import structlog
 
-from prime.errors import InvalidInput, NotReady, Overloaded, SandboxError
+from prime.environments.registry import play, read_task
+from prime.errors import DataError, InvalidInput, NotReady, Overloaded, SandboxError
 from prime.types import GradeItem, TestRecord, Verdict, VerdictStatus, VerifierInfo
 from services.verifier.algebra.pool import MathPool, Unsettled
 from services.verifier.calls import Calls
@@ -27,9 +29,9 @@ from services.verifier.mathematics.compare import Decided, Symbolic, compare_ans
 from services.verifier.programs.grader import ProgramGrader
 from services.verifier.settings import VerifierSettings
 
-GRADERS = ("exact", "math", "code")
+GRADERS = ("exact", "math", "code", "environment")
 _BY_SOURCE = {"chain": "exact", "apps": "code", "codecontests": "code", "taco": "code", "codeforces": "code"}
-_BY_ABILITY = {"math": "math", "code": "code"}
+_BY_ABILITY = {"math": "math", "code": "code", "environment": "environment"}
 # Parsing more than this is left to a thread, so that the service goes on answering.
 _LARGE_GROUND_TRUTH = 256 * 1024
 # Answers looked at before other calls have their turn.
@@ -203,6 +205,8 @@ class Grader:
             return _Work(key=_digest(item.response, item.ground_truth, str(item.binary)), run=lambda: self._code(item))
         if grader == "exact":
             return _grade_chain(item)
+        if grader == "environment":
+            return _grade_episode(item)
         found = compare_answer(item.response, item.ground_truth, frozenset(item.options) | self._math_options)
         if isinstance(found, Decided):
             return _Finding(
@@ -318,6 +322,21 @@ def grader_of(item: GradeItem) -> str:
             f"sources {', '.join(_BY_SOURCE)} and the abilities {', '.join(_BY_ABILITY)}; or set `kind`"
         )
     return grader
+
+
+def _grade_episode(item: GradeItem) -> _Finding:
+    """Play the actions again: what the sampler says of the episode is not asked."""
+    try:
+        task = read_task(item.ground_truth)
+        actions = json.loads(item.response)
+    except DataError as error:
+        raise InvalidInput(str(error)) from None
+    except ValueError:
+        actions = None
+    if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
+        raise InvalidInput("the response to an environment is a JSON list of texts, one per turn")
+    score = play(task, actions)
+    return _Finding(score=score, reason="solved" if score == 1.0 else "not_solved", method="environment")
 
 
 def chain_answer(response: str) -> str | None:

@@ -95,7 +95,7 @@ async def test_a_mixed_batch_is_graded_in_order(address: str, meters: Meters) ->
 async def test_info_names_graders_isolation_and_the_age_of_its_proof(address: str) -> None:
     client = GrpcVerifier(address, TOKEN, deadline_s=60.0)
     info = await client.info()
-    assert (info.graders, info.tier, info.workers) == (("exact", "math", "code"), "A", 2)
+    assert (info.graders, info.tier, info.workers) == (("exact", "math", "code", "environment"), "A", 2)
     assert {"landlock", "seccomp"} <= set(info.isolation)
     assert 0 < info.canary_age_seconds < 60
     await client.close()

@@ -95,7 +95,7 @@ BAD_ROWS = [
     ({"reward_model": {"ground_truth": " "}}, r"column 'reward_model\.ground_truth' is empty"),
     ({"reward_model": {"style": "rule"}}, "column 'reward_model' must be an object with 'ground_truth'"),
     ({"reward_model": None}, "column 'reward_model' must be an object with 'ground_truth'"),
-    ({"ability": "music"}, r"column 'ability' is 'music'; it must be one of \['math', 'code'\]"),
+    ({"ability": "music"}, r"column 'ability' is 'music'; it must be one of \['math', 'code', 'environment'\]"),
     ({"ability": None}, "column 'ability' is null"),
     ({"data_source": ""}, "column 'data_source' is empty"),
 ]

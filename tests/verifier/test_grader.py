@@ -95,6 +95,47 @@ INVALID = {
 }
 
 
+ROOM = json.dumps({"environment": "sokoban", "task": "#@$ .#", "max_turns": 3})
+
+
+def episode(*actions: str, ground_truth: str = ROOM, response: str = "") -> GradeItem:
+    return GradeItem(
+        item_id="e",
+        data_source="levels",
+        ability="environment",
+        response=response or json.dumps(actions),
+        ground_truth=ground_truth,
+    )
+
+
+async def test_an_episode_is_played_again_and_not_taken_at_its_word(verifier: Parts) -> None:
+    verdicts = await verifier.grader.grade(
+        [
+            episode("right", "right"),
+            episode("left", "right", "I say right"),
+            episode("right", "left", "solved!", "right"),
+            episode(),
+            episode(response="right right"),
+            episode(response='["right", 1]'),
+            episode("right", ground_truth=ROOM.replace("sokoban", "chess")),
+            episode("right", ground_truth="#@$.#"),
+        ]
+    )
+    assert [brief(verdict)[:2] for verdict in verdicts] == [
+        ("passed", 1.0),
+        ("passed", 1.0),
+        ("failed", 0.0),
+        ("failed", 0.0),
+        ("invalid_request", None),
+        ("invalid_request", None),
+        ("invalid_request", None),
+        ("invalid_request", None),
+    ]
+    assert verdicts[0].method == "environment"
+    assert "JSON list" in verdicts[4].reason
+    assert "chess" in verdicts[6].reason
+
+
 @pytest.mark.parametrize("name", INVALID)
 async def test_what_cannot_be_graded_costs_itself_alone_and_says_why(verifier: Parts, name: str) -> None:
     item, said = INVALID[name]
@@ -299,6 +340,6 @@ async def test_nothing_is_graded_while_the_sandbox_does_not_hold(verifier: Parts
 
 async def test_info_tells_tier_isolation_and_when_the_sandbox_was_last_proven(verifier: Parts) -> None:
     info = await verifier.grader.info()
-    assert (info.tier, info.workers, info.graders) == ("A", 2, ("exact", "math", "code"))
+    assert (info.tier, info.workers, info.graders) == ("A", 2, ("exact", "math", "code", "environment"))
     assert {"pidns", "landlock", "seccomp", "no_new_privs"} <= set(info.isolation)
     assert 0 < info.canary_age_seconds < 3600
