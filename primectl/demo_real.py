@@ -6,7 +6,7 @@ measures and reports.
 
 import asyncio
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
@@ -16,21 +16,21 @@ import torch
 
 from jobs.gguf import import_gguf
 from jobs.sft import SftSettings
+from jobs.train_prm import run_train_prm
 from prime.adapters.settings import ComputeSettings, cache_folder
-from prime.data.prm_config import write_prm_config
 from prime.data.problems import write_jsonl
 from prime.data.school import draw_school, keys_of
 from prime.errors import SettingsError
-from prime.scoring import Aggregation, PrmConfig
 from primectl.config import RunConfig, load_config
 from primectl.display import Display
 from primectl.real_model import fetch_real_model
+from primectl.refine_prm import settings_of
 from primectl.sft import fine_tune, write_sft_data
 from primectl.up import train_all, until_signal
 
 _NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 160, 128, 512
-# An answer is as good as its worst word: one wrong number spoils it.
-_READING = PrmConfig(aggregation=Aggregation.MIN, separators=(" ", "\n"))
+_REFINED_STEPS = 12
+"""Of the run, whose answers the PRM learns once more: those of a policy near the last one."""
 _OUTCOME_ONLY = ("trainer.advantage.process_coef=0",)
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -50,7 +50,7 @@ class Scale:
     """Of `demo_real.toml`."""
 
 
-FULL = Scale(sft_rows=128, sft_batch=16, problems=96, samples=8, answer_tokens=96)
+FULL = Scale(sft_rows=128, sft_batch=16, problems=160, samples=8, answer_tokens=96)
 SHORT = Scale(
     sft_rows=16,
     sft_batch=8,
@@ -76,6 +76,8 @@ class DemoRuns:
     material: Path
     """Holds `model`, `sft`, `problems.jsonl`, `held_out.jsonl` and `hard.jsonl`."""
     prime: RunConfig
+    prm: Path
+    """The PRM of this run, after it has learnt the last answers once more."""
     outcome_only: RunConfig
     """RLOO on outcomes alone, with the same seed, problems and steps."""
 
@@ -88,14 +90,27 @@ def run_demo_real(display: Display, run_path: Path, *, scale: Scale) -> DemoRuns
         EngineError: a service ended.
     """
     material = run_path / "material"
-    # In a process of its own, so that the memory that SFT took is free for the services.
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as alone:
-        alone.submit(make_material, material, scale=scale).result()
+    _alone(make_material, material, scale)
     display.say("PRIME: policy and PRM learn together ...")
     prime = train(display, run_path / "prime", material, scale=scale)
+    display.say("The PRM learns the last answers once more ...")
+    prm = run_path / "prm"
+    _alone(_refine, run_path / "prime", prm)
     display.say("The same with outcomes alone (RLOO) ...")
     outcome_only = train(display, run_path / "rloo", material, scale=scale, more=_OUTCOME_ONLY)
-    return DemoRuns(material=material, prime=prime, outcome_only=outcome_only)
+    return DemoRuns(material=material, prime=prime, prm=prm, outcome_only=outcome_only)
+
+
+def _alone(work: Callable[..., None], *arguments: Path | Scale) -> None:
+    """Run it in a process of its own, so that the memory that it took is free for what follows."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        alone.submit(work, *arguments).result()
+
+
+def _refine(run: Path, output: Path) -> None:
+    # Read by the mean of its own log-probs: what the reference says of an answer counts, and so does what was learnt.
+    settings = settings_of(run, output=output, last=_REFINED_STEPS, overrides=["aggregation=mean"])
+    run_train_prm(settings, lambda step, of, loss: None)
 
 
 def fast_dtype() -> str:
@@ -104,7 +119,7 @@ def fast_dtype() -> str:
     return "bfloat16" if has_amx or torch.cuda.is_available() else "float32"
 
 
-def make_material(material: Path, *, scale: Scale) -> None:
+def make_material(material: Path, scale: Scale) -> None:
     """Everything that a run starts from: model, problems, and the SFT checkpoint `sft`.
 
     Raises:
@@ -134,8 +149,6 @@ def make_material(material: Path, *, scale: Scale) -> None:
         ),
         display,
     )
-    # The PRM that starts from it inherits how it is to be read.
-    write_prm_config(_READING, material / "sft")
 
 
 def train(display: Display, run_path: Path, material: Path, *, scale: Scale, more: Sequence[str] = ()) -> RunConfig:

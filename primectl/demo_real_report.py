@@ -53,18 +53,18 @@ def run_demo_real_command(*, folder: Path, scale: Scale, data: Path) -> int:
 def _stages(runs: DemoRuns, scale: Scale) -> list[Stage]:
     end = _checkpoint(runs.prime)
     prm = ScorerOptions(
-        model=end / "prm",
-        reference=str(runs.material / "sft"),
+        model=runs.prm,
+        reference="none",
         overrides=(f"threads={runs.prime.prm.threads}", f"compute.dtype={runs.prime.prm.compute.dtype}"),
     )
     rloo = _checkpoint(runs.outcome_only) / "policy"
-    # Best-of-N is not asked of RLOO, so half the samples do.
-    rloo_samples = scale.samples // 2
+    # Best-of-N is asked of the last policy alone, so half the samples do for the others.
+    fewer = scale.samples // 2
     return [
         Stage(name="base", title="as it comes", model=runs.material / "model", samples=1),
-        Stage(name="start", title="after SFT", model=runs.material / "sft", samples=scale.samples, prm=prm),
+        Stage(name="start", title="after SFT", model=runs.material / "sft", samples=fewer, prm=prm),
         Stage(name="end", title="after PRIME", model=end / "policy", samples=scale.samples, prm=prm),
-        Stage(name="rloo", title="after RLOO, outcomes alone", model=rloo, samples=rloo_samples),
+        Stage(name="rloo", title="after RLOO, outcomes alone", model=rloo, samples=fewer),
     ]
 
 

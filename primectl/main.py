@@ -212,6 +212,12 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     train_prm.add_argument("overrides", nargs="*", metavar="key=value")
     train_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
+    refine = _command(commands, "refine-prm", _refine_prm, "train a run's PRM once more on what the run recorded")
+    refine.add_argument("run_folder", type=Path, metavar="RUN", help="a run with trainer.record = true")
+    refine.add_argument("overrides", nargs="*", metavar="key=value", help="settings of train-prm, e.g. lr=5e-7")
+    refine.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    refine.add_argument("--last", type=int, default=0, metavar="N", help="the last N steps alone (default: all)")
+
     evaluate = _command(commands, "evaluate-prm", _evaluate_prm, "best-of-N tables and ProcessBench of a PRM")
     _add_scorer(evaluate)
     evaluate.add_argument("--candidates", type=Path, nargs="+", default=[], metavar="FILE", help="fixed candidates")
@@ -492,6 +498,16 @@ def _train_prm(arguments: argparse.Namespace) -> int:
     from primectl.train_prm import run_train_prm_command
 
     return _with_settings(TrainPrmSettings, arguments, lambda settings: run_train_prm_command(settings))
+
+
+def _refine_prm(arguments: argparse.Namespace) -> int:
+    from primectl.refine_prm import settings_of
+    from primectl.train_prm import run_train_prm_command
+
+    settings = settings_of(
+        arguments.run_folder, output=arguments.output, last=arguments.last, overrides=arguments.overrides
+    )
+    return run_train_prm_command(settings)
 
 
 def _evaluate_prm(arguments: argparse.Namespace) -> int:

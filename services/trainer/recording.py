@@ -59,7 +59,7 @@ class RecordedGroups:
         Raises:
             DataError: it cannot be read.
         """
-        groups = await asyncio.to_thread(_read, self._files[version % len(self._files)])
+        groups = await asyncio.to_thread(read_recorded, self._files[version % len(self._files)])
         self.counts["kept"] = len(groups)
         self.scores += [sum(each.outcomes) / len(each.outcomes) for each in groups]
         return groups
@@ -68,7 +68,12 @@ class RecordedGroups:
         """They stay where they are."""
 
 
-def _read(file: Path) -> list[GradedGroup]:
+def read_recorded(file: Path) -> list[GradedGroup]:
+    """The groups of one recorded step.
+
+    Raises:
+        DataError: a row is not one; names file and row.
+    """
     groups = []
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         try:

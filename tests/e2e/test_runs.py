@@ -263,6 +263,31 @@ async def test_without_learning_sampler_and_trainer_stay_together(material: Path
     assert all(mine.equal(theirs) for mine, theirs in pairs)
 
 
+def test_a_prm_learns_once_more_from_what_its_run_recorded(uninterrupted: RunConfig, tmp_path: Path) -> None:
+    run = uninterrupted.run.path
+    answered = _primectl(
+        *("refine-prm", str(run), "--output", str(tmp_path / "prm"), "--last", "4"),
+        *("batch_size=16", "lr=1e-3", "aggregation=mean", "holdout_share=0.2"),
+        cwd=tmp_path,
+    )
+    assert answered.returncode == 0, answered.stderr
+    report = json.loads(answered.stdout.splitlines()[-1])
+    rows = [json.loads(line) for line in (run / "recorded" / "candidates.jsonl").read_text().splitlines()]
+    assert [len(row["completions"]) for row in rows] == [4] * 24
+    assert report["examples"] < 96
+    assert report["after"]["loss"] != report["before"]["loss"]
+    config = json.loads((tmp_path / "prm" / "prm_config.json").read_text())
+    assert config["aggregation"] == "mean"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "prm")
+    recorded = json.loads((run / "recorded" / "step_7.jsonl").read_text().splitlines()[0])["group"]
+    text = tokenizer.apply_chat_template(rows[0]["prompt"], add_generation_prompt=True, tokenize=False)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == recorded["prompt_ids"]
+    assert tokenizer.decode(recorded["samples"][0]["response_ids"]).startswith(rows[0]["completions"][0])
+    nothing = _primectl("refine-prm", str(tmp_path), "--output", str(tmp_path / "other"), cwd=tmp_path)
+    assert nothing.returncode == 1
+    assert "holds no run" in nothing.stderr
+
+
 @pytest.mark.parametrize("names", [("trainer",), ("prm",), ("redis",), ("prm", "rollout-0", "redis")])
 async def test_whatever_is_killed_is_brought_back_and_the_run_ends_as_if_nothing_had_died(
     uninterrupted: RunConfig, material: Path, tmp_path: Path, names: tuple[str, ...]
