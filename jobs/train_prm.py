@@ -153,26 +153,30 @@ def run_train_prm(settings: TrainPrmSettings, on_step: Callable[[int, int, float
 # ---------------------------------------------------------------- the loss
 
 
-def batch_loss(ratios: Sequence[Tensor], batch: Sequence[Example], settings: TrainPrmSettings) -> Tensor:
+def batch_loss(
+    ratios: Sequence[Tensor], batch: Sequence[Example], settings: TrainPrmSettings, *, of: int | None = None
+) -> Tensor:
     """Mean loss per response, of the log-ratios `log pi_prm - log pi_ref` per token ([T] each). Scalar.
+
+    `of`: how many responses the whole batch has, when these are a part of it.
 
     With an outcome the logit is `beta` times the response's sum; CE or, within a prompt, DPO. With step labels it is
     `beta` times the sum up to the step's end (or of the step alone), and a response counts as the mean of its steps.
     """
     whole = [number for number, example in enumerate(batch) if example.outcome is not None]
-    loss = torch.zeros(())
+    loss, of = torch.zeros(()), of or len(batch)
     if whole:
         logits_B = torch.stack([settings.beta * ratios[number].sum() for number in whole])
         outcomes_B = torch.tensor([batch[number].outcome or 0.0 for number in whole])
         if settings.loss == "dpo":
             group_B = torch.tensor([batch[number].group for number in whole])
-            loss = loss + pairwise_dpo(logits_B, outcomes_B, group_B) * (len(whole) / len(batch))
+            loss = loss + pairwise_dpo(logits_B, outcomes_B, group_B) * (len(whole) / of)
         else:
-            loss = loss + cross_entropy(logits_B, outcomes_B) / len(batch)
+            loss = loss + cross_entropy(logits_B, outcomes_B) / of
     for ratio_T, example in zip(ratios, batch, strict=True):
         if example.labels:
             logits_S = settings.beta * step_sums(ratio_T, example.ends, settings.step_value)
-            loss = loss + cross_entropy(logits_S, torch.tensor(example.labels)) / len(example.labels) / len(batch)
+            loss = loss + cross_entropy(logits_S, torch.tensor(example.labels)) / len(example.labels) / of
     return loss
 
 
@@ -198,9 +202,26 @@ class _Learner:
     def step(self, batch: Sequence[Example], *, lr: float) -> float:
         """One optimiser step; returns the loss before it.
 
-        The loss may couple responses (DPO). So its gradient towards every token's log-ratio is taken first, over the
-        whole batch, and then carried through each pack: how responses fall into packs changes nothing (ADR 9).
+        How responses fall into packs changes nothing (ADR 9). CE is a sum over responses, so each pack has its part of
+        it, in one pass. DPO couples responses: its gradient towards every token's log-ratio is taken first, over the
+        whole batch, and then carried through each pack.
         """
+        loss = self._coupled(batch) if self._settings.loss == "dpo" else self._separate(batch)
+        self._optimiser.step(lr=lr)
+        return loss
+
+    def _separate(self, batch: Sequence[Example]) -> float:
+        total = 0.0
+        for pack in self._lm.packs([each.row for each in batch], token_budget=self._settings.token_budget):
+            examples = [batch[number] for number in pack.rows]
+            own = torch.split(self._lm.logprobs(pack).logprobs_N, list(pack.response_lengths))
+            ratios = [mine_T.cpu() - each.known_reference for mine_T, each in zip(own, examples, strict=True)]
+            loss = batch_loss(ratios, examples, self._settings, of=len(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def _coupled(self, batch: Sequence[Example]) -> float:
         ratios = [ratio_T.requires_grad_() for ratio_T in self._ratios(batch)]
         loss = batch_loss(ratios, batch, self._settings)
         towards = torch.autograd.grad(loss, ratios)
@@ -208,7 +229,6 @@ class _Learner:
         for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
             towards_N = torch.cat([towards[number] for number in pack.rows]).to(self._lm.device)
             (self._lm.logprobs(pack).logprobs_N @ towards_N).backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step(lr=lr)
         return float(loss.detach())
 
     def measure(self, examples: Sequence[Example]) -> Figures | None:

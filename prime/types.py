@@ -521,6 +521,8 @@ class RolloutStatus:
     """Of its weights, and so of what is pushed."""
     transports: tuple[str, ...] = ()
     """How it fetches weights past gRPC, where it is offered them."""
+    takes_adapters: bool = False
+    """Whether it computes with low-rank adapters beside the weights that they belong to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -406,6 +406,7 @@ def encode_rollout_status(status: RolloutStatus) -> rollout_pb2.RolloutServiceGe
         busy_seconds=status.busy_seconds,
         dtype=status.dtype,
         transports=status.transports,
+        takes_adapters=status.takes_adapters,
     )
 
 
@@ -422,6 +423,7 @@ def decode_rollout_status(message: rollout_pb2.RolloutServiceGetStatusResponse) 
         busy_seconds=message.busy_seconds,
         dtype=message.dtype,
         transports=tuple(message.transports),
+        takes_adapters=message.takes_adapters,
     )
 
 

@@ -29,7 +29,7 @@ from primectl.sft import fine_tune, write_sft_data
 from primectl.up import train_all, until_signal
 
 _NUM_HELD_OUT, _NUM_HARD, _NUM_TRAIN = 160, 128, 512
-_REFINED_STEPS = 12
+_REFINED_STEPS = 8
 """Of the run, whose answers the PRM learns once more: those of a policy near the last one."""
 _OUTCOME_ONLY = ("trainer.advantage.process_coef=0",)
 _CPU_FACTS = Path("/proc/cpuinfo")

@@ -19,7 +19,7 @@ from primectl.scorers import ScorerOptions
 from primectl.written import next_free
 
 _HELD_OUT, _HARD, _GSM8K = "held_out", "hard", "gsm8k"
-_HARD_SAMPLES = 2
+_HARD_SAMPLES = 1
 
 
 def run_demo_real_command(*, folder: Path, scale: Scale, data: Path) -> int:

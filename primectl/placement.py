@@ -34,14 +34,15 @@ class Placement:
         return {"trainer": self.trainer, "prm": self.prm}.get(kind, ())
 
     def applied_to(self, config: RunConfig) -> RunConfig:
-        """The same settings, with as many processes as there are GPUs for them."""
-        tree: dict[str, Any] = config.model_dump()
+        """The same settings, with as many processes as there are GPUs for them; what was left open stays so."""
+        changed: dict[str, Any] = {}
         for section in ("trainer", "prm"):
-            if "processes" not in getattr(config, section).model_fields_set:
-                tree[section]["processes"] = max(1, len(self.gpus_of(section)))
+            settings = getattr(config, section)
+            if "processes" not in settings.model_fields_set:
+                changed[section] = settings.model_copy(update={"processes": max(1, len(self.gpus_of(section)))})
         if self.memory_share and not config.rollout.memory_share:
-            tree["rollout"]["memory_share"] = self.memory_share
-        return RunConfig.model_validate(tree)
+            changed["rollout"] = config.rollout.model_copy(update={"memory_share": self.memory_share})
+        return config.model_copy(update=changed)
 
     def lines(self, config: RunConfig) -> list[str]:
         """The plan for people, a line per service."""

@@ -244,9 +244,6 @@ def child_environment(token: str, *, gpus: Sequence[str] = ()) -> dict[str, str]
     # oneDNN keeps a kernel, with memory of its own, for every size of product, and packs have many sizes: half a
     # gibibyte in a process of 135 M parameters.
     environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-    # Large tensors go back to the system when they are freed. By default glibc keeps more and more of them for itself:
-    # half a gibibyte in the same process.
-    environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
     return environment
 
 

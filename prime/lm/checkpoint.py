@@ -10,9 +10,8 @@ read it. `Snapshot` takes a copy and writes it while training goes on.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from prime.data.prm_config import write_prm_config
 from prime.errors import CheckpointError
+from prime.lm.adapters import save_adapters
 from prime.lm.attention import PACKED
 from prime.lm.compute import load_whole
 from prime.lm.model import CausalLM, load_module
@@ -31,6 +31,8 @@ from prime.lm.training import Optimiser
 from prime.scoring import PrmConfig
 
 _FACTS_FILE = "facts.json"
+ADAPTER_FOLDER = "adapter"
+"""In the folder of a model that was trained by adapters: they alone, as peft has them."""
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -66,15 +68,19 @@ def save_model(lm: CausalLM, tokenizer: Any, folder: Path, *, prm_config: PrmCon
 
     In a world of several ranks all must call; rank 0 writes.
     """
-    weights = whole_weights(lm, copy=False)
+    weights, adapters = whole_weights(lm, copy=False), _on_leader(lm, lm.named_adapters(), copy=False)
     if lm.world.is_leader:
-        write_folder(folder, lambda target: _fill_model(lm, weights, tokenizer, target, prm_config))
+        write_folder(folder, lambda target: _fill_model(lm, weights, adapters, tokenizer, target, prm_config))
 
 
 def whole_weights(lm: CausalLM, *, copy: bool) -> dict[str, Tensor]:
     """All weights under their checkpoint names on the CPU of rank 0, nothing on the others; all must call."""
+    return _on_leader(lm, lm.named_tensors(), copy=copy)
+
+
+def _on_leader(lm: CausalLM, named: Iterable[tuple[str, Tensor]], *, copy: bool) -> dict[str, Tensor]:
     weights = {}
-    for name, tensor in lm.named_tensors():
+    for name, tensor in named:
         if lm.world.is_leader:
             on_cpu = tensor.cpu()
             weights[name] = on_cpu.clone() if copy and on_cpu.data_ptr() == tensor.data_ptr() else on_cpu
@@ -82,12 +88,20 @@ def whole_weights(lm: CausalLM, *, copy: bool) -> dict[str, Tensor]:
 
 
 def _fill_model(
-    lm: CausalLM, weights: dict[str, Tensor], tokenizer: Any, target: Path, prm_config: PrmConfig | None
+    lm: CausalLM,
+    weights: dict[str, Tensor],
+    adapters: dict[str, Tensor],
+    tokenizer: Any,
+    target: Path,
+    prm_config: PrmConfig | None,
 ) -> None:
     if getattr(lm.module.config, "tie_word_embeddings", False):
         weights = {name: tensor for name, tensor in weights.items() if name != "lm_head.weight"}
     lm.module.save_pretrained(target, state_dict=weights)
     tokenizer.save_pretrained(target)
+    if adapters:
+        base = str(lm.module.config.name_or_path)
+        save_adapters(adapters, target / ADAPTER_FOLDER, rank=lm.compute.lora_rank, base=base)
     if prm_config is not None:
         write_prm_config(prm_config, target)
 
@@ -115,6 +129,7 @@ class Snapshot:
         self.folder = model_folder
         self._state_folder, self._facts = state_folder, facts
         self._weights = whole_weights(lm, copy=True)
+        self._adapters = _on_leader(lm, lm.named_adapters(), copy=True)
         self._temporary = state_folder.with_name(f".{state_folder.name}.writing")
         if self._world.is_leader:
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -143,8 +158,12 @@ class Snapshot:
         if self._world.is_leader:
             (self._temporary / _FACTS_FILE).write_text(json.dumps(self._facts))
             _put_in_place(self._temporary, self._state_folder)
-            save = partial(_fill_model, self._lm, self._weights, self._tokenizer, prm_config=self._prm_config)
-            write_folder(self.folder, save)
+            write_folder(
+                self.folder,
+                lambda target: _fill_model(
+                    self._lm, self._weights, self._adapters, self._tokenizer, target, self._prm_config
+                ),
+            )
         self._weights.clear()
 
 

@@ -5,8 +5,7 @@ layer's weights are gathered, in the compute precision, when it is its turn.
 """
 
 import functools
-import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,10 +16,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
-from prime.errors import EngineError, SettingsError
+from prime.errors import EngineError
 from prime.lm.world import World
-
-_ADAPTER = "prime"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,49 +124,6 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     return run
-
-
-def add_adapters(module: Any, rank: int) -> None:
-    """Freeze the weights and put low-rank adapters (LoRA, arXiv 2106.09685) beside every linear layer but the head.
-
-    Raises:
-        SettingsError: peft is not installed.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise SettingsError("lora_rank needs the library peft, which is not installed here: pip install peft")
-    module.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        _inject(module, rank)
-
-
-def _inject(module: Any, rank: int) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    inject_adapter_in_model(config, module, adapter_name=_ADAPTER)
-
-
-def adapters_of(module: Any) -> dict[str, Tensor]:
-    """The adapters' weights by name; empty without adapters."""
-    return {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
-
-
-def merged_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every weight under its checkpoint name, whole, with adapters added in; on all ranks at once.
-
-    A tied head is listed under both of its names.
-    """
-    state: dict[str, Tensor] = dict(module.state_dict())
-    state.setdefault("lm_head.weight", module.get_output_embeddings().weight)
-    plain = {name.replace(".base_layer.", "."): name for name in state if ".lora_" not in name}
-    for name, stored in sorted(plain.items()):
-        tensor = whole(state[stored])
-        if stored != name and name.endswith(".weight"):
-            layer = module.get_submodule(stored.partition(".base_layer.")[0])
-            up, down = whole(layer.lora_B[_ADAPTER].weight), whole(layer.lora_A[_ADAPTER].weight)
-            tensor = tensor + layer.scaling[_ADAPTER] * (up @ down)
-        yield name, tensor
 
 
 def whole(tensor: Tensor) -> Tensor:

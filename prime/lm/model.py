@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from prime.errors import CheckpointError, SettingsError
+from prime.lm.adapters import adapters_of, add_adapters, merged_tensors, stored_tensors, whole_adapters
 from prime.lm.attention import PACKED, register_packed_attention
-from prime.lm.compute import Compute, adapters_of, add_adapters, merged_tensors, set_up
+from prime.lm.compute import Compute, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
 from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, describe_layers, fault_of, proof_rows
 from prime.lm.world import World
@@ -202,13 +203,19 @@ class CausalLM:
             self._packed.reshard()  # type: ignore[operator]  # fully_shard made it an FSDPModule
 
     @torch.no_grad()
-    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def named_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Every weight under its checkpoint name, in one fixed order, one whole tensor at a time; a tied head too.
 
         Engines that keep a packed copy of the head need it named, tied or not. In a world of several ranks all must
-        iterate. With adapters, weights are what they amount to.
+        iterate. With adapters, weights are what they amount to, or if not `merged`, both as they are stored.
         """
-        yield from merged_tensors(self.module)
+        yield from merged_tensors(self.module) if merged else stored_tensors(self.module)
+
+    @torch.no_grad()
+    def named_adapters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every adapter weight, whole, as peft names it; nothing without adapters. In a world of several ranks all must
+        iterate."""
+        yield from whole_adapters(self.module)
 
     @property
     def tied_names(self) -> dict[str, str]:

@@ -7,7 +7,8 @@ import torch
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from prime.errors import EngineError, SettingsError
-from prime.lm.compute import adapters_of, whole
+from prime.lm.adapters import adapters_of
+from prime.lm.compute import whole
 from prime.lm.model import CausalLM
 
 # At or below this rate most updates are smaller than half a bf16 step of the weight, and are lost.

@@ -16,6 +16,7 @@ from prime.data.prm_config import read_prm_config
 from prime.errors import InvalidInput, SettingsError, TokenizerMismatch
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
+from prime.lm.memory import give_back_freed
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
 from prime.lm.packing import TokenRow
 from prime.lm.training import Optimiser
@@ -140,6 +141,7 @@ class ImplicitPrm:
             before_B = self._logits(self._score_rows(part_rows), part_references) if norms else logits_B[part_B]
             norms.append(self._step(self._optimiser, part_rows, before_B, outcomes_B[part_B], group_B[part_B]))
         self.version += 1
+        give_back_freed()
         return PrmMetrics(
             prm_version=self.version,
             loss=float(loss),

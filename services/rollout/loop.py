@@ -38,6 +38,8 @@ class Engine(Protocol):
     dtype: str
     transports: tuple[str, ...]
     """How it can fetch weights by itself, see `PushOffer`."""
+    takes_adapters: bool
+    """Whether a push may bring low-rank adapters beside the weights that they belong to."""
 
     async def start(self) -> None:
         """Load the model. Raises EngineError when it cannot be served, saying why."""
@@ -282,6 +284,7 @@ class RolloutWorker:
             busy_seconds=self._busy.seconds,
             dtype=self._engine.dtype,
             transports=self._engine.transports,
+            takes_adapters=self._engine.takes_adapters,
         )
 
     async def _wait_for_change(self) -> None:

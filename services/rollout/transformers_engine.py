@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from prime.errors import WeightPushError
+from prime.lm.adapters import adapters_of, add_adapters, can_adapt, rank_of
 from prime.lm.inbox import Inbox, total_checksum, transports_of
+from prime.lm.memory import give_back_freed
 from prime.lm.model import load_module, load_tokenizer, pick_device, stop_token_ids
 from prime.types import PushManifest, RolloutGroup, RolloutRequest, TensorSpec
 from services.rollout.decoding import Batch, Cohort
@@ -42,6 +44,7 @@ class TransformersEngine:
         self.dtype = dtype
         self._dtype = DTYPES[dtype]
         self.transports = transports_of(self._device.type)
+        self.takes_adapters = can_adapt()
         self._inbox = Inbox(self._device)
         self._fetched: list[Tensor] = []
         self._version = 0
@@ -125,7 +128,7 @@ class TransformersEngine:
         Raises:
             WeightPushError: names or shapes are not this model's. Nothing was replaced.
         """
-        self._check(version, {spec.name: spec.shape for spec, _ in tensors})
+        await self._check(version, {spec.name: spec.shape for spec, _ in tensors})
         return await self._replace(
             version,
             [(spec.name, torch.frombuffer(data, dtype=DTYPES[spec.dtype]).view(spec.shape)) for spec, data in tensors],
@@ -138,7 +141,9 @@ class TransformersEngine:
             WeightPushError: the tensors are not those of this model, or the offer cannot be reached.
         """
         assert manifest.offer is not None
-        self._check(manifest.version, {name: manifest.tensors[number].shape for name, number in manifest.named.items()})
+        await self._check(
+            manifest.version, {name: manifest.tensors[number].shape for name, number in manifest.named.items()}
+        )
         await asyncio.to_thread(self._inbox.begin, manifest.offer, manifest.tensors)
 
     async def finish_fetch(self, manifest: PushManifest) -> None:
@@ -160,7 +165,12 @@ class TransformersEngine:
         tensors = [(name, fetched[number]) for name, number in manifest.named.items()]
         return await self._replace(manifest.version, tensors)
 
-    def _check(self, version: int, announced: Mapping[str, Sequence[int]]) -> None:
+    async def _check(self, version: int, announced: Mapping[str, Sequence[int]]) -> None:
+        rank = rank_of(announced)
+        if rank and not adapters_of(self._module):
+            # As the trainer did; they change nothing before their weights come.
+            async with self._hold():
+                add_adapters(self._module, rank)
         # state_dict lists a tied head under its own name too, so the names are the ones that `named_tensors` sends.
         own: dict[str, Tensor] = self._module.state_dict()
         if announced != {name: tuple(tensor.shape) for name, tensor in own.items()}:
@@ -177,7 +187,7 @@ class TransformersEngine:
             self._version = version
             seconds = time.perf_counter() - started
         # Giving a gigabyte back to the operating system takes a while, and nobody has to wait for it.
-        await asyncio.to_thread(replaced.clear)
+        await asyncio.to_thread(_forget, replaced)
         return seconds
 
     def _put(self, name: str, tensor: Tensor) -> Tensor | None:
@@ -212,6 +222,11 @@ class TransformersEngine:
         async with self._between_steps:
             self._is_wanted.clear()
             yield
+
+
+def _forget(tensors: list[Tensor | None]) -> None:
+    tensors.clear()
+    give_back_freed()
 
 
 def _marked(stop_ids: Sequence[int], module: Any) -> Tensor:

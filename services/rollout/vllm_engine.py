@@ -59,6 +59,7 @@ class VllmEngine:
     """Implements `Engine` (loop.py) on `AsyncLLM`; vLLM runs in processes of its own, started by `start`."""
 
     name = "vllm"
+    takes_adapters = False
 
     def __init__(
         self,

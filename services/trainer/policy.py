@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
+from prime.lm.memory import give_back_freed
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
 from prime.lm.packing import Pack, TokenRow
 from prime.lm.plain import plain_logprobs
@@ -109,6 +110,7 @@ class Policy:
         num_tokens = sum(len(row.written) for row in batch.rows)
         _, entropy, clipped, kl, gap, importance, sampler_kl, reference_kl, _ = (sums / num_tokens).tolist()
         finite = [norm for norm in norms if math.isfinite(norm)]
+        give_back_freed()
         if len(finite) < len(norms):
             _log.warning("a gradient was not finite; its step was left out", skipped=len(norms) - len(finite))
         return UpdateMetrics(
@@ -125,15 +127,23 @@ class Policy:
             router_balance=float(sums[8]) / len(batch.rows),
         )
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters are trained, and the weights stay what they are."""
+        return self._lm.compute.lora_rank > 0
+
     @on_every_rank
-    def weights(self, dtype: str, *, on_cpu: bool = True) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
+    def weights(
+        self, dtype: str, *, on_cpu: bool = True, merged: bool = True
+    ) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
         """Copies of all weights in the dtype of the replicas, and which of them have two names.
 
+        Adapters are added in, in float32, unless they are to stay apart (not `merged`).
         Rank 0 has them, on the CPU or where the policy is; the others only help to put them together.
         """
         aliases = [TensorAlias(name=name, of=of) for name, of in self._lm.tied_names.items()]
         skipped = self._lm.tied_names.keys()
-        named = ((name, tensor) for name, tensor in self._lm.named_tensors() if name not in skipped)
+        named = ((name, tensor) for name, tensor in self._lm.named_tensors(merged=merged) if name not in skipped)
         if not self.world.is_leader:
             for _ in named:
                 pass

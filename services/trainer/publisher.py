@@ -64,8 +64,17 @@ class WeightSource(Protocol):
 
     fingerprint: str
 
-    def weights(self, dtype: str, *, on_cpu: bool = True) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
-        """Copies of all weights, on the CPU or where the policy is, and which of them have two names."""
+    @property
+    def has_adapters(self) -> bool:
+        """Whether low-rank adapters are trained, and the weights stay what they are."""
+
+    def weights(
+        self, dtype: str, *, on_cpu: bool = True, merged: bool = True
+    ) -> tuple[list[tuple[str, Tensor]], list[TensorAlias]]:
+        """Copies of all weights, on the CPU or where the policy is, and which of them have two names.
+
+        With adapters added in, or if not `merged`, beside them.
+        """
 
     def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:
         """Log-prob of each token after the first."""
@@ -176,12 +185,13 @@ class Publisher:
         Raises:
             WeightPushError: replicas hold their weights in different dtypes.
         """
-        dtype = await self._dtype()
-        read = partial(self._source.weights, dtype, on_cpu=self._direct is None or self._direct.from_cpu)
+        dtype, apart = await self._form()
+        on_cpu = self._direct is None or self._direct.from_cpu
+        read = partial(self._source.weights, dtype, on_cpu=on_cpu, merged=not apart)
         tensors, aliases = await asyncio.to_thread(read)
         probe = await asyncio.to_thread(self._probe, dtype, tensors, aliases)
-        # Of weights of two bytes a PRIME step changes few; of four, nearly all.
-        keep_base = self._deltas and dtype != "float32"
+        # Of weights of two bytes a PRIME step changes few; of four, nearly all; beside adapters, none.
+        keep_base = self._deltas and (apart or dtype != "float32")
         return OutgoingWeights(
             version,
             tensors,
@@ -210,16 +220,20 @@ class Publisher:
             previous=previous if is_telling else (),
         )
 
-    async def _dtype(self) -> str:
-        """What all replicas hold their weights in; what it was last when none answers."""
+    async def _form(self) -> tuple[str, bool]:
+        """What all replicas hold their weights in, what it was last when none answers; and whether all take adapters
+        apart from them."""
         found: dict[str, str] = {}
+        apart = self._source.has_adapters
         for address, replica in await self._find_replicas():
             with contextlib.suppress(PeerUnavailable):
-                found[(await replica.status()).dtype] = address
+                status = await replica.status()
+                found[status.dtype] = address
+                apart = apart and status.takes_adapters
         if len(found) > 1:
             raise WeightPushError(f"replicas hold their weights in different dtypes: {found}; set rollout.dtype alike")
         self._last_dtype = next(iter(found), self._last_dtype)
-        return self._last_dtype
+        return self._last_dtype, apart
 
     async def _push_to_all(self, outgoing: OutgoingWeights) -> tuple[list[_Taken], int]:
         """What the replicas say that took it, and how many did not."""

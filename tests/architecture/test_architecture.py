@@ -116,6 +116,7 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
         "busy_seconds": 8,
         "dtype": 9,
         "transports": 10,
+        "takes_adapters": 11,
     },
     "SampleTrace": {"spans": 1, "finish_reason": 2, "observed": 3},
     "TokenSpan": {"start": 1, "length": 2},

@@ -20,6 +20,7 @@ from prime.data.chain import draw_chains, problem_of, sft_texts, write_fresh_mod
 from prime.data.problems import write_jsonl
 from prime.errors import EngineError
 from primectl.config import RunConfig
+from primectl.places import free_port
 from primectl.stack import local_stack
 from tests.builders import documented_metrics
 
@@ -244,6 +245,30 @@ async def test_a_replay_on_several_processes_learns_what_the_recorded_run_learnt
             assert after[name] == pytest.approx(before[name], abs=1e-4, rel=1e-3), name
     folder = config.run.path / "checkpoints" / "step_4" / "policy"
     AutoModelForCausalLM.from_pretrained(folder)
+
+
+async def test_a_trainer_over_two_machines_learns_what_one_learns(
+    uninterrupted: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    """Two launchers that meet by torchrun's rendezvous, as the page on scaling has it."""
+    recorded = str(uninterrupted.run.path / "recorded")
+    config = _config(material, tmp_path, "nodes", mode="replay", recorded=recorded, steps=2)
+    rendezvous = f"127.0.0.1:{free_port()}"
+    async with local_stack(config):
+        nodes = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
+                *(f"--node-rank={number}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", "--rdzv-id=run"),
+                *("-m", "primectl", "trainer", "--config", str(config.run.path / "settings.json")),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for number in range(2)
+        ]
+        assert [await node.wait() for node in nodes] == [0, 0]
+    for before, after in zip(_metrics(uninterrupted)[1:3], _metrics(config)[1:], strict=True):
+        for name in ("policy/loss", "policy/grad_norm", "prm/loss", "reward/mean_response"):
+            assert after[name] == pytest.approx(before[name], abs=1e-4, rel=1e-3), name
 
 
 async def test_without_learning_sampler_and_trainer_stay_together(material: Path, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from prime.errors import CheckpointError, EngineError, SettingsError
-from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, write_folder
+from prime.lm.checkpoint import Snapshot, load_training_state, load_weights, save_model, write_folder
+from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, require_model_folder, stop_token_ids, tokenizer_fingerprint
 from prime.lm.packing import TokenRow, build_pack, plan_packs, split_rows
 from prime.lm.training import Optimiser
@@ -140,6 +142,35 @@ def test_a_checkpoint_brings_weights_and_moments_back(folder: Path, tmp_path: Pa
     assert load_training_state(again, optimiser_again, tmp_path / "state") == {"version": 3}
     train(again, optimiser_again)
     assert again.digest() == lm.digest()
+
+
+@pytest.mark.parametrize("by_snapshot", [False, True])
+def test_adapters_are_kept_by_themselves_and_added_in(folder: Path, tmp_path: Path, by_snapshot: bool) -> None:
+    """What peft makes of base and adapter is what we computed, and what the merged weights are."""
+    lm = CausalLM(folder, device=CPU, compute=Compute(lora_rank=3))
+    optimiser = Optimiser(lm, lr=1e-2, grad_clip=1.0)
+    for _ in range(2):  # in the first, half of an adapter is 0 and gives the other half no gradient
+        lm.logprobs(build_pack(ROWS, [0, 1, 2, 3])).logprobs_N.sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    tokenizer, saved = load_tokenizer(folder), tmp_path / "model"
+    if by_snapshot:
+        Snapshot(lm, optimiser, tokenizer, facts={}, model_folder=saved, state_folder=tmp_path / "state").wait()
+    else:
+        save_model(lm, tokenizer, saved)
+
+    config = json.loads((saved / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (3, 6, str(folder))
+    assert "q_proj" in config["target_modules"]
+    base, merged = AutoModelForCausalLM.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(saved)
+    ids = torch.tensor([[*ROWS[1].prompt_ids, *ROWS[1].response_ids]])
+    with torch.no_grad():
+        before, expected = base(ids).logits, merged(ids).logits
+        served = PeftModel.from_pretrained(base, saved / "adapter")(ids).logits
+    torch.testing.assert_close(served, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-3)
+    ours = lm.score_rows(ROWS, token_budget=100)
+    theirs = CausalLM(saved, device=CPU).score_rows(ROWS, token_budget=100)
+    torch.testing.assert_close(torch.cat(ours), torch.cat(theirs), atol=1e-5, rtol=1e-5)
 
 
 def test_a_torn_write_leaves_the_old_folder_in_place(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from prime.errors import SettingsError
 from primectl.config import RunConfig
 from primectl.placement import Placement, place
+from primectl.places import resolve_locally
 
 
 def config(**sections: dict[str, Any]) -> RunConfig:
@@ -94,6 +95,11 @@ def test_what_was_left_open_is_filled_in_and_nothing_else() -> None:
     applied = place(settings, gpus(8), num_rollouts=None).applied_to(settings)
     assert (applied.trainer.processes, applied.prm.processes) == (3, 1)
     assert applied.rollout.memory_share == 0.9
+    # Ports that nobody named are still to be found by whoever starts the services.
+    assert "listen" not in applied.trainer.model_fields_set | applied.rollout.model_fields_set
+    two = [resolve_locally(applied, num_rollouts=2, redis_url="redis://x") for _ in range(2)]
+    listening = [(each.trainer.listen, each.prm.listen, *each.trainer.peers.rollout) for each in two]
+    assert len({address for addresses in listening for address in addresses}) == 8
     own = config(rollout={"memory_share": 0.5})
     assert place(own, gpus(2), num_rollouts=None).applied_to(own).rollout.memory_share == 0.5
 

@@ -92,8 +92,9 @@ async def _replica(engine: TransformersEngine) -> RolloutWorker:
     )
 
 
-def _policy(folder: Path, dtype: str, *, lr: float = 1e-6) -> Policy:
-    settings = {"problems": "x", "steps": 1, "compute": {"dtype": dtype}, "optimiser": {"lr": lr}}
+def _policy(folder: Path, dtype: str, *, lr: float = 1e-6, rank: int = 0) -> Policy:
+    compute = {"dtype": dtype, "lora_rank": rank}
+    settings = {"problems": "x", "steps": 1, "compute": compute, "optimiser": {"lr": lr}}
     return Policy(folder, TrainerSettings.model_validate(settings))
 
 
@@ -134,6 +135,56 @@ async def test_clean_pushes_are_taken_whatever_the_dtypes(folder: Path, trainer:
         assert report.refused == 0
         assert report.probe_gap < report.probe_limit / 2
         policy.update(BATCH, seed=version)
+
+
+class WithoutAdapters(TransformersEngine):
+    """As vLLM: it takes weights alone."""
+
+    def __init__(self, *, model: Path, dtype: str) -> None:
+        super().__init__(model=model, device="cpu", dtype=dtype)
+        self.takes_adapters = False
+
+
+@pytest.mark.parametrize(("trainer", "replica"), itertools.product(DTYPES, DTYPES))
+async def test_adapters_travel_apart_from_weights_that_never_change(folder: Path, trainer: str, replica: str) -> None:
+    policy = _policy(folder, trainer, lr=1e-3, rank=2)
+    engine = TransformersEngine(model=folder, device="cpu", dtype=replica)
+    worker = await _replica(engine)
+    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    shares = []
+    for version in range(4):
+        report = await publisher.push(version)
+        assert report.refused == 0
+        assert report.probe_gap < report.probe_limit
+        shares.append(report.delta_share)
+        policy.update(BATCH, seed=version)
+    assert shares[0] == 1.0
+    assert max(shares[1:]) < 0.2
+    assert any(".lora_B." in name for name in engine._module.state_dict())
+
+
+@pytest.mark.parametrize("replica", DTYPES)
+async def test_an_engine_that_takes_none_gets_them_added_into_the_weights(folder: Path, replica: str) -> None:
+    policy = _policy(folder, "float32", lr=1e-3, rank=2)
+    worker = await _replica(WithoutAdapters(model=folder, dtype=replica))
+    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    for version in range(3):
+        report = await publisher.push(version)
+        assert report.probe_gap < report.probe_limit
+        policy.update(BATCH, seed=version)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_old_adapters_are_found(folder: Path, tells: bool) -> None:
+    policy = _policy(folder, "float32", lr=3e-3, rank=2)
+    keeps_old = lambda name: ".lora_B." in name  # noqa: E731
+    worker = await _replica(Faulty(model=folder, dtype="float32", keeps_old=keeps_old, tells=tells))
+    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    await publisher.push(0)
+    policy.update(BATCH, seed=1)
+    with pytest.raises(WeightPushError, match="does not hold" if tells else "of the probe"):
+        await publisher.push(1)
+    assert not worker.is_ready
 
 
 def test_a_thousand_clean_pushes_with_the_noise_of_bfloat16_are_taken() -> None:

@@ -44,6 +44,7 @@ class ScriptedEngine:
     name = "scripted"
     dtype = "float32"
     transports: tuple[str, ...] = ()
+    takes_adapters = False
 
     def __init__(self, *, hold: asyncio.Event | None = None, breaks: bool = False) -> None:
         self.hold = hold

@@ -363,7 +363,11 @@ class FixedWeights:
     def step(self) -> None:
         self.large[::100] += 1.0
 
-    def weights(self, dtype: str, *, on_cpu: bool = True) -> tuple[list[tuple[str, torch.Tensor]], list[TensorAlias]]:
+    has_adapters = False
+
+    def weights(
+        self, dtype: str, *, on_cpu: bool = True, merged: bool = True
+    ) -> tuple[list[tuple[str, torch.Tensor]], list[TensorAlias]]:
         return as_pushed([("large", self.large), ("small", torch.ones(3))], dtype), []
 
     def probe_logprobs(self, ids: tuple[int, ...]) -> tuple[float, ...]:

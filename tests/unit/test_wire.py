@@ -185,6 +185,7 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         busy_seconds=FLOAT64,
         dtype=TEXT,
         transports=_tuples(TEXT),
+        takes_adapters=st.booleans(),
     ),
     "item": st.builds(
         GradeItem,

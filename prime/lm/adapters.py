@@ -1,0 +1,106 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685): beside a model's layers, added into its weights, and by themselves.
+
+Adapters are kept in peft's form, so that whoever serves adapters beside a base model can serve these.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prime.errors import SettingsError
+from prime.lm.compute import whole
+
+_ADAPTER = "prime"
+_PEFT_PREFIX = "base_model.model."
+
+
+def can_adapt() -> bool:
+    """Whether the library is there."""
+    return importlib.util.find_spec("peft") is not None
+
+
+def add_adapters(module: Any, rank: int) -> None:
+    """Freeze the weights and put low-rank adapters (LoRA, arXiv 2106.09685) beside every linear layer but the head.
+
+    Raises:
+        SettingsError: peft is not installed.
+    """
+    if not can_adapt():
+        raise SettingsError("lora_rank needs the library peft, which is not installed here: pip install peft")
+    module.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _inject(module, rank)
+
+
+def _inject(module: Any, rank: int) -> None:
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(_config(rank, "all-linear"), module, adapter_name=_ADAPTER)
+
+
+def _config(rank: int, targets: str | list[str]) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def adapters_of(module: Any) -> dict[str, Tensor]:
+    """The adapters' weights by name; empty without adapters."""
+    return {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
+
+
+def merged_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every weight under its checkpoint name, whole, with adapters added in; on all ranks at once.
+
+    A tied head is listed under both of its names.
+    """
+    state: dict[str, Tensor] = dict(module.state_dict())
+    state.setdefault("lm_head.weight", module.get_output_embeddings().weight)
+    plain = {name.replace(".base_layer.", "."): name for name in state if ".lora_" not in name}
+    for name, stored in sorted(plain.items()):
+        tensor = whole(state[stored])
+        if stored != name and name.endswith(".weight"):
+            layer = module.get_submodule(stored.partition(".base_layer.")[0])
+            up, down = whole(layer.lora_B[_ADAPTER].weight), whole(layer.lora_A[_ADAPTER].weight)
+            tensor = tensor + layer.scaling[_ADAPTER] * (up @ down)
+        yield name, tensor
+
+
+def stored_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor as it is stored, whole: weights and adapters apart; on all ranks at once.
+
+    Names are those of a module with adapters, so that another one can take them. A tied head is listed under both of
+    its names.
+    """
+    state: dict[str, Tensor] = dict(module.state_dict())
+    state.setdefault("lm_head.weight", module.get_output_embeddings().weight)
+    for name, tensor in sorted(state.items()):
+        yield name, whole(tensor)
+
+
+def rank_of(named: Mapping[str, Sequence[int]]) -> int:
+    """The rank of the adapters among tensors with these names and shapes; 0 where there are none."""
+    return next((int(shape[0]) for name, shape in named.items() if ".lora_A." in name), 0)
+
+
+def whole_adapters(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """The adapters' weights, whole, under the names that peft has for them; on all ranks at once."""
+    for name, tensor in sorted(adapters_of(module).items()):
+        yield f"{_PEFT_PREFIX}{name.replace(f'.{_ADAPTER}.', '.')}", whole(tensor)
+
+
+def save_adapters(tensors: dict[str, Tensor], folder: Path, *, rank: int, base: str) -> None:
+    """Write them as a folder that peft reads; `base` is the model that they belong to."""
+    layers = {name.removeprefix(_PEFT_PREFIX).partition(".lora_")[0] for name in tensors}
+    # By name, for not all who serve adapters know what "all-linear" is.
+    config = _config(rank, sorted({layer.rpartition(".")[2] for layer in layers}))
+    config.base_model_name_or_path, config.inference_mode = base, True
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
