@@ -37,7 +37,7 @@ test: setup ## all tests that need neither vLLM nor a GPU
 demo: setup ## SFT, then PRIME with all services, on a toy task
 	$(BIN)/primectl demo
 
-demo-real: setup ## SFT and PRIME on a real model of 135 M parameters, measured before and after; about 40 minutes on 2 cores
+demo-real: setup ## SFT and PRIME on a real model of 135 M parameters, measured before and after; about 45 minutes on 2 cores
 	$(BIN)/primectl demo-real
 
 demo-real-short: setup ## a few steps of it: a real tokenizer, chat template, end tokens and GGUF import

@@ -145,7 +145,7 @@ def _add_demos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         commands,
         "demo-real",
         _demo_real,
-        "SFT and PRIME on a real model of 135 M parameters; over an hour on two cores",
+        "SFT and PRIME on a real model of 135 M parameters; about 45 minutes on two cores",
     )
     real.add_argument("--short", action="store_true", help="a few steps: shows that all parts work, learns nothing")
     real.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
