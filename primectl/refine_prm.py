@@ -17,7 +17,7 @@ from prime.errors import CheckpointError, DataError
 from prime.lm.model import load_tokenizer
 from prime.types import GradedGroup, Problem
 from primectl.config import RunConfig, load_config
-from services.trainer.recording import read_recorded
+from services.trainer.recording import read_recorded, recorded_steps
 from services.trainer.run_folder import RunFolder
 
 
@@ -65,7 +65,7 @@ def _as_overrides(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _write_candidates(config: RunConfig, run: Path, file: Path, *, last: int) -> int:
     """The groups of the `last` steps (0: of all), a row each; returns how many."""
-    steps = sorted((run / "recorded").glob("step_*.jsonl"), key=lambda each: int(each.stem.removeprefix("step_")))
+    steps = recorded_steps(run / "recorded")
     problems = {each.problem_id: each for each in load_problems(config.trainer.problems)}
     tokenizer = load_tokenizer(config.run.model)
     rows = [

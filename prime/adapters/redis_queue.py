@@ -179,7 +179,7 @@ class RedisQueue:
 
     async def renew(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
         """Start the leases anew."""
-        await self._set_idle(claims, idle_ms=0, count_delivery=True)
+        await self._set_idle([(each.entry_id, each.deliveries) for each in claims], idle_ms=0)
 
     async def deliver(self, claim: Claim[RolloutRequest], group: RolloutGroup) -> bool:
         """Acknowledge the request and append its group; False when it had been answered."""
@@ -197,7 +197,7 @@ class RedisQueue:
 
     async def give_back(self, claims: Sequence[Claim[RolloutRequest]]) -> None:
         """Let the leases lapse now; the delivery that was not used is not counted."""
-        await self._set_idle(claims, idle_ms=self._lease_ms, count_delivery=False)
+        await self._set_idle([(each.entry_id, each.deliveries - 1) for each in claims], idle_ms=self._lease_ms)
 
     async def give_back_all(self) -> int:
         """Let all leases of this consumer lapse now, e.g. when it is dead; how many there were.
@@ -209,19 +209,7 @@ class RedisQueue:
                 self._requests, _ROLLOUT, min="-", max="+", count=_MOST_HELD, consumername=self._consumer
             )
         )
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            for entry in held:
-                pipeline.xclaim(
-                    self._requests,
-                    _ROLLOUT,
-                    self._consumer,
-                    min_idle_time=0,
-                    message_ids=[entry["message_id"]],
-                    idle=self._lease_ms,
-                    retrycount=entry["times_delivered"],
-                    justid=True,
-                )
-            await self._do(pipeline.execute())
+        await self._set_idle([(each["message_id"], each["times_delivered"]) for each in held], idle_ms=self._lease_ms)
         return len(held)
 
     # ------------------------------------------------------------ inside
@@ -288,19 +276,20 @@ class RedisQueue:
         )
         return {entry["message_id"]: entry["times_delivered"] for entry in pending}
 
-    async def _set_idle(self, claims: Sequence[Claim[RolloutRequest]], *, idle_ms: int, count_delivery: bool) -> None:
-        if not claims:
+    async def _set_idle(self, held: Sequence[tuple[str | bytes, int]], *, idle_ms: int) -> None:
+        """`held`: entries of this consumer, and how often they count as delivered from now on."""
+        if not held:
             return
         async with self._redis.pipeline(transaction=True) as pipeline:
-            for claim in claims:
+            for entry_id, deliveries in held:
                 pipeline.xclaim(
                     self._requests,
                     _ROLLOUT,
                     self._consumer,
                     min_idle_time=0,
-                    message_ids=[claim.entry_id],
+                    message_ids=[entry_id],
                     idle=idle_ms,
-                    retrycount=claim.deliveries if count_delivery else claim.deliveries - 1,
+                    retrycount=deliveries,
                     justid=True,
                 )
             await self._do(pipeline.execute())

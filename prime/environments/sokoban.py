@@ -29,7 +29,6 @@ class Sokoban:
         Raises:
             DataError: it has not one player, no box, or fewer goals than boxes.
         """
-        self._level = level
         rows = level.split("\n")
         places = {(y, x): mark for y, row in enumerate(rows) for x, mark in enumerate(row)}
         wrong = sorted({mark for mark in places.values() if mark not in "# @$.*+"})
@@ -38,19 +37,19 @@ class Sokoban:
         self._size = (len(rows), max(map(len, rows)))
         self._walls = {place for place, mark in places.items() if mark == "#"}
         self._goals = {place for place, mark in places.items() if mark in ".*+"}
-        self._first_boxes = frozenset(place for place, mark in places.items() if mark in "$*")
+        boxes = frozenset(place for place, mark in places.items() if mark in "$*")
         players = [place for place, mark in places.items() if mark in "@+"]
-        if len(players) != 1 or not self._first_boxes or len(self._goals) < len(self._first_boxes):
+        if len(players) != 1 or not boxes or len(self._goals) < len(boxes):
             raise DataError(
                 f"a Sokoban level has one player, boxes, and a goal for each; this one has {len(players)} players, "
-                f"{len(self._first_boxes)} boxes and {len(self._goals)} goals"
+                f"{len(boxes)} boxes and {len(self._goals)} goals"
             )
-        self._first_player = players[0]
-        self._player, self._boxes = self._first_player, set(self._first_boxes)
+        self._player, self._boxes = players[0], set(boxes)
+        self._first = self.state
 
     def reset(self) -> str:
         """Back to the beginning; the level's picture."""
-        self._player, self._boxes = self._first_player, set(self._first_boxes)
+        self.state = self._first
         return self._picture()
 
     def step(self, action: str) -> Observation:

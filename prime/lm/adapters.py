@@ -60,8 +60,7 @@ def merged_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
 
     A tied head is listed under both of its names.
     """
-    state: dict[str, Tensor] = dict(module.state_dict())
-    state.setdefault("lm_head.weight", module.get_output_embeddings().weight)
+    state = _state_with_head(module)
     plain = {name.replace(".base_layer.", "."): name for name in state if ".lora_" not in name}
     for name, stored in sorted(plain.items()):
         tensor = whole(state[stored])
@@ -72,15 +71,18 @@ def merged_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor
 
 
+def _state_with_head(module: Any) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = dict(module.state_dict())
+    return {"lm_head.weight": module.get_output_embeddings().weight, **state}
+
+
 def stored_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
     """Every tensor as it is stored, whole: weights and adapters apart; on all ranks at once.
 
     Names are those of a module with adapters, so that another one can take them. A tied head is listed under both of
     its names.
     """
-    state: dict[str, Tensor] = dict(module.state_dict())
-    state.setdefault("lm_head.weight", module.get_output_embeddings().weight)
-    for name, tensor in sorted(state.items()):
+    for name, tensor in sorted(_state_with_head(module).items()):
         yield name, whole(tensor)
 
 

@@ -165,6 +165,7 @@ class Snapshot:
                 ),
             )
         self._weights.clear()
+        self._adapters.clear()
 
 
 def _on_cpu(state: Any) -> Any:

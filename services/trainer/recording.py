@@ -23,6 +23,11 @@ def record(folder: Path, step: int, groups: Sequence[GradedGroup]) -> None:
     write_file(folder / f"step_{step}.jsonl", "".join(json.dumps(asdict(graded)) + "\n" for graded in groups))
 
 
+def recorded_steps(folder: Path) -> list[Path]:
+    """The files of a folder's steps, in their order."""
+    return sorted(folder.glob("step_*.jsonl"), key=lambda file: int(file.stem.removeprefix("step_")))
+
+
 class RecordedGroups:
     """Stands in for the collector: the batches that another run recorded, step by step, then from the first again."""
 
@@ -32,7 +37,7 @@ class RecordedGroups:
         Raises:
             DataError: nothing was recorded in this folder.
         """
-        self._files = sorted(folder.glob("step_*.jsonl"), key=lambda file: int(file.stem.removeprefix("step_")))
+        self._files = recorded_steps(folder)
         if not self._files:
             raise DataError(f"{folder} holds no recorded steps (step_N.jsonl); record some with trainer.record = true")
         self.state = state
