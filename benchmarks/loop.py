@@ -84,7 +84,9 @@ def _ratios(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
         "overlap_over_strict_step_time": middle(lambda each: each["prime"]["seconds"] / each["strict"]["seconds"]),
         "tokens_per_second": {way: middle(lambda each, w=way: each[w]["rate"]) for way in rounds[0]},
         "seconds_per_step": {way: middle(lambda each, w=way: each[w]["seconds"]) for way in rounds[0]},
-        "busy": {key: middle(lambda each, k=key: each["prime"][k]) for key in rounds[0]["prime"] if "busy" in key},
+        "busy": {
+            key: middle(lambda each, k=key: each["prime"].get(k, 0.0)) for key in rounds[0]["prime"] if "busy" in key
+        },
     }
 
 
