@@ -19,7 +19,8 @@ from prime.lm.checkpoint import save_model
 from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch, tokenizer_fingerprint
 from prime.lm.training import Optimiser, lr_share
-from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
+from prime.maths.prm_diagnostics import pair_accuracy
+from prime.maths.prm_losses import cross_entropy, pairwise_dpo, prefix_values, prefix_weights
 from prime.scoring import Aggregation, PrmConfig, StepValue
 
 
@@ -34,8 +35,13 @@ class TrainPrmSettings(Settings):
     """JSONL or parquet files, in one of the forms that `jobs/candidates.py` reads."""
     output: Path
     """Hugging Face folder to write."""
-    loss: Literal["ce", "dpo"] = "ce"
-    """On response-level labels; `dpo` pairs every better response of a prompt with every worse one."""
+    loss: Literal["ce", "dpo", "prefix"] = "ce"
+    """On response-level labels; `dpo` pairs every better response of a prompt with every worse one; `prefix` has every
+    prefix say the outcome by the mean of its rewards (IPVRM: beta 10, margin 5)."""
+    margin: float = Field(0.0, ge=0)
+    """How far beyond 0 the log-odds of an outcome should be, on either side; with `ce` and `prefix`."""
+    prefix_emphasis: Literal["even", "early", "late"] = "even"
+    """Which prefixes count more."""
     step_value: StepValue = StepValue.CUMULATIVE
     """What a step label speaks of. `cumulative`: that all is right up to here, which is how ProcessBench reads it."""
     beta: float = Field(0.05, gt=0)
@@ -160,7 +166,8 @@ def batch_loss(
 
     `of`: how many responses the whole batch has, when these are a part of it.
 
-    With an outcome the logit is `beta` times the response's sum; CE or, within a prompt, DPO. With step labels it is
+    With an outcome the logit is `beta` times the response's sum (CE or, within a prompt, DPO), or for every prefix
+    `beta` times its mean. With step labels it is
     `beta` times the sum up to the step's end (or of the step alone), and a response counts as the mean of its steps.
     """
     whole = [number for number, example in enumerate(batch) if example.outcome is not None]
@@ -168,11 +175,18 @@ def batch_loss(
     if whole:
         logits_B = torch.stack([settings.beta * ratios[number].sum() for number in whole])
         outcomes_B = torch.tensor([batch[number].outcome or 0.0 for number in whole])
-        if settings.loss == "dpo":
-            group_B = torch.tensor([batch[number].group for number in whole])
-            loss = loss + pairwise_dpo(logits_B, outcomes_B, group_B) * (len(whole) / of)
-        else:
-            loss = loss + cross_entropy(logits_B, outcomes_B) / of
+        match settings.loss:
+            case "dpo":
+                group_B = torch.tensor([batch[number].group for number in whole])
+                loss = loss + pairwise_dpo(logits_B, outcomes_B, group_B) * (len(whole) / of)
+            case "ce":
+                loss = loss + cross_entropy(logits_B, outcomes_B, margin=settings.margin) / of
+            case "prefix":
+                lengths_B = torch.tensor([len(ratios[number]) for number in whole])
+                values_N = prefix_values(torch.cat([ratios[number] for number in whole]), lengths_B, beta=settings.beta)
+                shares_N = prefix_weights(lengths_B, emphasis=settings.prefix_emphasis)
+                outcomes_N = outcomes_B.repeat_interleave(lengths_B)
+                loss = loss + cross_entropy(values_N, outcomes_N, margin=settings.margin, weights=shares_N) / of
     for ratio_T, example in zip(ratios, batch, strict=True):
         if example.labels:
             logits_S = settings.beta * step_sums(ratio_T, example.ends, settings.step_value)

@@ -401,13 +401,17 @@ class TokenRewards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrmMetrics:
-    """What one `Learn` did. `loss` and `pair_accuracy` are measured before its first update."""
+    """What one `Learn` did. All but the version and the gradient norm are measured before its first update."""
 
     prm_version: int
     loss: float
     grad_norm: float
     pair_accuracy: float
     mean_logit: float
+    calibration_error: float = 0.0
+    """Mean gap between predicted and observed share of right responses."""
+    frozen_pair_accuracy: float | None = None
+    """Of the PRM as the run began; None: no copy is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

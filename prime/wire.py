@@ -641,6 +641,8 @@ def encode_prm_metrics(metrics: PrmMetrics) -> prm_pb2.LearnResponse:
         grad_norm=metrics.grad_norm,
         pair_accuracy=metrics.pair_accuracy,
         mean_logit=metrics.mean_logit,
+        calibration_error=metrics.calibration_error,
+        frozen_pair_accuracy=metrics.frozen_pair_accuracy,
     )
 
 
@@ -652,6 +654,8 @@ def decode_prm_metrics(message: prm_pb2.LearnResponse) -> PrmMetrics:
         grad_norm=message.grad_norm,
         pair_accuracy=message.pair_accuracy,
         mean_logit=message.mean_logit,
+        calibration_error=message.calibration_error,
+        frozen_pair_accuracy=message.frozen_pair_accuracy if message.HasField("frozen_pair_accuracy") else None,
     )
 
 

@@ -61,7 +61,7 @@ class Placement:
     @staticmethod
     def needs_prm(config: RunConfig) -> bool:
         """Whether the run has token rewards at all."""
-        return config.trainer.mode != "generate" and config.trainer.advantage.process_coef > 0
+        return config.trainer.mode != "generate" and config.trainer.advantage.asks_a_prm
 
 
 def find_gpus() -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class LocalStack:
         addresses = {"verifier": self.config.verifier.listen, "prm": self.config.prm.listen}
         addresses |= {f"rollout-{number}": each for number, each in enumerate(self.config.trainer.peers.rollout)}
         mode = self.config.trainer.mode
-        if mode == "generate" or self.config.trainer.advantage.process_coef == 0:
+        if mode == "generate" or not self.config.trainer.advantage.asks_a_prm:
             del addresses["prm"]
         if mode == "replay":
             addresses = {name: each for name, each in addresses.items() if name == "prm"}

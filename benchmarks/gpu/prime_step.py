@@ -18,7 +18,8 @@ from prime.lm.model import CausalLM, Loader
 from prime.lm.packing import TokenRow, pad_rows
 from prime.lm.training import Optimiser
 from prime.maths import advantages
-from prime.maths.losses import clipped_policy_loss, cross_entropy, importance_weights, token_shares
+from prime.maths.losses import clipped_policy_loss, importance_weights, token_shares
+from prime.maths.prm_losses import cross_entropy
 from prime.maths.rewards import normalise_rewards, token_rewards
 from prime.types import GradedGroup
 
@@ -110,15 +111,10 @@ class Trio:
     def _advantages(self, rewards: Sequence[Tensor], outcomes_B: Tensor, group_B: Tensor) -> list[Tensor]:
         """RLOO on token rewards and outcomes, whitened over the batch."""
         rewards_BT, mask_BT = pad_rows([reward_T.tolist() for reward_T in rewards])
-        raw_BT = advantages.rloo(
-            normalise_rewards(rewards_BT, mask_BT),
-            outcomes_B,
-            mask_BT,
-            group_B,
-            gamma=self._defaults.gamma,
-            process_coef=self._defaults.process_coef,
-            outcome_coef=self._defaults.outcome_coef,
-        )
+        defaults, normed_BT = self._defaults, normalise_rewards(rewards_BT, mask_BT)
+        process_BT, outcome_B = advantages.rloo(normed_BT, outcomes_B, mask_BT, group_B, gamma=defaults.gamma)
+        coefs = {"process_coef": defaults.process_coef, "outcome_coef": defaults.outcome_coef}
+        raw_BT = advantages.combine(process_BT, outcome_B, mask_BT, **coefs)
         whitened_BT = advantages.whiten(raw_BT, mask_BT)
         return [whitened_BT[number, : len(reward_T)] for number, reward_T in enumerate(rewards)]
 

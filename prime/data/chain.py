@@ -5,6 +5,7 @@ capable but careless: with n digits and a share e of wrong steps it is right on 
 """
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from prime.types import Message, Problem
 DATA_SOURCE = "chain"
 _PAD, _END = "<pad>", "<end>"
 _CHARACTERS = "0123456789+=;#"
+_PROMPT = re.compile(r"\d(\+\d)+=")
 _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
@@ -33,6 +35,34 @@ def solve(digits: list[int], random_source: random.Random, *, wrong_share: float
         steps.append(f"{total}+{digit}={result}")
         total = result
     return ";".join(steps) + f"#{total}"
+
+
+def is_prompt(text: str) -> bool:
+    """Whether this is a prompt of the task."""
+    return _PROMPT.fullmatch(text) is not None
+
+
+def judge_steps(prompt: str, response: str) -> list[tuple[int, int, bool]]:
+    """First and end character of each step, and whether it is right, up to the first wrong one.
+
+    A step ends with its `;`, and the last one with its result; the answer after `#` is no step. Nothing can be right
+    after an error, since the task has one way.
+
+    Example: of `3+5+8=` and `3+5=8;8+8=7#7`, (0, 6, True) and (6, 11, False).
+    """
+    digits = [int(digit) for digit in prompt[:-1].split("+")]
+    steps, start, total = [], 0, digits[0]
+    for number, digit in enumerate(digits[1:], start=1):
+        result = (total + digit) % 10
+        expected = f"{total}+{digit}={result}" + (";" if number < len(digits) - 1 else "")
+        written = response[start : start + len(expected)]
+        if not written:
+            break
+        steps.append((start, start + len(written), written == expected))
+        if written != expected:
+            break
+        start, total = start + len(expected), result
+    return steps
 
 
 def draw_chains(count: int, *, length: int, seed: int, exclude: frozenset[str] = frozenset()) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Advantages per token from outcomes and token rewards: leave-one-out on each source, summed, whitened.
+"""Advantages per token from outcomes and token rewards: an estimator for each source, their sum, whitening.
 
 Shapes: B rows, T response tokens (padded). `group_B` holds a group number per row: rows of one group share a
 prompt and may stand in any order. Source: PRIME (arXiv 2502.01456) eq. 5, 7 and 8.
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prime.maths.rewards import reverse_cumsum
+from prime.maths.rows import group_sums
 
 _EPS = 1e-8
 
@@ -20,10 +21,10 @@ def leave_one_out_mean(values_B: Tensor, group_B: Tensor) -> Tensor:
     Raises:
         ValueError: a group has one row, so there is no other.
     """
-    count_B = _group_sum(torch.ones_like(values_B), group_B)
+    count_B = group_sums(torch.ones_like(values_B), group_B)
     if bool((count_B < 2).any()):
         raise ValueError("leave-one-out needs at least 2 samples per prompt; a group has 1")
-    return (_group_sum(values_B, group_B) - values_B) / (count_B - 1)
+    return (group_sums(values_B, group_B) - values_B) / (count_B - 1)
 
 
 def outcome_advantages(outcomes_B: Tensor, group_B: Tensor) -> Tensor:
@@ -42,54 +43,61 @@ def process_advantages(rewards_BT: Tensor, mask_BT: Tensor, group_B: Tensor, *, 
 
 
 def rloo(
-    rewards_BT: Tensor,
-    outcomes_B: Tensor,
-    mask_BT: Tensor,
-    group_B: Tensor,
-    *,
-    gamma: float,
-    process_coef: float,
-    outcome_coef: float,
-) -> Tensor:
-    """PRIME's estimator before whitening: `process_coef * A^p_t + outcome_coef * A^o`. [B, T]."""
-    process_BT = process_advantages(rewards_BT, mask_BT, group_B, gamma=gamma)
-    outcome_B = outcome_advantages(outcomes_B, group_B)
-    return torch.where(mask_BT, process_coef * process_BT + outcome_coef * outcome_B[:, None], 0.0)
+    rewards_BT: Tensor, outcomes_B: Tensor, mask_BT: Tensor, group_B: Tensor, *, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """PRIME's estimator (eq. 5): both sources against the other samples of the group. ([B, T], [B])."""
+    return process_advantages(rewards_BT, mask_BT, group_B, gamma=gamma), outcome_advantages(outcomes_B, group_B)
 
 
-def reinforce(
-    rewards_BT: Tensor,
-    outcomes_B: Tensor,
-    mask_BT: Tensor,
-    *,
-    gamma: float,
-    process_coef: float,
-    outcome_coef: float,
-) -> Tensor:
-    """The raw sum of outcome and process returns, no baseline (PRIME app. B.3). [B, T]."""
-    returns_BT = reverse_cumsum(torch.where(mask_BT, rewards_BT, 0.0), gamma=gamma)
-    return torch.where(mask_BT, process_coef * returns_BT + outcome_coef * outcomes_B[:, None], 0.0)
+def reinforce(rewards_BT: Tensor, outcomes_B: Tensor, mask_BT: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+    """Process returns and outcomes as they are, no baseline (PRIME app. B.3). ([B, T], [B])."""
+    return reverse_cumsum(torch.where(mask_BT, rewards_BT, 0.0), gamma=gamma), outcomes_B
 
 
 def grpo(
-    rewards_BT: Tensor,
-    outcomes_B: Tensor,
-    mask_BT: Tensor,
-    group_B: Tensor,
-    *,
-    gamma: float,
-    process_coef: float,
-    outcome_coef: float,
-) -> Tensor:
-    """Both sources standardised within the group (PRIME eq. 7 and 8). [B, T].
+    rewards_BT: Tensor, outcomes_B: Tensor, mask_BT: Tensor, group_B: Tensor, *, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Both sources standardised within the group (PRIME eq. 7 and 8). ([B, T], [B]).
 
     A group in which every value is the same carries no signal and gives 0.
     """
-    outcome_B = _standardise(outcomes_B, outcomes_B, group_B)
     mean_B = mean_token_reward(rewards_BT, mask_BT)
     centred_BT = torch.where(mask_BT, _standardise(rewards_BT, mean_B, group_B), 0.0)
-    process_BT = reverse_cumsum(centred_BT, gamma=gamma)
+    return reverse_cumsum(centred_BT, gamma=gamma), _standardise(outcomes_B, outcomes_B, group_B)
+
+
+def spro(rewards_BT: Tensor, outcomes_B: Tensor, mask_BT: Tensor, group_B: Tensor) -> tuple[Tensor, Tensor]:
+    """SPRO (arXiv 2507.01551): rewards summed up to each token, against the group at that token. ([B, T], [B]).
+
+    Its masked step advantage compares with the mean over the samples of the group that are so long; the outcome is
+    standardised within the group. In SPRO the rewards are the policy's own log-ratios.
+
+    Example: rewards (1, 1) and (3,) of one group are summed to (1, 2) and (3,): advantages (-1, 0) and (1,).
+    """
+    summed_BT = torch.where(mask_BT, rewards_BT, 0.0).cumsum(dim=1)
+    present_BT = mask_BT.to(rewards_BT.dtype)
+    mean_BT = group_sums(summed_BT * present_BT, group_B) / group_sums(present_BT, group_B).clamp(min=1)
+    return torch.where(mask_BT, summed_BT - mean_BT, 0.0), _standardise(outcomes_B, outcomes_B, group_B)
+
+
+def combine(
+    process_BT: Tensor, outcome_B: Tensor, mask_BT: Tensor, *, process_coef: float, outcome_coef: float
+) -> Tensor:
+    """`process_coef * A^p_t + outcome_coef * A^o` (PRIME eq. 5). [B, T]."""
     return torch.where(mask_BT, process_coef * process_BT + outcome_coef * outcome_B[:, None], 0.0)
+
+
+def combine_apart(
+    process_BT: Tensor, outcome_B: Tensor, mask_BT: Tensor, *, process_coef: float, outcome_coef: float
+) -> Tensor:
+    """As `combine`, each source whitened first: the coefficients are what each weighs (iStar, arXiv 2509.19199).
+
+    [B, T].
+
+    A process advantage that is a hundred times smaller than the outcome's then counts as much as it, noise or not.
+    """
+    outcome_BT = outcome_B[:, None].expand_as(process_BT)
+    return process_coef * whiten(process_BT, mask_BT) + outcome_coef * whiten(outcome_BT, mask_BT)
 
 
 def whiten(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -107,16 +115,26 @@ def mean_token_reward(rewards_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 def _standardise(values: Tensor, of_rows_B: Tensor, group_B: Tensor) -> Tensor:
     """Subtract the group's mean of `of_rows_B` from `values` [B] or [B, T], divide by its standard deviation."""
-    count_B = _group_sum(torch.ones_like(of_rows_B), group_B)
-    mean_B = _group_sum(of_rows_B, group_B) / count_B
-    deviation_B = (_group_sum((of_rows_B - mean_B).square(), group_B) / count_B).sqrt()
+    count_B = group_sums(torch.ones_like(of_rows_B), group_B)
+    mean_B = group_sums(of_rows_B, group_B) / count_B
+    deviation_B = (group_sums((of_rows_B - mean_B).square(), group_B) / count_B).sqrt()
     scale_B = torch.where(deviation_B > _EPS, 1.0 / deviation_B.clamp(min=_EPS), 0.0)
     shape = (-1,) + (1,) * (values.dim() - 1)
     return (values - mean_B.view(shape)) * scale_B.view(shape)
 
 
-def _group_sum(values_B: Tensor, group_B: Tensor) -> Tensor:
-    """Each row's group total. [B]."""
-    group_B = torch.unique(group_B, return_inverse=True)[1]
-    total_G = values_B.new_zeros(int(group_B.max()) + 1).index_add_(0, group_B, values_B)
-    return total_G[group_B]
+def shared_prefix_counts(ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor) -> Tensor:
+    """How many samples of the group are equal up to and including each token; 1 where masked out. [B, T].
+
+    The outcome of such a prefix is learnt from as often as it has samples: lambda-GRPO (arXiv 2509.21154) each token's
+    loss by this count.
+
+    Example: responses (7, 8) and (7, 9) of one group give (2, 1) and (2, 1).
+    """
+    counts_BT = torch.ones_like(ids_BT)
+    for group in torch.unique(group_B):
+        rows = (group_B == group).nonzero().squeeze(1)
+        ids_KT, mask_KT = ids_BT[rows], mask_BT[rows]
+        equal_KKT = (ids_KT[:, None] == ids_KT[None, :]) & mask_KT[:, None] & mask_KT[None, :]
+        counts_BT[rows] = equal_KKT.long().cummin(dim=2).values.sum(dim=1)
+    return torch.where(mask_BT, counts_BT, 1)

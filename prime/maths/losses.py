@@ -1,4 +1,4 @@
-"""The clipped policy loss, the PRM losses, and the importance weight between sampler and trainer.
+"""The clipped policy loss, and the importance weight between sampler and trainer.
 
 Shapes: N response tokens of any number of rows, laid end to end; B rows. A policy loss is a sum in which each token has
 a share of the *global* batch, so that any split into micro-batches or workers adds up to the same loss and the same
@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from prime.maths.rows import row_of_token, row_sums
 
 # exp() of a larger log-ratio says nothing more about the ratio, and overflows further on.
 _LOG_RATIO_LIMIT = 20.0
-# Of a sum over a response: no two scores that say something are so close.
-_ROUNDING = 1e-5
 
 
 class PolicyLoss(NamedTuple):
@@ -109,8 +108,8 @@ def _log_ratios(logprobs_N: Tensor, old_logprobs_N: Tensor) -> Tensor:
 
 def _row_ratios(log_ratio_N: Tensor, lengths_B: Tensor) -> Tensor:
     """Of every token the ratio of its row; its gradient is the token's own."""
-    row_N = _rows_of_tokens(lengths_B)
-    mean_B = _sum_by_row(log_ratio_N.detach(), lengths_B) / lengths_B.clamp(min=1)
+    row_N = row_of_token(lengths_B)
+    mean_B = row_sums(log_ratio_N.detach(), lengths_B) / lengths_B.clamp(min=1)
     return mean_B.exp()[row_N] * (log_ratio_N - log_ratio_N.detach()).exp()
 
 
@@ -118,14 +117,6 @@ def _summed(loss_N: Tensor, shares_N: Tensor, *, num_clipped: Tensor, log_ratio_
     with torch.no_grad():
         kl = (log_ratio_N.exp() - 1.0 - log_ratio_N).sum()
     return PolicyLoss(loss=(loss_N * shares_N).sum(), clipped=num_clipped, kl=kl)
-
-
-def _rows_of_tokens(lengths_B: Tensor) -> Tensor:
-    return torch.arange(len(lengths_B), device=lengths_B.device).repeat_interleave(lengths_B)
-
-
-def _sum_by_row(values_N: Tensor, lengths_B: Tensor) -> Tensor:
-    return torch.zeros(len(lengths_B), device=values_N.device).index_add_(0, _rows_of_tokens(lengths_B), values_N)
 
 
 def divergence(logprobs_N: Tensor, other_N: Tensor) -> Tensor:
@@ -161,44 +152,8 @@ def importance_weights(
     if kind == "sequence":
         if lengths_B is None:
             raise ValueError("weights of whole rows need the rows' lengths")
-        log_ratio_N = _sum_by_row(log_ratio_N, lengths_B)[_rows_of_tokens(lengths_B)]
+        log_ratio_N = row_sums(log_ratio_N, lengths_B)[row_of_token(lengths_B)]
     weights_N = log_ratio_N.clamp(max=_LOG_RATIO_LIMIT).exp()
     if kind == "masked":
         return torch.where((weights_N <= cap) & (weights_N * cap >= 1), weights_N, 0.0)
     return weights_N.clamp(max=cap)
-
-
-def cross_entropy(logits_B: Tensor, outcomes_B: Tensor) -> Tensor:
-    """Sum over rows of BCE between `sigmoid(logit)` and the outcome, which may be soft. Scalar.
-
-    With logits, so that the gradient does not vanish where the PRM is most wrong.
-    """
-    return binary_cross_entropy_with_logits(logits_B, outcomes_B, reduction="sum")
-
-
-def pairwise_dpo(logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> Tensor:
-    """Mean over all pairs of one group with different outcomes of `-log sigmoid(better - worse)`. Scalar.
-
-    0, with a zero gradient, when no group has such a pair.
-    """
-    better_BB = (group_B[:, None] == group_B[None, :]) & (outcomes_B[:, None] > outcomes_B[None, :])
-    gap_BB = logits_B[:, None] - logits_B[None, :]
-    loss_BB = torch.where(better_BB, -logsigmoid(gap_BB), 0.0)
-    return loss_BB.sum() / better_BB.sum().clamp(min=1)
-
-
-def pair_accuracy(scores_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> float:
-    """Share of pairs within groups that the scores put in the order of the outcomes, weighted by the outcome gap.
-
-    Equal scores count half, and so do those that differ by rounding alone: a PRM that is still its reference has 0.5,
-    also where a machine's kernels round by the shape of a batch. A batch without any gap has nothing to say: 0.5.
-    """
-    gap_BB = outcomes_B[:, None] - outcomes_B[None, :]
-    weight_BB = torch.where((group_B[:, None] == group_B[None, :]) & (gap_BB > 0), gap_BB, 0.0)
-    total = weight_BB.sum()
-    if total == 0:
-        return 0.5
-    difference_BB = scores_B[:, None] - scores_B[None, :]
-    is_tie_BB = difference_BB.abs() < _ROUNDING
-    agree_BB = torch.where(is_tie_BB, 0.5, (difference_BB > 0).to(weight_BB.dtype))
-    return float((weight_BB * agree_BB).sum() / total)

@@ -1,4 +1,4 @@
-"""Implicit process rewards from two log-prob tensors, their granularity and their scale.
+"""Implicit process rewards from two log-prob tensors, what a step is worth, their bounds and their scale.
 
 Shapes: B rows (samples of all groups), T response tokens (padded). `mask_BT` is True on response tokens, the end
 token included. Source: PRIME (arXiv 2502.01456) eq. 3; ImplicitPRM (arXiv 2412.01981) prop. 3.1.
@@ -28,12 +28,54 @@ def rewards_at_ends(rewards_BT: Tensor, ends_BT: Tensor, mask_BT: Tensor) -> Ten
     """
     ends_BT = (ends_BT | _last_token(mask_BT)) & mask_BT
     prefix_BT = torch.where(mask_BT, rewards_BT, 0.0).cumsum(dim=1)
-    # What was summed up to the previous end: the largest end position before this one, looked up in the prefix.
-    position_T = torch.arange(rewards_BT.shape[1], device=rewards_BT.device)
-    latest_end_BT = torch.where(ends_BT, position_T, -1).cummax(dim=1).values
-    previous_end_BT = torch.nn.functional.pad(latest_end_BT[:, :-1], (1, 0), value=-1)
-    before_BT = torch.where(previous_end_BT >= 0, prefix_BT.gather(1, previous_end_BT.clamp(min=0)), 0.0)
-    return torch.where(ends_BT, prefix_BT - before_BT, 0.0)
+    return torch.where(ends_BT, prefix_BT - _at_previous_end(prefix_BT, ends_BT), 0.0)
+
+
+def value_differences_at_ends(rewards_BT: Tensor, ends_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """By how much each step changes the value of the response so far, on the step's last token. [B, T].
+
+    The value after t tokens is the mean of their rewards, as the `prefix` loss learns it (IPVRM, arXiv 2604.13197,
+    eq. 9 and the difference that follows it). With every token an end, this is the temporal difference per token. The
+    differences of a response add up to its mean reward.
+
+    Example: rewards (1, 3, -4) with ends at the second and third token have the values 2 and 0, so (0, 2, -2).
+    """
+    ends_BT = (ends_BT | _last_token(mask_BT)) & mask_BT
+    place_T = torch.arange(1, rewards_BT.shape[1] + 1, device=rewards_BT.device)
+    value_BT = torch.where(mask_BT, rewards_BT, 0.0).cumsum(dim=1) / place_T
+    return torch.where(ends_BT, value_BT - _at_previous_end(value_BT, ends_BT), 0.0)
+
+
+def bounded_rewards(rewards_BT: Tensor, *, limit: float, kind: str) -> Tensor:
+    """Rewards within [-limit, limit]: `clip` cuts them, `tanh` bends them (`limit * tanh(r / limit)`). [B, T].
+
+    A single token's log-ratio can outweigh a whole response, and a policy finds such tokens.
+    """
+    if kind == "tanh":
+        return limit * torch.tanh(rewards_BT / limit)
+    return rewards_BT.clamp(-limit, limit)
+
+
+def min_form(rewards_BT: Tensor, at_BT: Tensor, *, temperature: float) -> Tensor:
+    """PURE's credit (arXiv 2504.15275, eq. 5): the sum of a response's rewards is close to its least one. [B, T].
+
+    Each reward counts by `softmax(-r / temperature)` over the places of its response that have one (`at_BT`).
+
+    Example: rewards (1, -1) with temperature 0.1 become about (0, -1).
+    """
+    weights_BT = torch.softmax(torch.where(at_BT, -rewards_BT / temperature, -torch.inf), dim=1)
+    return torch.where(at_BT, weights_BT * rewards_BT, 0.0)
+
+
+def largest_return(rewards_BT: Tensor, mask_BT: Tensor) -> float:
+    """The largest |reverse cumulative sum| of the batch."""
+    return float(reverse_cumsum(torch.where(mask_BT, rewards_BT, 0.0)).abs().max())
+
+
+def root_mean_square_return(rewards_BT: Tensor, mask_BT: Tensor) -> float:
+    """Root of the mean squared reverse cumulative sum over the batch's response tokens."""
+    returns_BT = reverse_cumsum(torch.where(mask_BT, rewards_BT, 0.0))
+    return float((returns_BT[mask_BT].square().mean()).sqrt())
 
 
 def normalise_rewards(rewards_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -42,8 +84,7 @@ def normalise_rewards(rewards_BT: Tensor, mask_BT: Tensor) -> Tensor:
     The batch is the global one: the result must not depend on how rows are spread over workers. Rewards that are all
     zero stay zero.
     """
-    returns_BT = reverse_cumsum(torch.where(mask_BT, rewards_BT, 0.0))
-    return rewards_BT / (returns_BT.abs().max() + _TINY)
+    return rewards_BT / (largest_return(rewards_BT, mask_BT) + _TINY)
 
 
 def overlong_penalties(lengths_B: Tensor, *, longest: int, window: int) -> Tensor:
@@ -70,6 +111,14 @@ def reverse_cumsum(values_BT: Tensor, *, gamma: float = 1.0) -> Tensor:
         ahead_BT = torch.nn.functional.pad(out_BT[:, stride:], (0, stride))
         out_BT, stride = out_BT + gamma**stride * ahead_BT, 2 * stride
     return out_BT
+
+
+def _at_previous_end(values_BT: Tensor, ends_BT: Tensor) -> Tensor:
+    """The value at the nearest marked token before each token; 0 before the first. [B, T]."""
+    position_T = torch.arange(values_BT.shape[1], device=values_BT.device)
+    latest_end_BT = torch.where(ends_BT, position_T, -1).cummax(dim=1).values
+    previous_end_BT = torch.nn.functional.pad(latest_end_BT[:, :-1], (1, 0), value=-1)
+    return torch.where(previous_end_BT >= 0, values_BT.gather(1, previous_end_BT.clamp(min=0)), 0.0)
 
 
 def _last_token(mask_BT: Tensor) -> Tensor:

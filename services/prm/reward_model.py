@@ -1,7 +1,8 @@
 """The implicit PRM: a trainable causal LM against a reference. The one file of this service that holds weights.
 
 Token reward: `beta * (log pi_prm - log pi_ref)` (PRIME eq. 3). Learning: the sum of a response's token rewards is
-the logit of its outcome (CE), or orders it within its group (DPO).
+the logit of its outcome (CE), or orders it within its group (DPO), or the mean of the rewards of every prefix is the
+logit of the outcome (`prefix`, IPVRM).
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,16 @@ from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fing
 from prime.lm.packing import TokenRow
 from prime.lm.training import Optimiser
 from prime.lm.world import World, on_every_rank
-from prime.maths.losses import cross_entropy, pair_accuracy, pairwise_dpo
+from prime.maths.prm_diagnostics import calibration_error, pair_accuracy
+from prime.maths.prm_losses import (
+    cross_entropy,
+    difficulty_shifts,
+    label_weights,
+    pairwise_dpo,
+    prefix_values,
+    prefix_weights,
+    response_logits,
+)
 from prime.maths.rewards import token_rewards
 from prime.types import PrmGroup, PrmMetrics, ReferenceSource
 from services.prm.recent_logprobs import RecentLogprobs
@@ -83,6 +93,9 @@ class ImplicitPrm:
             # Computed like the PRM, so that equal weights give equal bits; but it has no gradients to save room for.
             self._reference = self._load(folder, Compute(dtype=compute.dtype, offload=compute.offload))
             self.reference_id = self._reference.digest()
+        self._frozen: CausalLM | None = None
+        if settings.watch_frozen and not settings.frozen:
+            self._frozen = self._load(self._start, Compute(dtype=compute.dtype, offload=compute.offload))
         self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
         self.version = 0
         self._recent = RecentLogprobs(capacity_tokens=_RECENT_TOKENS)
@@ -131,23 +144,29 @@ class ImplicitPrm:
             raise InvalidInput(f"{len(rows)} samples need one outcome in [0, 1] each; got {len(outcomes)}")
         group_B = _group_numbers(groups)
         own, references = self._logprobs(groups)
-        logits_B = self._logits(own, references)
-        loss = self._batch_loss(logits_B, outcomes_B, group_B)
+        ratios = _ratios(own, references)
+        logits_B = self._logits(ratios)
+        with torch.no_grad():
+            loss = self._batch_loss(ratios, outcomes_B, group_B)
         norms: list[float] = []
         for part_B in _whole_group_parts(group_B, self._settings.mini_batches):
-            part_rows = [rows[number] for number in part_B.tolist()]
-            part_references = [references[number] for number in part_B.tolist()]
-            # Before the first step the weights are those that gave `logits_B`.
-            before_B = self._logits(self._score_rows(part_rows), part_references) if norms else logits_B[part_B]
-            norms.append(self._step(self._optimiser, part_rows, before_B, outcomes_B[part_B], group_B[part_B]))
+            part = part_B.tolist()
+            part_rows = [rows[number] for number in part]
+            # Before the first step the weights are those that gave `ratios`.
+            mine = self._score_rows(part_rows) if norms else [own[number] for number in part]
+            before = _ratios(mine, [references[number] for number in part])
+            norms.append(self._step(self._optimiser, part_rows, before, outcomes_B[part_B], group_B[part_B]))
         self.version += 1
         give_back_freed()
+        expected_B = logits_B + difficulty_shifts(outcomes_B, group_B) if self._settings.shift else logits_B
         return PrmMetrics(
             prm_version=self.version,
             loss=float(loss),
             grad_norm=sum(norms) / len(norms),
             pair_accuracy=pair_accuracy(logits_B, outcomes_B, group_B),
             mean_logit=float(logits_B.mean()),
+            calibration_error=calibration_error(expected_B, outcomes_B),
+            frozen_pair_accuracy=self._frozen_pair_accuracy(rows, references, outcomes_B, group_B),
         )
 
     @on_every_rank
@@ -192,21 +211,27 @@ class ImplicitPrm:
         return Optimiser(self._lm, lr=self._settings.lr, grad_clip=self._settings.grad_clip)
 
     def _step(
-        self, optimiser: Optimiser, rows: Sequence[TokenRow], logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor
+        self,
+        optimiser: Optimiser,
+        rows: Sequence[TokenRow],
+        ratios: Sequence[Tensor],
+        outcomes_B: Tensor,
+        group_B: Tensor,
     ) -> float:
         """One optimiser step whose gradient does not depend on how rows fall into packs.
 
-        The loss is a function of the rows' logits alone, and may couple rows (DPO). So its gradient towards the
-        logits is taken first, over the whole mini-batch, and then carried through each pack.
+        The loss is a function of the tokens' log-ratios, and may couple rows (DPO). So its gradient towards them is
+        taken first, over the whole mini-batch, and then carried through each pack.
         """
         self._recent.clear()
         optimiser.clear()
-        logits_B = logits_B.detach().requires_grad_()
-        (towards_logits_B,) = torch.autograd.grad(self._batch_loss(logits_B, outcomes_B, group_B), logits_B)
+        leaves = [ratio_T.detach().requires_grad_() for ratio_T in ratios]
+        towards = torch.autograd.grad(self._batch_loss(leaves, outcomes_B, group_B), leaves)
         for pack in self._lm.packs(rows, token_budget=self._settings.token_budget):
             logprobs_N = self._lm.logprobs(pack).logprobs_N
-            towards_N = towards_logits_B[list(pack.rows)].repeat_interleave(torch.tensor(pack.response_lengths).long())
-            (self.beta * logprobs_N @ towards_N.to(logprobs_N.device)).backward()  # type: ignore[no-untyped-call]
+            parts = [towards[number] for number in pack.rows]
+            towards_N = torch.cat(parts) if parts else torch.zeros(0)
+            (logprobs_N @ towards_N.to(logprobs_N.device)).backward()  # type: ignore[no-untyped-call]
         return optimiser.step()
 
     def _logprobs(self, groups: Sequence[PrmGroup]) -> tuple[list[Tensor], list[Tensor]]:
@@ -224,14 +249,42 @@ class ImplicitPrm:
     def _score_rows(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         return self._lm.score_rows(rows, token_budget=self._settings.token_budget)
 
-    def _logits(self, own: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
-        pairs = zip(own, references, strict=True)
-        return torch.stack([self.beta * (mine - theirs).sum() for mine, theirs in pairs])
+    def _logits(self, ratios: Sequence[Tensor]) -> Tensor:
+        """What each response's outcome is judged by: its sum, or with the prefix loss the mean up to its end. [B]."""
+        ratios_N, lengths_B = _end_to_end(ratios)
+        logits_B = response_logits(ratios_N, lengths_B, beta=self.beta)
+        return logits_B / lengths_B if self._settings.loss == "prefix" else logits_B
 
-    def _batch_loss(self, logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> Tensor:
-        if self._settings.loss == "dpo":
-            return pairwise_dpo(logits_B, outcomes_B, group_B)
-        return cross_entropy(logits_B, outcomes_B) / len(outcomes_B)
+    def _batch_loss(self, ratios: Sequence[Tensor], outcomes_B: Tensor, group_B: Tensor) -> Tensor:
+        """Mean loss per response, or per pair of them. Scalar."""
+        settings = self._settings
+        ratios_N, lengths_B = _end_to_end(ratios)
+        if settings.loss == "dpo":
+            return pairwise_dpo(response_logits(ratios_N, lengths_B, beta=self.beta), outcomes_B, group_B)
+        weights_B = label_weights(outcomes_B, group_B) if settings.balance else torch.ones_like(outcomes_B)
+        shifts_B = difficulty_shifts(outcomes_B, group_B) if settings.shift else torch.zeros_like(outcomes_B)
+        if settings.loss == "ce":
+            logits_B = response_logits(ratios_N, lengths_B, beta=self.beta)
+            total = cross_entropy(logits_B, outcomes_B, margin=settings.margin, shifts=shifts_B, weights=weights_B)
+        else:
+            shares_N = prefix_weights(lengths_B, emphasis=settings.prefix_emphasis)
+            total = cross_entropy(
+                prefix_values(ratios_N, lengths_B, beta=self.beta),
+                outcomes_B.repeat_interleave(lengths_B),
+                margin=settings.margin,
+                shifts=shifts_B.repeat_interleave(lengths_B),
+                weights=weights_B.repeat_interleave(lengths_B) * shares_N,
+            )
+        return total / len(outcomes_B)
+
+    def _frozen_pair_accuracy(
+        self, rows: Sequence[TokenRow], references: Sequence[Tensor], outcomes_B: Tensor, group_B: Tensor
+    ) -> float | None:
+        """What the PRM would have, had it learnt nothing since the run began; None where no such copy is kept."""
+        if self._frozen is None:
+            return None
+        own = self._frozen.score_rows(rows, token_budget=self._settings.token_budget)
+        return pair_accuracy(self._logits(_ratios(own, references)), outcomes_B, group_B)
 
     def _references(self, groups: Sequence[PrmGroup], cache: ReferenceCache | None) -> tuple[list[Tensor], list[bool]]:
         """Reference log-probs of every row from wherever its group takes them, and whether they were in the cache."""
@@ -279,6 +332,15 @@ class ImplicitPrm:
     def _load(self, folder: Path, compute: Compute) -> CausalLM:
         dtype = DTYPES[self._settings.dtype]
         return CausalLM(folder, device=self._device, dtype=dtype, compute=compute, world=self.world)
+
+
+def _ratios(own: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]:
+    return [mine_T.float() - theirs_T.float() for mine_T, theirs_T in zip(own, references, strict=True)]
+
+
+def _end_to_end(ratios: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """([N], [B]): all rows' tokens, and how many each row has."""
+    return torch.cat(list(ratios)), torch.tensor([len(ratio_T) for ratio_T in ratios])
 
 
 def _rows(groups: Sequence[PrmGroup]) -> list[TokenRow]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, model_validator
 
 from prime.adapters.settings import Address, ComputeSettings, ServiceSettings, Settings
 
@@ -57,7 +57,18 @@ class PrmSettings(ServiceSettings):
     and a reward is `beta * log pi_prm`; only for a frozen PRM."""
     beta: float | None = Field(None, gt=0)
     """Scale of the log-ratio; empty: as the folder's `prm_config.json` says, else 0.05."""
-    loss: Literal["ce", "dpo"] = "ce"
+    loss: Literal["ce", "dpo", "prefix"] = "ce"
+    """Cross-entropy of the outcome on the sum of a response's rewards (PRIME); on pairs of one group; or on the mean
+    reward of every prefix (IPVRM)."""
+    prefix_emphasis: Literal["even", "early", "late"] = "even"
+    """Which prefixes count more with `loss = "prefix"`."""
+    margin: float = Field(0.0, ge=0)
+    """How far beyond 0 the log-odds of an outcome should be, on either side."""
+    balance: bool = False
+    """Whether right and wrong responses to a prompt count alike, however many there are of each (IPVRM)."""
+    shift: bool = False
+    """Whether the prompt's share of right responses is added to the log-odds, so that the PRM learns what that share
+    does not explain (IPVRM)."""
     lr: float = Field(1e-6, ge=0)
     grad_clip: float = Field(10.0, gt=0)
     mini_batches: int = Field(1, ge=1)
@@ -74,6 +85,9 @@ class PrmSettings(ServiceSettings):
     """GPUs on which `primectl up` starts it, counted from 0; empty: it chooses (`primectl plan`)."""
     compute: ComputeSettings = ComputeSettings()
     """Of a PRM that learns; `dtype` is of one that is served."""
+    watch_frozen: bool = False
+    """Keep a copy of the PRM as the run began, and say at every update what it would have scored: memory for one more
+    model, and one more pass."""
     frozen: bool = False
     """Serve only: nothing is learnt, and no optimiser is kept."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -82,3 +96,11 @@ class PrmSettings(ServiceSettings):
     """Memory for the reference's log-probs of sequences seen before; 4 bytes per response token."""
     api: ApiSettings = ApiSettings()
     best_of_n: BestOfNSettings = BestOfNSettings()
+
+    @model_validator(mode="after")
+    def _pairs_have_no_boundary(self) -> "PrmSettings":
+        if self.loss == "dpo" and (self.margin or self.balance or self.shift):
+            raise ValueError("margin, balance and shift belong to loss = 'ce' and 'prefix', and loss is 'dpo'")
+        if self.loss != "prefix" and self.prefix_emphasis != "even":
+            raise ValueError(f"prefix_emphasis belongs to loss = 'prefix', and loss is {self.loss!r}")
+        return self

@@ -24,16 +24,16 @@ from prime.lm.packing import TokenRow
 from prime.lm.training import lr_share
 from prime.ports import PendingCheckpoint, RewardModel
 from prime.seeds import stable_hash
-from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, prm_view
+from prime.types import FinishReason, GradedGroup, PrmGroup, PrmMetrics, TokenRewards, prm_view
 from services.trainer.batch import (
     PolicyBatch,
     UpdateMetrics,
-    compute_advantages,
     outcomes_of,
     sampler_logprobs,
     token_rows,
 )
 from services.trainer.collector import CollectorState, GroupCollector
+from services.trainer.credit import CreditAssigner
 from services.trainer.evaluate import Evaluation, Evaluator
 from services.trainer.outgoing import OutgoingWeights
 from services.trainer.progress import Progress
@@ -43,6 +43,7 @@ from services.trainer.rewards_ahead import RewardsAhead, check_prm_version
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import TrainerSettings
 from services.trainer.timeline import Timeline
+from services.trainer.track_record import TrackRecord
 from services.trainer.tracking import Tracking
 
 _log = structlog.get_logger()
@@ -56,6 +57,9 @@ class TrainablePolicy(Protocol):
 
     def logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Log-probs of every row's response tokens, without gradient."""
+
+    def log_ratios(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        """Log-probs of every row's response tokens less those of the model that the run started with."""
 
     def update(self, batch: PolicyBatch, *, seed: int, lr: float | None = None) -> UpdateMetrics:
         """The policy update of one step, at the rate `lr`; None: the one before."""
@@ -79,6 +83,7 @@ class TrainingLoop:
     seed: int
     collector: GroupCollector | RecordedGroups
     reward_model: RewardModel
+    credit: CreditAssigner
     policy: TrainablePolicy
     publisher: Publisher | None
     """None: there are no replicas, for nothing is sampled."""
@@ -101,11 +106,12 @@ class TrainingLoop:
         self._pushed: PushReport | None = None
         self._evaluating: asyncio.Task[Evaluation] | None = None
         self._old_logprobs: list[Tensor] | None = None
-        self._uses_prm = self.settings.advantage.process_coef > 0 and self.settings.mode != "generate"
+        self._uses_prm = self.settings.advantage.asks_a_prm and self.settings.mode != "generate"
         self._reference_mode = ""
         self._version = 0
         self._prm_version = 0
         self._sampled_before = 0.0
+        self._behind_frozen = 0
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -168,19 +174,13 @@ class TrainingLoop:
         views, outcomes = await self._views(groups, rows), outcomes_of(groups)
         prm_update = self.settings.prm_update if self._uses_prm else "none"
         learnt = await self._learn(views, outcomes) if prm_update == "before" else None
-        rewards = await self.rewards.of(views, prm_version=self._prm_version) if self._uses_prm else None
+        rewards = await self._rewards(views, rows)
         waited["wait/rewards_seconds"] = self.timeline.now() - started
         learning = asyncio.create_task(self._learn(views, outcomes)) if prm_update == "after" else None
         self.rewards.go_on()
 
         # 7    leave-one-out on each source, summed, whitened over the global batch
-        advantages, figures = compute_advantages(
-            groups,
-            rewards,
-            self.settings.advantage,
-            tokenizer=self.policy.tokenizer,
-            longest=self.settings.sampling.max_tokens,
-        )
+        advantages, figures = self.credit.assign(groups, rewards)
 
         # 8    the clipped policy update
         self.progress.phase = "updating"
@@ -203,7 +203,7 @@ class TrainingLoop:
         started = self.timeline.now()
         learnt = learnt if learning is None else await learning
         waited["wait/prm_learning_seconds"] = self.timeline.now() - started
-        self._watch(update, groups)
+        self._watch(update, learnt, groups)
         self.folder.write_rollouts(self._version, groups, rewards, self.policy.tokenizer)
         return {
             "batch/groups": float(len(groups)),
@@ -219,8 +219,21 @@ class TrainingLoop:
             **waited,
         }
 
+    async def _rewards(self, views: Sequence[PrmGroup], rows: Sequence[TokenRow]) -> TokenRewards | None:
+        """Token rewards of the batch, from the PRM or from the policy itself; None: only outcomes count."""
+        if self._uses_prm:
+            return await self.rewards.of(views, prm_version=self._prm_version)
+        if not self.settings.advantage.asks_the_policy:
+            return None
+        with self.timeline.working("policy"):
+            ratios = await asyncio.to_thread(self.policy.log_ratios, rows)
+        by_row = tuple(tuple(ratio_T.tolist()) for ratio_T in ratios)
+        return TokenRewards(rows=by_row, prm_version=self._version, beta=1.0, reference_id="start")
+
     def _rate(self) -> float:
-        """The learning rate of the step at hand."""
+        """The learning rate of the step at hand; 0 while only the PRM learns."""
+        if self._version < self.settings.prm_warmup_steps:
+            return 0.0
         optimiser = self.settings.optimiser
         return optimiser.lr * lr_share(
             self._version + 1,
@@ -229,8 +242,17 @@ class TrainingLoop:
             final_share=optimiser.final_lr_share,
         )
 
-    def _watch(self, update: UpdateMetrics, groups: Sequence[GradedGroup]) -> None:
+    def _watch(self, update: UpdateMetrics, learnt: PrmMetrics | None, groups: Sequence[GradedGroup]) -> None:
         """Warn of figures that have ended runs badly."""
+        if learnt is not None and learnt.frozen_pair_accuracy is not None:
+            self._behind_frozen = self._behind_frozen + 1 if learnt.pair_accuracy < learnt.frozen_pair_accuracy else 0
+            if self._behind_frozen >= self.settings.alarm.behind_frozen:
+                _log.warning(
+                    "the PRM orders outcomes worse than it did when the run began; lower prm.lr, or freeze it",
+                    updates_in_a_row=self._behind_frozen,
+                    pair_accuracy=learnt.pair_accuracy,
+                    frozen_pair_accuracy=learnt.frozen_pair_accuracy,
+                )
         alarm, truncated = self.settings.alarm, _truncated_share(groups)
         self.progress.sampler_kl = update.sampler_kl
         if update.sampler_kl > alarm.sampler_kl:
@@ -465,16 +487,17 @@ class TrainingLoop:
         """Copy the checkpoint of this step; it is written while the next steps run."""
         self.progress.phase = "saving"
         await self._finish_saving()
-        step, state = self._version, self.collector.state
+        step, state, record = self._version, self.collector.state, self.credit.record
         pending = await asyncio.to_thread(self.policy.begin_save, self.folder.checkpoint(step))
         if self._uses_prm:
             self._prm_saving = asyncio.ensure_future(self.reward_model.save(step))
-        self._saving = asyncio.create_task(self._write(step, state, pending))
+        self._saving = asyncio.create_task(self._write(step, state, record, pending))
 
-    async def _write(self, step: int, state: CollectorState, pending: PendingCheckpoint) -> None:
+    async def _write(self, step: int, state: CollectorState, record: TrackRecord, pending: PendingCheckpoint) -> None:
         policy = asyncio.to_thread(pending.wait)
         await (policy if self._prm_saving is None else asyncio.gather(self._prm_saving, policy))
-        self.folder.commit_checkpoint(step, state, keep=self.settings.keep_checkpoints, every=self.settings.keep_every)
+        kept = {"keep": self.settings.keep_checkpoints, "every": self.settings.keep_every}
+        self.folder.commit_checkpoint(step, state, record, **kept)
 
     async def _finish_saving(self) -> None:
         saving, self._saving = self._saving, None
@@ -492,4 +515,5 @@ def _truncated_share(groups: Sequence[GradedGroup]) -> float:
 
 
 def _named(prefix: str, record: PrmMetrics | UpdateMetrics | None) -> dict[str, float]:
-    return {} if record is None else {f"{prefix}/{name}": float(value) for name, value in asdict(record).items()}
+    named = {} if record is None else asdict(record)
+    return {f"{prefix}/{name}": float(value) for name, value in named.items() if value is not None}

@@ -26,6 +26,7 @@ from prime.tracking import Outcome, TrackedRun, settings_to_show
 from prime.types import Problem, SamplingParams
 from prime.v1 import trainer_pb2_grpc
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence
+from services.trainer.credit import CreditAssigner
 from services.trainer.direct import DirectPush
 from services.trainer.evaluate import Evaluator
 from services.trainer.loop import TrainingLoop
@@ -126,6 +127,12 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
             seed=run.seed,
             collector=collector,
             reward_model=GrpcRewardModel(peers.prm, token, **reach),
+            credit=CreditAssigner(
+                settings.advantage,
+                tokenizer=policy.tokenizer,
+                longest=settings.sampling.max_tokens,
+                record=folder.load_record(folder.latest) if folder.latest else None,
+            ),
             policy=policy,
             publisher=publisher if samples else None,
             evaluator=evaluator if samples and asked else None,

@@ -13,6 +13,7 @@ import structlog
 import torch
 from torch import Tensor
 
+from prime.errors import SettingsError
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
 from prime.lm.memory import give_back_freed
@@ -65,7 +66,7 @@ class Policy:
         if self._lm.slow_because and self.world.is_leader:
             _log.warning("rows are computed one by one", because=self._lm.slow_because)
         self._reference: CausalLM | None = None
-        if self._loss.kl_coef > 0:
+        if self._loss.kl_coef > 0 or settings.advantage.asks_the_policy:
             frozen = Compute(dtype=compute.dtype, offload=compute.offload)
             self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._optimiser = Optimiser(
@@ -88,6 +89,22 @@ class Policy:
         return self._lm.score_rows(rows, token_budget=self._settings.token_budget, temperature=self._temperature)
 
     @on_every_rank
+    def log_ratios(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        """Log-probs of every row's response tokens less those of the model that the run started with.
+
+        Raises:
+            SettingsError: that model is not kept.
+        """
+        if self._reference is None:
+            raise SettingsError(
+                "the policy's log-ratios need the model of the start: trainer.advantage.source = 'policy'"
+            )
+        budget = self._settings.token_budget
+        now = self._lm.score_rows(rows, token_budget=budget, temperature=self._temperature)
+        before = self._reference.score_rows(rows, token_budget=budget, temperature=self._temperature)
+        return [now_T - before_T for now_T, before_T in zip(now, before, strict=True)]
+
+    @on_every_rank
     def update(self, batch: PolicyBatch, *, seed: int, lr: float | None = None) -> UpdateMetrics:
         """Take `mini_batches` optimiser steps on the batch, at the rate `lr`; `seed` deals the rows out to them.
 
@@ -97,7 +114,7 @@ class Policy:
         if old is None and self._settings.mini_batches > 1:
             old = self.logprobs(batch.rows)
         reference = None
-        if self._reference is not None:
+        if self._reference is not None and self._loss.kl_coef > 0:
             budget = self._settings.token_budget
             reference = self._reference.score_rows(batch.rows, token_budget=budget, temperature=self._temperature)
         dealt = torch.randperm(len(batch.rows), generator=torch.Generator().manual_seed(seed)).tolist()

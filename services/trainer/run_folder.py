@@ -22,6 +22,7 @@ from prime.tracking import METRICS
 from prime.types import GradedGroup, Problem, Sample, TokenRewards, written_places
 from services.trainer.collector import CollectorState, Ticket
 from services.trainer.settings import TrainerSettings
+from services.trainer.track_record import TrackRecord
 
 _IDENTITY_FILE = "run.json"
 
@@ -147,12 +148,14 @@ class RunFolder:
         """Where a step's checkpoint lies."""
         return self.checkpoints / f"step_{step}"
 
-    def commit_checkpoint(self, step: int, state: CollectorState, *, keep: int, every: int = 0) -> None:
-        """Policy and PRM are written: add the collector's state, move `latest`, drop the oldest.
+    def commit_checkpoint(
+        self, step: int, state: CollectorState, record: TrackRecord, *, keep: int, every: int = 0
+    ) -> None:
+        """Policy and PRM are written: add the trainer's own state, move `latest`, drop the oldest.
 
         The newest `keep` stay, and for good those of steps that `every` divides.
         """
-        write_file(self.checkpoint(step) / "trainer.json", json.dumps(asdict(state)))
+        write_file(self.checkpoint(step) / "trainer.json", json.dumps({**asdict(state), "rewards": asdict(record)}))
         write_file(self._latest_file, str(step))
         steps = sorted(int(folder.name.removeprefix("step_")) for folder in self.checkpoints.glob("step_*"))
         for old in [each for each in steps if each <= step][:-keep]:
@@ -177,6 +180,11 @@ class RunFolder:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+    def load_record(self, step: int) -> TrackRecord:
+        """What the token rewards had shown by a checkpoint; nothing, where an earlier release wrote it."""
+        tree = _read_json(self.checkpoint(step) / "trainer.json")
+        return TrackRecord(**tree.get("rewards", {}))
 
     def write_rollouts(
         self, step: int, groups: Sequence[GradedGroup], rewards: TokenRewards | None, tokenizer: Any

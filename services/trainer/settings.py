@@ -56,15 +56,61 @@ class FilterSettings(Settings):
         return self
 
 
+class TrustSettings(Settings):
+    """How much the process advantage counts, by what the token rewards have shown in this run."""
+
+    enabled: bool = False
+    """Whether `process_coef` is multiplied by how far the pair accuracy is on its way from 0.5 to `full_at`. It is
+    measured on groups that the PRM has not learnt from yet."""
+    full_at: float = Field(0.75, gt=0.5, le=1)
+    """Pair accuracy from which on the process advantage counts whole."""
+    floor: float = Field(0.0, ge=0, le=1)
+    """Least share that counts."""
+    ceiling: float = Field(1.0, ge=0)
+    """Largest share that counts."""
+    memory: float = Field(0.8, ge=0, lt=1)
+    """What the steps before keep of their weight with every step: in pair accuracy, and in the scale of
+    `reward_norm = "running"`."""
+
+    @model_validator(mode="after")
+    def _floor_is_below_the_ceiling(self) -> "TrustSettings":
+        if self.floor > self.ceiling:
+            raise ValueError(f"floor = {self.floor} is above ceiling = {self.ceiling}")
+        return self
+
+
 class AdvantageSettings(Settings):
     """From outcomes and token rewards to advantages."""
 
-    estimator: Literal["rloo", "reinforce", "grpo"] = "rloo"
+    estimator: Literal["rloo", "reinforce", "grpo", "spro"] = "rloo"
+    source: Literal["prm", "policy"] = "prm"
+    """Where token rewards come from: the PRM, or the policy's own log-ratio against the model that the run started
+    with, for which no PRM is started (SPRO)."""
     gamma: float = Field(1.0, ge=0, le=1)
     process_coef: float = Field(1.0, ge=0)
     """0: no PRM is asked at all: plain RLOO, REINFORCE or GRPO on outcomes."""
     outcome_coef: float = Field(1.0, ge=0)
-    reward_norm: Literal["batch", "none"] = "batch"
+    reward_norm: Literal["batch", "running", "none"] = "batch"
+    """By which token rewards are divided: the batch's largest absolute return, a running root mean square of returns,
+    or nothing."""
+    bound: Literal["none", "clip", "tanh"] = "none"
+    """How the reward of a single token is kept within `bound_at`."""
+    bound_at: float = Field(1.0, gt=0)
+    step_worth: Literal["own", "difference"] = "own"
+    """The sum of a step's own token rewards, or by how much it changes the mean of all rewards so far (IPVRM)."""
+    credit: Literal["sum", "min"] = "sum"
+    """Whether a response is worth the sum of its steps, or about its worst one (PURE)."""
+    min_temperature: float = Field(0.1, gt=0)
+    """Of the softmax with which `credit = "min"` looks for the worst."""
+    combine: Literal["sum", "apart"] = "sum"
+    """Process and outcome advantages are added as they are, or each is whitened first (iStar)."""
+    process_on: Literal["all", "right", "wrong"] = "all"
+    """Responses that have a process advantage."""
+    whiten: bool = True
+    """Whether the sum is whitened over the batch. Dr. GRPO: `rloo` without, and `trainer.loss.mean = "constant"`."""
+    shared_prefix_correction: bool = False
+    """Whether the advantage of a token is divided by the number of samples that are equal up to it (lambda-GRPO)."""
+    trust: TrustSettings = TrustSettings()
     granularity: Literal["token", "step", "turn", "whole"] = "token"
     """`turn`: of an episode in an environment; an answer has one."""
     step_delimiter: str = Field("\n\n", min_length=1)
@@ -76,6 +122,16 @@ class AdvantageSettings(Settings):
         if self.process_coef == self.outcome_coef == 0:
             raise ValueError("process_coef and outcome_coef are both 0, so nothing would be learnt")
         return self
+
+    @property
+    def asks_a_prm(self) -> bool:
+        """Whether token rewards are asked of a PRM."""
+        return self.process_coef > 0 and self.source == "prm"
+
+    @property
+    def asks_the_policy(self) -> bool:
+        """Whether token rewards are the policy's own log-ratios."""
+        return self.process_coef > 0 and self.source == "policy"
 
 
 class OptimiserSettings(Settings):
@@ -149,6 +205,9 @@ class AlarmSettings(Settings):
     """Of samples that reached the token limit."""
     entropy: float = Field(0.0, ge=0)
     """Nats per token; below it the policy hardly explores. 0: never."""
+    behind_frozen: int = Field(5, ge=1)
+    """Updates in a row in which the PRM had a lower pair accuracy than its copy from the start of the run; needs
+    `prm.watch_frozen`."""
 
 
 class EvaluationSettings(Settings):
@@ -211,6 +270,8 @@ class TrainerSettings(ServiceSettings):
     """With `replay`: the folder of recorded steps of another run."""
     prm_update: Literal["after", "before", "none"] = "after"
     """Score then learn (the paper's choice), learn then score, or a frozen PRM."""
+    prm_warmup_steps: int = Field(0, ge=0)
+    """The first steps, in which the PRM learns and the policy stays as it is."""
     code_score: Literal["share", "binary"] = "share"
     """Outcome of a program: the share of tests passed (the paper's choice), or 1 only when all pass."""
     probe_gap: float = Field(0.0, ge=0)
@@ -244,6 +305,17 @@ class TrainerSettings(ServiceSettings):
     def _there_is_something_to_replay(self) -> "TrainerSettings":
         if (self.mode == "replay") != (self.recorded is not None):
             raise ValueError("trainer.recorded, a folder of recorded steps, goes with trainer.mode = 'replay'")
+        return self
+
+    @model_validator(mode="after")
+    def _trust_is_earned_before_learning(self) -> "TrainerSettings":
+        if self.advantage.trust.enabled and self.prm_update == "before":
+            raise ValueError(
+                "advantage.trust counts groups that the PRM has not learnt from, and prm_update = 'before' learns them "
+                "first; take 'after'"
+            )
+        if self.prm_warmup_steps and (self.prm_update == "none" or not self.advantage.asks_a_prm):
+            raise ValueError("prm_warmup_steps needs a PRM that learns: prm_update, advantage.source and process_coef")
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,15 @@ PROTO_FIELDS: dict[str, dict[str, int]] = {
     "GradeRequest": {"items": 1, "idempotency_key": 2, "budget_seconds": 3},
     "GradeResponse": {"verdicts": 1},
     "LearnRequest": {"step": 1, "groups": 2, "outcomes": 3},
-    "LearnResponse": {"prm_version": 1, "loss": 2, "grad_norm": 3, "pair_accuracy": 4, "mean_logit": 5},
+    "LearnResponse": {
+        "prm_version": 1,
+        "loss": 2,
+        "grad_norm": 3,
+        "pair_accuracy": 4,
+        "mean_logit": 5,
+        "calibration_error": 6,
+        "frozen_pair_accuracy": 7,
+    },
     "EnvironmentTask": {"name": 1, "task": 2, "max_turns": 3},
     "PrmGroup": {
         "group_id": 1,

@@ -37,8 +37,9 @@ from prime.types import (
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from services.rollout.episodes import Episodes
-from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
+from services.trainer.batch import PolicyBatch, sampler_logprobs, token_rows
 from services.trainer.collector import grade_item
+from services.trainer.credit import CreditAssigner
 from services.trainer.policy import Policy
 from services.trainer.settings import AdvantageSettings, TrainerSettings
 from tests.builders import tiny_model
@@ -248,7 +249,7 @@ def test_what_was_read_changes_no_gradient_of_its_own(folder: Path) -> None:
     )
     groups = _graded()
     rows = token_rows(groups)
-    advantages, _ = compute_advantages(groups, None, settings.advantage, tokenizer=None, longest=100)
+    advantages, _ = CreditAssigner(settings.advantage, tokenizer=None, longest=100).assign(groups, None)
     assert [len(each) for each in advantages] == [4, 2]
     assert [each.tolist() for each in sampler_logprobs(groups)] == [[-1.0] * 4, [-1.0] * 2]
     policy = Policy(folder, settings)
@@ -265,8 +266,8 @@ def test_a_turn_ends_where_something_was_read() -> None:
     rewards = TokenRewards(rows=((1.0, 2.0, 4.0, 8.0), (0.0, 0.0)), prm_version=0, beta=1.0, reference_id="")
     turns = AdvantageSettings(granularity="turn", reward_norm="none", outcome_coef=0.0)
     whole = AdvantageSettings(granularity="whole", reward_norm="none", outcome_coef=0.0)
-    by_turn, _ = compute_advantages(_graded(), rewards, turns, tokenizer=None, longest=100)
-    at_end, _ = compute_advantages(_graded(), rewards, whole, tokenizer=None, longest=100)
+    by_turn, _ = CreditAssigner(turns, tokenizer=None, longest=100).assign(_graded(), rewards)
+    at_end, _ = CreditAssigner(whole, tokenizer=None, longest=100).assign(_graded(), rewards)
     # 3 after the first turn and 12 after the second: what the first turn can still gain is more.
     assert by_turn[0][0] == by_turn[0][1] > by_turn[0][2] == by_turn[0][3]
     assert at_end[0][0] == at_end[0][3]

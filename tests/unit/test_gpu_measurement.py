@@ -28,7 +28,8 @@ from prime.lm.model import settle_torch
 from prime.types import FinishReason, GradedGroup, RolloutGroup, Sample, TokenRewards, VersionSpan, prm_view
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
-from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
+from services.trainer.batch import PolicyBatch, sampler_logprobs, token_rows
+from services.trainer.credit import CreditAssigner
 from services.trainer.policy import Policy
 from services.trainer.settings import TrainerSettings
 from tests.builders import tiny_model
@@ -365,7 +366,9 @@ def test_two_steps_end_where_the_services_end(tmp_path: Path) -> None:
         scored = prm.score(prm_view(groups)).rewards
         rewards = TokenRewards(rows=tuple(map(tuple, scored)), prm_version=0, beta=prm.beta, reference_id="")
         metrics = prm.learn(prm_view(groups), [outcome for each in groups for outcome in each.outcomes])
-        advantages, _ = compute_advantages(groups, rewards, settings.advantage, tokenizer=policy.tokenizer, longest=9)
+        advantages, _ = CreditAssigner(settings.advantage, tokenizer=policy.tokenizer, longest=9).assign(
+            groups, rewards
+        )
         batch = PolicyBatch(rows=token_rows(groups), advantages=advantages, sampler_logprobs=sampler_logprobs(groups))
         update = policy.update(batch, seed=0)
         found = trio.step(groups, Stopwatch(torch.device("cpu")))

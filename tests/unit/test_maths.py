@@ -14,12 +14,11 @@ from prime.maths.logprobs import Tiles, chosen_logprobs
 from prime.maths.losses import (
     cispo_policy_loss,
     clipped_policy_loss,
-    cross_entropy,
     importance_weights,
-    pair_accuracy,
-    pairwise_dpo,
     token_shares,
 )
+from prime.maths.prm_diagnostics import pair_accuracy
+from prime.maths.prm_losses import cross_entropy, pairwise_dpo
 from prime.maths.rewards import normalise_rewards, overlong_penalties, reverse_cumsum, rewards_at_ends, token_rewards
 
 
@@ -39,9 +38,8 @@ def _batch(seed: int, *, groups: int = 3, samples: int = 4) -> tuple[Tensor, Ten
 
 def _rloo(batch: tuple[Tensor, Tensor, Tensor, Tensor], *, process: float = 1.0, outcome: float = 1.0) -> Tensor:
     rewards_BT, outcomes_B, mask_BT, group_B = batch
-    raw_BT = advantages.rloo(
-        rewards_BT, outcomes_B, mask_BT, group_B, gamma=1.0, process_coef=process, outcome_coef=outcome
-    )
+    process_BT, outcome_B = advantages.rloo(rewards_BT, outcomes_B, mask_BT, group_B, gamma=1.0)
+    raw_BT = advantages.combine(process_BT, outcome_B, mask_BT, process_coef=process, outcome_coef=outcome)
     return advantages.whiten(raw_BT, mask_BT)
 
 
@@ -168,16 +166,14 @@ def test_padding_contributes_nothing() -> None:
 
 def test_grpo_standardises_within_the_group_and_is_silent_where_all_agree() -> None:
     outcomes_B, group_B, mask_BT = torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 1, 1]), _mask([1] * 4)
-    out_BT = advantages.grpo(
-        torch.zeros(4, 1), outcomes_B, mask_BT, group_B, gamma=1.0, process_coef=1.0, outcome_coef=1.0
-    )
-    torch.testing.assert_close(out_BT.squeeze(1), torch.tensor([1.0, -1.0, 0.0, 0.0]))
+    process_BT, outcome_B = advantages.grpo(torch.zeros(4, 1), outcomes_B, mask_BT, group_B, gamma=1.0)
+    assert process_BT.eq(0).all()
+    torch.testing.assert_close(outcome_B, torch.tensor([1.0, -1.0, 0.0, 0.0]))
 
 
 def test_reinforce_has_no_baseline() -> None:
-    out_BT = advantages.reinforce(
-        torch.tensor([[1.0, 2.0]]), torch.tensor([1.0]), _mask([2]), gamma=1.0, process_coef=1.0, outcome_coef=1.0
-    )
+    sources = advantages.reinforce(torch.tensor([[1.0, 2.0]]), torch.tensor([1.0]), _mask([2]), gamma=1.0)
+    out_BT = advantages.combine(*sources, _mask([2]), process_coef=1.0, outcome_coef=1.0)
     torch.testing.assert_close(out_BT, torch.tensor([[4.0, 3.0]]))
 
 

@@ -51,7 +51,7 @@ def test_rewards_have_a_row_per_sample_and_a_number_per_token(start: Path) -> No
     assert any(reward != 0.0 for row in prm.score(GROUPS).rewards for reward in row)
 
 
-@pytest.mark.parametrize("loss", ["ce", "dpo"])
+@pytest.mark.parametrize("loss", ["ce", "dpo", "prefix"])
 def test_learning_raises_right_answers_above_wrong_ones(start: Path, loss: str) -> None:
     prm = _prm(start, loss=loss)
     losses = [prm.learn(GROUPS, OUTCOMES).loss for _ in range(15)]
@@ -62,7 +62,7 @@ def test_learning_raises_right_answers_above_wrong_ones(start: Path, loss: str) 
     assert prm.version == 15
 
 
-@pytest.mark.parametrize("loss", ["ce", "dpo"])
+@pytest.mark.parametrize("loss", ["ce", "dpo", "prefix"])
 def test_packs_change_nothing_about_what_is_learnt(start: Path, loss: str) -> None:
     """Defect 3: the gradient equals the full batch's for any split."""
     scores = []

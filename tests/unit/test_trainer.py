@@ -45,8 +45,9 @@ from prime.types import (
 from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
-from services.trainer.batch import PolicyBatch, compute_advantages, sampler_logprobs, token_rows
+from services.trainer.batch import PolicyBatch, sampler_logprobs, token_rows
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence, Ticket
+from services.trainer.credit import CreditAssigner
 from services.trainer.evaluate import Evaluation
 from services.trainer.loop import TrainingLoop
 from services.trainer.outgoing import as_pushed
@@ -56,6 +57,7 @@ from services.trainer.publisher import Publisher
 from services.trainer.recording import RecordedGroups
 from services.trainer.run_folder import RunFolder, identity_of
 from services.trainer.settings import AdvantageSettings, TrainerSettings
+from services.trainer.track_record import TrackRecord
 from services.trainer.tracking import Tracking
 from tests.builders import Fleet, IdsTokenizer, Score, ScriptedVerifier, finder, graded, perturb, problem, tiny_model
 
@@ -272,7 +274,7 @@ class PieceTokenizer:
 @pytest.mark.parametrize("granularity", ["token", "step", "whole"])
 def test_every_estimator_and_granularity_gives_a_number_per_token(estimator: Any, granularity: Any) -> None:
     settings = AdvantageSettings(estimator=estimator, granularity=granularity, step_delimiter=";")
-    rows, _ = compute_advantages(GROUPS, _rewards(), settings, tokenizer=PieceTokenizer(), longest=100)
+    rows, _ = CreditAssigner(settings, tokenizer=PieceTokenizer(), longest=100).assign(GROUPS, _rewards())
     assert [len(row) for row in rows] == [3, 2, 4, 2]
     values_N = torch.cat(rows)
     assert torch.isfinite(values_N).all()
@@ -280,8 +282,8 @@ def test_every_estimator_and_granularity_gives_a_number_per_token(estimator: Any
 
 
 def test_batch_norm_makes_the_scale_of_beta_irrelevant() -> None:
-    small, _ = compute_advantages(GROUPS, _rewards(0.1), AdvantageSettings(), tokenizer=None, longest=100)
-    large, _ = compute_advantages(GROUPS, _rewards(10.0), AdvantageSettings(), tokenizer=None, longest=100)
+    small, _ = CreditAssigner(AdvantageSettings(), tokenizer=None, longest=100).assign(GROUPS, _rewards(0.1))
+    large, _ = CreditAssigner(AdvantageSettings(), tokenizer=None, longest=100).assign(GROUPS, _rewards(10.0))
     torch.testing.assert_close(torch.cat(small), torch.cat(large), atol=1e-3, rtol=1e-3)
 
 
@@ -289,18 +291,18 @@ def test_the_order_of_groups_changes_no_advantage() -> None:
     """Defect 1 at the level of the batch."""
     rewards = _rewards()
     swapped = replace(rewards, rows=(*rewards.rows[2:], *rewards.rows[:2]))
-    ours, _ = compute_advantages(GROUPS, rewards, AdvantageSettings(), tokenizer=None, longest=100)
-    theirs, _ = compute_advantages(GROUPS[::-1], swapped, AdvantageSettings(), tokenizer=None, longest=100)
+    ours, _ = CreditAssigner(AdvantageSettings(), tokenizer=None, longest=100).assign(GROUPS, rewards)
+    theirs, _ = CreditAssigner(AdvantageSettings(), tokenizer=None, longest=100).assign(GROUPS[::-1], swapped)
     torch.testing.assert_close(torch.cat(ours), torch.cat([*theirs[2:], *theirs[:2]]))
 
 
 def test_long_responses_lose_outcome_and_the_rest_learns_as_before() -> None:
     """Responses of 3, 2, 4 and 2 tokens, of which 4 are allowed."""
     settings = AdvantageSettings(process_coef=0.0, overlong_window=2)
-    long, figures = compute_advantages(GROUPS, None, settings, tokenizer=None, longest=4)
+    long, figures = CreditAssigner(settings, tokenizer=None, longest=4).assign(GROUPS, None)
     assert figures["reward/overlong"] == pytest.approx(-(0.5 + 0.0 + 1.0 + 0.0) / 4)
-    far, figures = compute_advantages(GROUPS, None, settings, tokenizer=None, longest=100)
-    plain, _ = compute_advantages(GROUPS, None, AdvantageSettings(process_coef=0.0), tokenizer=None, longest=100)
+    far, figures = CreditAssigner(settings, tokenizer=None, longest=100).assign(GROUPS, None)
+    plain, _ = CreditAssigner(AdvantageSettings(process_coef=0.0), tokenizer=None, longest=100).assign(GROUPS, None)
     assert figures["reward/overlong"] == 0.0
     assert torch.equal(torch.cat(far), torch.cat(plain))
     assert float(long[2].mean()) < float(plain[2].mean())
@@ -528,6 +530,7 @@ def _loop(
         seed=0,
         collector=collector or FixedCollector(groups),  # type: ignore[arg-type]
         reward_model=reward_model,
+        credit=CreditAssigner(settings.advantage, tokenizer=policy.tokenizer, longest=settings.sampling.max_tokens),
         policy=policy,
         publisher=Publisher(replicas, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3) if publisher else None,
         evaluator=evaluator,
@@ -904,10 +907,11 @@ def test_only_the_newest_checkpoints_are_kept_and_latest_names_a_whole_one(tmp_p
     for step in (1, 2, 3):
         folder.checkpoint(step).mkdir(parents=True)
         assert folder.latest == step - 1
-        folder.commit_checkpoint(step, state, keep=2)
+        folder.commit_checkpoint(step, state, TrackRecord(pairs=float(step)), keep=2)
     assert sorted(path.name for path in folder.checkpoints.glob("step_*")) == ["step_2", "step_3"]
     assert folder.latest == 3
     assert folder.load_state(3) == state
+    assert folder.load_record(3) == TrackRecord(pairs=3.0)
     with pytest.raises(CheckpointError, match="step_1"):
         folder.load_state(1)
 

@@ -218,7 +218,14 @@ RECORDS: dict[str, SearchStrategy[Any]] = {
         reference_cached=_tuples(st.booleans()),
     ),
     "prm_metrics": st.builds(
-        PrmMetrics, prm_version=UINT64, loss=FLOAT64, grad_norm=FLOAT64, pair_accuracy=FLOAT64, mean_logit=FLOAT64
+        PrmMetrics,
+        prm_version=UINT64,
+        loss=FLOAT64,
+        grad_norm=FLOAT64,
+        pair_accuracy=FLOAT64,
+        mean_logit=FLOAT64,
+        calibration_error=FLOAT64,
+        frozen_pair_accuracy=st.none() | FLOAT64,
     ),
     "prm_info": st.builds(
         PrmInfo,

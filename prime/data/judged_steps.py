@@ -1,0 +1,35 @@
+"""Which steps of a response are right, where a task tells by the text alone: the yardstick of process rewards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prime.data import chain
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedStep:
+    """Tokens [start, end) of a response: `JudgedStep(start=0, end=6, is_right=True)` for `3+5=8;`."""
+
+    start: int
+    end: int
+    is_right: bool
+
+
+def judged_steps(prompt: str, tokenizer: Any, response_ids: Sequence[int]) -> list[JudgedStep]:
+    """The steps up to the first wrong one; what follows an error is neither right nor wrong. Empty for other tasks."""
+    if not chain.is_prompt(prompt):
+        return []
+    pieces = [str(tokenizer.decode([token])) for token in response_ids]
+    starts: dict[int, int] = {}
+    length = 0
+    for number, piece in enumerate(pieces):
+        starts[length] = number
+        length += len(piece)
+    starts[length] = len(pieces)
+    # A tokenizer whose tokens cross the bounds of steps has no tokens that are one step's.
+    return [
+        JudgedStep(starts[start], starts[end], is_right)
+        for start, end, is_right in chain.judge_steps(prompt, "".join(pieces))
+        if start in starts and end in starts
+    ]
