@@ -26,7 +26,7 @@ def rewards_at_ends(rewards_BT: Tensor, ends_BT: Tensor, mask_BT: Tensor) -> Ten
 
     Example: rewards (1, 2, 3, 4) with an end at the second token become (0, 3, 0, 7).
     """
-    ends_BT = (ends_BT | _last_token(mask_BT)) & mask_BT
+    ends_BT = (ends_BT | last_tokens(mask_BT)) & mask_BT
     prefix_BT = torch.where(mask_BT, rewards_BT, 0.0).cumsum(dim=1)
     return torch.where(ends_BT, prefix_BT - _at_previous_end(prefix_BT, ends_BT), 0.0)
 
@@ -40,7 +40,7 @@ def value_differences_at_ends(rewards_BT: Tensor, ends_BT: Tensor, mask_BT: Tens
 
     Example: rewards (1, 3, -4) with ends at the second and third token have the values 2 and 0, so (0, 2, -2).
     """
-    ends_BT = (ends_BT | _last_token(mask_BT)) & mask_BT
+    ends_BT = (ends_BT | last_tokens(mask_BT)) & mask_BT
     place_T = torch.arange(1, rewards_BT.shape[1] + 1, device=rewards_BT.device)
     value_BT = torch.where(mask_BT, rewards_BT, 0.0).cumsum(dim=1) / place_T
     return torch.where(ends_BT, value_BT - _at_previous_end(value_BT, ends_BT), 0.0)
@@ -121,7 +121,8 @@ def _at_previous_end(values_BT: Tensor, ends_BT: Tensor) -> Tensor:
     return torch.where(previous_end_BT >= 0, values_BT.gather(1, previous_end_BT.clamp(min=0)), 0.0)
 
 
-def _last_token(mask_BT: Tensor) -> Tensor:
+def last_tokens(mask_BT: Tensor) -> Tensor:
+    """True on the last response token of each row. [B, T]."""
     position_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     last_B = torch.where(mask_BT, position_T, -1).max(dim=1).values
     return position_T == last_B[:, None]

@@ -17,6 +17,7 @@ from prime.maths import advantages
 from prime.maths.prm_diagnostics import end_token_share, pair_agreement, shuffled_within_rows, step_auc
 from prime.maths.rewards import (
     bounded_rewards,
+    last_tokens,
     min_form,
     normalise_rewards,
     overlong_penalties,
@@ -94,7 +95,7 @@ class CreditAssigner:
         elif settings.granularity != "token":
             rewards_BT = rewards_at_ends(rewards_BT, ends_BT, mask_BT)
         if settings.credit == "min":
-            ends_BT = ends_BT | _last_tokens(mask_BT)
+            ends_BT = ends_BT | last_tokens(mask_BT)
             rewards_BT = min_form(rewards_BT, ends_BT, temperature=settings.min_temperature)
         return rewards_BT
 
@@ -177,11 +178,6 @@ class CreditAssigner:
                         is_right.append(step.is_right)
                 row += 1
         return places, is_right
-
-
-def _last_tokens(mask_BT: Tensor) -> Tensor:
-    place_T = torch.arange(mask_BT.shape[1])
-    return place_T == mask_BT.sum(dim=1, keepdim=True) - 1
 
 
 def _turn_ends(row: TokenRow) -> list[int]:
