@@ -1,8 +1,7 @@
 """Which steps of a response are right, where a task tells by the text alone: the yardstick of process rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prime.data import chain
 
@@ -16,11 +15,14 @@ class JudgedStep:
     is_right: bool
 
 
-def judged_steps(prompt: str, tokenizer: Any, response_ids: Sequence[int]) -> list[JudgedStep]:
-    """The steps up to the first wrong one; what follows an error is neither right nor wrong. Empty for other tasks."""
+def judged_steps(prompt: str, text_of: Callable[[int], str], response_ids: Sequence[int]) -> list[JudgedStep]:
+    """The steps up to the first wrong one; what follows an error is neither right nor wrong. Empty for other tasks.
+
+    `text_of`: a token's text, see `prime.data.prompts.TokenTexts`.
+    """
     if not chain.is_prompt(prompt):
         return []
-    pieces = [str(tokenizer.decode([token])) for token in response_ids]
+    pieces = list(map(text_of, response_ids))
     starts: dict[int, int] = {}
     length = 0
     for number, piece in enumerate(pieces):

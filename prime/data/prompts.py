@@ -1,6 +1,6 @@
 """Turns a problem's messages into token ids, once; from then on ids travel and text is never encoded again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prime.errors import DataError
@@ -58,16 +58,28 @@ def encode_prompts(
     return encoded
 
 
-def step_ends(ids: Sequence[int], pieces: dict[int, str], tokenizer: Any, delimiter: str) -> list[int]:
+class TokenTexts:
+    """The text of single tokens, each decoded once: `TokenTexts(tokenizer)(17)`."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token: int) -> str:
+        """Of one token."""
+        if token not in self._known:
+            self._known[token] = str(self._tokenizer.decode([token]))
+        return self._known[token]
+
+
+def step_ends(ids: Sequence[int], text_of: Callable[[int], str], delimiter: str) -> list[int]:
     """Positions of the tokens with which a step ends: those that complete `delimiter` in the running text.
 
-    `pieces` caches the text of single tokens between calls.
+    `text_of`: a token's text, see `TokenTexts`.
     """
     ends, running = [], ""
     for position, token in enumerate(ids):
-        if token not in pieces:
-            pieces[token] = tokenizer.decode([token])
-        running += pieces[token]
+        running += text_of(token)
         if delimiter in running:
             ends.append(position)
             running = ""

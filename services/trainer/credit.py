@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prime.data.judged_steps import judged_steps
-from prime.data.prompts import step_ends
+from prime.data.prompts import TokenTexts, step_ends
 from prime.lm.packing import TokenRow, pad_rows
 from prime.maths import advantages
 from prime.maths.prm_diagnostics import end_token_share, pair_agreement, shuffled_within_rows, step_auc
@@ -43,6 +43,7 @@ class CreditAssigner:
         self.record = record or TrackRecord()
         self._settings = settings
         self._tokenizer = tokenizer
+        self._text_of = TokenTexts(tokenizer)
         self._longest = longest
 
     def assign(
@@ -140,10 +141,9 @@ class CreditAssigner:
     def _marked_ends(self, rows: Sequence[TokenRow], mask_BT: Tensor) -> Tensor:
         settings = self._settings
         ends_BT = torch.zeros_like(mask_BT)
-        pieces: dict[int, str] = {}
         for number, row in enumerate(rows):
             if settings.granularity == "step":
-                ends = step_ends(row.written_ids, pieces, self._tokenizer, settings.step_delimiter)
+                ends = step_ends(row.written_ids, self._text_of, settings.step_delimiter)
                 ends_BT[number, ends] = True
             elif settings.granularity == "turn":
                 ends_BT[number, _turn_ends(row)] = True
@@ -155,10 +155,9 @@ class CreditAssigner:
         places, is_right = self._known_steps(groups)
         if is_right:
             shuffled_BT = shuffled_within_rows(rewards_BT, mask_BT, torch.Generator().manual_seed(0))
-            right_S = torch.tensor(is_right)
+            right_S, places_S3 = torch.tensor(is_right), torch.tensor(places)
             auc, of_shuffled = (
-                step_auc(torch.stack([each_BT[row, start:end].sum() for row, start, end in places]), right_S)
-                for each_BT in (rewards_BT, shuffled_BT)
+                step_auc(_sums_at(each_BT, places_S3), right_S) for each_BT in (rewards_BT, shuffled_BT)
             )
             figures |= {"reward/step_auc": auc, "reward/step_auc_over_shuffled": auc - of_shuffled}
         return figures
@@ -173,11 +172,18 @@ class CreditAssigner:
             for sample in graded.group.samples:
                 if self._tokenizer is not None and not sample.observed:
                     prompt = prompt or str(self._tokenizer.decode(graded.group.prompt_ids))
-                    for step in judged_steps(prompt, self._tokenizer, sample.response_ids):
+                    for step in judged_steps(prompt, self._text_of, sample.response_ids):
                         places.append((row, step.start, step.end))
                         is_right.append(step.is_right)
                 row += 1
         return places, is_right
+
+
+def _sums_at(rewards_BT: Tensor, places_S3: Tensor) -> Tensor:
+    """Sum of each place: row, first and end token. [S]."""
+    before_BT = torch.nn.functional.pad(rewards_BT.cumsum(dim=1), (1, 0))
+    row_S, start_S, end_S = places_S3.unbind(dim=1)
+    return before_BT[row_S, end_S] - before_BT[row_S, start_S]
 
 
 def _turn_ends(row: TokenRow) -> list[int]:

@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 
 from prime.data.chain import build_tokenizer
 from prime.data.problems import load_problems, row_of, write_jsonl
-from prime.data.prompts import encode_prompt, encode_prompts, response_text, step_ends
+from prime.data.prompts import TokenTexts, encode_prompt, encode_prompts, response_text, step_ends
 from prime.data.tiny import build_byte_tokenizer
 from prime.errors import DataError
 from prime.types import Message, Problem
@@ -265,21 +265,29 @@ def test_a_prompt_without_any_token_is_refused() -> None:
 )
 def test_a_step_ends_with_the_token_that_completes_the_delimiter(text: str, delimiter: str, ends: list[int]) -> None:
     tokenizer = build_byte_tokenizer()
-    assert step_ends(tokenizer(text)["input_ids"], {}, tokenizer, delimiter) == ends
+    assert step_ends(tokenizer(text)["input_ids"], TokenTexts(tokenizer), delimiter) == ends
 
 
 def test_a_delimiter_inside_one_token_ends_a_step_there() -> None:
     pieces = {7: "a.\n\nb", 8: "\n", 9: "c"}
-    assert step_ends([7, 8, 9, 8, 8, 9], pieces, None, "\n\n") == [0, 4]
+    assert step_ends([7, 8, 9, 8, 8, 9], pieces.__getitem__, "\n\n") == [0, 4]
 
 
-def test_pieces_are_decoded_once_and_kept() -> None:
-    tokenizer = build_byte_tokenizer()
-    pieces: dict[int, str] = {}
-    ids = tokenizer("a;a;")["input_ids"]
-    step_ends(ids, pieces, tokenizer, ";")
-    assert pieces == {ids[0]: "a", ids[1]: ";"}
-    assert step_ends(ids, pieces, None, ";") == [1, 3]
+class CountingTokenizer:
+    """Decodes a token to its number, and counts."""
+
+    decoded = 0
+
+    def decode(self, ids: list[int]) -> str:
+        self.decoded += 1
+        return str(ids[0])
+
+
+def test_a_token_is_decoded_once() -> None:
+    tokenizer = CountingTokenizer()
+    text_of = TokenTexts(tokenizer)
+    assert [text_of(token) for token in (5, 6, 5, 5)] == ["5", "6", "5", "5"]
+    assert tokenizer.decoded == 2
 
 
 def test_an_end_token_that_the_tokenizer_appends_is_no_part_of_the_prompt() -> None:
