@@ -66,7 +66,13 @@ def judge_steps(prompt: str, response: str) -> list[tuple[int, int, bool]]:
 
 
 def draw_chains(count: int, *, length: int, seed: int, exclude: frozenset[str] = frozenset()) -> list[list[int]]:
-    """`count` different chains of `length` digits, none of whose prompts is in `exclude`."""
+    """`count` different chains of `length` digits, none of whose prompts is in `exclude`.
+
+    Raises:
+        ValueError: there may not be so many.
+    """
+    if count + len(exclude) > 10**length:
+        raise ValueError(f"{count} chains of {length} digits beside {len(exclude)} others: there are {10**length}")
     random_source = random.Random(seed)
     seen = set(exclude)
     chains: list[list[int]] = []

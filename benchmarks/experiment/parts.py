@@ -1,0 +1,160 @@
+"""The services' parts without their processes: a replica, a verifier and reward models within reach of a call."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from prime.data.judged_steps import judged_steps
+from prime.data.prompts import TokenTexts
+from prime.lm.packing import pad_rows
+from prime.maths.prm_diagnostics import shuffled_within_rows
+from prime.ports import RewardModel
+from prime.seeds import stable_hash
+from prime.types import (
+    PrmGroup,
+    PrmInfo,
+    PrmMetrics,
+    PushManifest,
+    PushReceipt,
+    RolloutGroup,
+    RolloutRequest,
+    RolloutStatus,
+    TokenRewards,
+    Verdict,
+)
+from services.rollout.loop import RolloutWorker
+from services.verifier.grade import Grader
+from services.verifier.settings import VerifierSettings
+
+
+class NearReplica:
+    """`ports.Rollout` over a worker of this process."""
+
+    def __init__(self, worker: RolloutWorker, tokenizer_fingerprint: str) -> None:
+        self._worker = worker
+        self._fingerprint = tokenizer_fingerprint
+
+    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Sample past the queue."""
+        return await self._worker.generate(requests)
+
+    async def push(
+        self, manifest: PushManifest, chunks: AsyncIterator[bytes | memoryview], digest: Callable[[], Awaitable[bytes]]
+    ) -> PushReceipt:
+        """Stage the chunks, and put them to use."""
+        staged = await self._worker.begin_push(manifest)
+        async for chunk in chunks:
+            staged.add(chunk)
+        return await self._worker.push(staged, await digest())
+
+    async def status(self) -> RolloutStatus:
+        """Where it stands."""
+        return self._worker.status(self._fingerprint)
+
+
+class _NothingRuns:
+    """In place of the sandbox: the tasks of the trial are graded by comparison alone."""
+
+    healthy = True
+    age_seconds = 0.0
+
+    def parse(self, item: Any) -> NoReturn:
+        raise NotImplementedError("no task of the trial is code")
+
+    async def settle(self, question: Any) -> NoReturn:
+        raise NotImplementedError("no task of the trial needs algebra")
+
+    def waiting(self, count: int) -> None:
+        """Nobody watches."""
+
+    def graded(self, grader: str, verdict: Verdict) -> None:
+        """Nobody watches."""
+
+
+def plain_grader() -> Grader:
+    """The verifier's own grader for tasks that plain comparison settles; anything else is an infra error."""
+    nothing: Any = _NothingRuns()
+    return Grader(
+        VerifierSettings(), programs=nothing, pool=nothing, proof=nothing, watcher=nothing, tier="none", isolation=()
+    )
+
+
+class Shuffled:
+    """A reward model whose token rewards are dealt out anew within each response: same sums, no places."""
+
+    def __init__(self, inner: RewardModel, *, seed: int) -> None:
+        self._inner = inner
+        self._seed = seed
+
+    async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        """As the inner one, shuffled; the same groups give the same."""
+        scored = await self._inner.score(groups)
+        rewards_BT, mask_BT = pad_rows(scored.rows)
+        seed = stable_hash(self._seed, "shuffle", groups[0].group_id)
+        shuffled_BT = shuffled_within_rows(rewards_BT, mask_BT, torch.Generator().manual_seed(seed))
+        rows = tuple(tuple(row[: len(own)]) for row, own in zip(shuffled_BT.tolist(), scored.rows, strict=True))
+        return TokenRewards(rows=rows, prm_version=scored.prm_version, beta=scored.beta, reference_id="shuffled")
+
+    async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        """As the inner one."""
+        return await self._inner.learn(step, groups, outcomes)
+
+    async def save(self, step: int) -> str:
+        """As the inner one."""
+        return await self._inner.save(step)
+
+    async def restore(self, step: int) -> int:
+        """As the inner one."""
+        return await self._inner.restore(step)
+
+    async def info(self) -> PrmInfo:
+        """As the inner one."""
+        return await self._inner.info()
+
+
+class Judge:
+    """A reward model that knows the task: 1 on every token of a right step, -1 on the first wrong one, 0 after it."""
+
+    def __init__(self, tokenizer: Any, fingerprint: str) -> None:
+        self._tokenizer = tokenizer
+        self._text_of = TokenTexts(tokenizer)
+        self._fingerprint = fingerprint
+
+    async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        """By `judged_steps`."""
+        return await asyncio.to_thread(self._score, groups)
+
+    def _score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        rows = []
+        for group in groups:
+            prompt = str(self._tokenizer.decode(group.prompt_ids))
+            for response in group.responses:
+                row = [0.0] * len(response)
+                for step in judged_steps(prompt, self._text_of, response):
+                    row[step.start : step.end] = [1.0 if step.is_right else -1.0] * (step.end - step.start)
+                rows.append(tuple(row))
+        return TokenRewards(rows=tuple(rows), prm_version=0, beta=1.0, reference_id="judge")
+
+    async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
+        """It has nothing to learn."""
+        raise NotImplementedError("a judge does not learn: trainer.prm_update = 'none'")
+
+    async def save(self, step: int) -> str:
+        """There is nothing to keep."""
+        return ""
+
+    async def restore(self, step: int) -> int:
+        """It is always at the start."""
+        return 0
+
+    async def info(self) -> PrmInfo:
+        """Speaks for the tokenizer of the policy."""
+        return PrmInfo(
+            prm_version=0,
+            beta=1.0,
+            reference_id="judge",
+            reference_mode="freeze",
+            tokenizer_fingerprint=self._fingerprint,
+        )

@@ -1,0 +1,152 @@
+"""The trial's arithmetic, its arms, and the reward models that stand in for the PRM."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.experiment.arms import ARMS, BY_NAME, Arm
+from benchmarks.experiment.families import chain
+from benchmarks.experiment.figures import (
+    Curve,
+    cost_to_reach,
+    curve_of,
+    difference_of,
+    interquartile_mean,
+    ratio_of,
+)
+from benchmarks.experiment.one_run import Job, settings_of
+from benchmarks.experiment.parts import Judge, Shuffled, plain_grader
+from prime.data.chain import build_tokenizer
+from prime.types import GradeItem, PrmGroup, PrmInfo, PrmMetrics, TokenRewards, VerdictStatus
+
+
+def _row(**figures: float) -> dict[str, float | None]:
+    names = ("collect/graded", "collect/kept", "batch/response_tokens", "time/step_seconds", "eval/accuracy")
+    return {name: figures.get(name.split("/")[1]) for name in names}
+
+
+def test_a_curve_adds_up_what_a_run_cost_until_each_evaluation() -> None:
+    rows = [
+        _row(accuracy=0.3),
+        _row(graded=4, kept=2, response_tokens=100, step_seconds=1.0),
+        _row(graded=2, kept=2, response_tokens=50, step_seconds=2.0, accuracy=0.5),
+    ]
+    curve = curve_of(rows, samples_per_prompt=4, parameters=10, has_prm=True)
+    assert curve.samples.tolist() == [0, 24]
+    assert curve.seconds.tolist() == [0, 3]
+    # 200 + 50 sampled tokens at 2, 150 learnt ones at 6 and 10, times 10 parameters.
+    assert curve.flops.tolist() == [0, 10 * (2 * 250 + 16 * 150)]
+    assert curve.accuracy.tolist() == [0.3, 0.5]
+
+
+def test_a_threshold_is_reached_between_two_evaluations_or_never() -> None:
+    cost, accuracy = np.array([0.0, 100.0, 200.0]), np.array([0.3, 0.5, 0.4])
+    assert cost_to_reach(cost, accuracy, 0.4) == pytest.approx(50.0)
+    assert cost_to_reach(cost, accuracy, 0.2) == 0.0
+    assert cost_to_reach(cost, accuracy, 0.6) == math.inf
+
+
+def test_a_curve_is_smoothed_over_the_evaluations_before() -> None:
+    accuracy = np.array([0.0, 0.3, 0.6, 0.9])
+    curve = Curve(samples=accuracy, flops=accuracy, seconds=accuracy, accuracy=accuracy)
+    assert curve.smooth.tolist() == pytest.approx([0.0, 0.15, 0.3, 0.6])
+    assert curve.final == pytest.approx(0.6)
+
+
+def test_the_interquartile_mean_leaves_out_both_ends() -> None:
+    assert interquartile_mean(np.array([1.0, 2.0, 3.0, 100.0])) == pytest.approx(2.5)
+    # Of five values the middle half is 2.5 long: all of the third, and three quarters of its neighbours.
+    assert interquartile_mean(np.array([5.0, 1.0, 2.0, 3.0, 9.0])) == pytest.approx((0.75 * 2 + 3 + 0.75 * 5) / 2.5)
+
+
+def test_a_ratio_says_how_many_times_fewer_and_a_run_that_never_got_there_counts_as_the_budget() -> None:
+    same = ratio_of(np.full(10, 400.0), np.full(10, 100.0), budget=1000.0)
+    assert (same.value, same.low, same.high) == pytest.approx((4.0, 4.0, 4.0))
+    never = ratio_of(np.full(10, math.inf), np.full(10, 100.0), budget=1000.0)
+    assert never.value == pytest.approx(10.0)
+
+
+def test_intervals_hold_the_value_and_shrink_with_seeds() -> None:
+    draws = np.random.default_rng(3)
+    widths = []
+    for seeds in (8, 64):
+        baseline, arm = np.exp(draws.normal(6.0, 0.3, seeds)), np.exp(draws.normal(5.5, 0.3, seeds))
+        found = ratio_of(baseline, arm, budget=1e9)
+        assert found.low < found.value < found.high
+        widths.append(math.log(found.high / found.low))
+    assert widths[1] < widths[0] / 2
+    gain = difference_of(np.array([0.5, 0.6]), np.array([0.7, 0.8]))
+    assert gain.value == pytest.approx(0.2)
+    assert gain.low <= gain.value <= gain.high
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
+def test_every_arm_is_a_valid_setting(arm: Arm) -> None:
+    job = Job(family="chain-4", arm=arm.name, seed=1, lr=1e-4, prm_lr=1e-3 if arm.has_prm else 0.0, steps=3)
+    trainer, prm = settings_of(job, chain(4), arm, Path("material"))
+    assert trainer.advantage.asks_a_prm == (arm.has_prm or arm.rewards == "judged")
+    assert trainer.optimiser.lr == 1e-4
+    assert prm.lr == job.prm_lr
+    assert trainer.advantage.step_delimiter == ";"
+    assert trainer.max_lag == 0
+
+
+def test_arms_have_names_of_their_own() -> None:
+    assert len(BY_NAME) == len(ARMS)
+
+
+class FixedRewards:
+    """A reward model that always says the same."""
+
+    def __init__(self, rows: tuple[tuple[float, ...], ...]) -> None:
+        self._rows = rows
+
+    async def score(self, groups: Any) -> TokenRewards:
+        return TokenRewards(rows=self._rows, prm_version=3, beta=0.05, reference_id="fixed")
+
+    async def learn(self, step: int, groups: Any, outcomes: Any) -> PrmMetrics:
+        raise NotImplementedError
+
+    async def save(self, step: int) -> str:
+        return "saved"
+
+    async def restore(self, step: int) -> int:
+        return 3
+
+    async def info(self) -> PrmInfo:
+        raise NotImplementedError
+
+
+async def test_the_placebo_keeps_a_response_and_its_sum_and_moves_its_rewards() -> None:
+    rows = (tuple(map(float, range(1, 30))), (7.0, 8.0, 9.0))
+    group = PrmGroup(group_id="0.0-a", prompt_ids=(2,), responses=(tuple(range(29)), (1, 2, 3)))
+    shuffled = Shuffled(FixedRewards(rows), seed=1)
+    once, twice = await shuffled.score([group]), await shuffled.score([group])
+    assert once.rows == twice.rows
+    assert once.rows[0] != rows[0]
+    assert [sorted(row) for row in once.rows] == [sorted(row) for row in rows]
+    assert once.prm_version == 3
+
+
+async def test_the_oracle_marks_right_steps_and_the_first_wrong_one() -> None:
+    tokenizer = build_tokenizer()
+    prompt, right, wrong = (
+        tuple(tokenizer(text)["input_ids"]) for text in ("3+5+8=", "3+5=8;8+8=6#6", "3+5=9;9+8=7#7")
+    )
+    group = PrmGroup(group_id="0.0-a", prompt_ids=prompt, responses=(right, wrong))
+    rewards = await Judge(tokenizer, "fingerprint").score([group])
+    assert rewards.rows == ((1.0,) * 11 + (0.0,) * 2, (-1.0,) * 6 + (0.0,) * 7)
+
+
+async def test_the_trial_is_graded_by_the_verifiers_own_grader() -> None:
+    items = [
+        GradeItem(item_id="a", data_source="chain", ability="math", response="3+5=8#8", ground_truth="8"),
+        GradeItem(item_id="b", data_source="school", ability="math", response="\\boxed{7}", ground_truth="8"),
+        GradeItem(item_id="c", data_source="", ability="code", response="print(1)", ground_truth="{}"),
+    ]
+    statuses = [verdict.status for verdict in await plain_grader().grade(items)]
+    assert statuses[:2] == [VerdictStatus.PASSED, VerdictStatus.FAILED]
+    assert statuses[2] not in (VerdictStatus.PASSED, VerdictStatus.FAILED)
