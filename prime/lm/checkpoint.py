@@ -189,6 +189,13 @@ def load_training_state(lm: CausalLM, optimiser: Optimiser, folder: Path) -> dic
     return facts
 
 
+def copy_weights(source: CausalLM, target: CausalLM) -> None:
+    """Give `target` the weights of `source`, a model of the same architecture in the same world without adapters."""
+    with torch.no_grad():
+        for mine, theirs in zip(target.module.parameters(), source.module.parameters(), strict=True):
+            mine.copy_(theirs)
+
+
 def load_weights(lm: CausalLM, folder: Path) -> None:
     """Put a folder's weights into a model that is already there (same architecture). All ranks must call.
 

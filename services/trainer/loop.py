@@ -61,6 +61,12 @@ class TrainablePolicy(Protocol):
     def log_ratios(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Log-probs of every row's response tokens less those of the model that the run started with."""
 
+    def copy_as_reference(self) -> None:
+        """Keep the weights at hand as the PRM's reference."""
+
+    def reference_logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        """Log-probs of every row's response tokens by the copy that was kept last."""
+
     def update(self, batch: PolicyBatch, *, seed: int, lr: float | None = None) -> UpdateMetrics:
         """The policy update of one step, at the rate `lr`; None: the one before."""
 
@@ -295,12 +301,21 @@ class TrainingLoop:
         if not self._uses_prm or self._reference_mode != "policy":
             return prm_view(groups)
         with self.timeline.working("policy"):
-            self._old_logprobs = await asyncio.to_thread(self.policy.logprobs, rows)
-        by_row = iter(self._old_logprobs)
+            by_row = iter(await asyncio.to_thread(self._reference_logprobs, rows))
         return [
             replace(view, reference_logprobs=tuple(tuple(next(by_row).tolist()) for _ in view.responses))
             for view in prm_view(groups)
         ]
+
+    def _reference_logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        """Of the policy at hand, or of its last copy."""
+        every = self.settings.reference_every
+        if not every:
+            self._old_logprobs = self.policy.logprobs(rows)
+            return self._old_logprobs
+        if self._version % every == 0:
+            self.policy.copy_as_reference()
+        return self.policy.reference_logprobs(rows)
 
     async def _learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         step = self._version + 1  # the policy may get to it while this waits
@@ -381,6 +396,11 @@ class TrainingLoop:
             if info.reference_mode == "policy" and self.settings.sampling.temperature != 1.0:
                 raise SettingsError(
                     "prm.reference_mode = 'policy' needs trainer.sampling.temperature = 1: the log-probs carry it"
+                )
+            if self.settings.reference_every and info.reference_mode != "policy":
+                raise SettingsError(
+                    "trainer.reference_every copies the policy for the PRM, which has a reference of its own; set "
+                    "prm.reference_mode = 'policy'"
                 )
             self._prm_version = await self.reward_model.restore(self._version)
         # Scored before it learns, or against log-probs that only the batch's own step knows, rewards cannot be early.

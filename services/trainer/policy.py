@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prime.errors import SettingsError
-from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
+from prime.lm.checkpoint import Snapshot, copy_weights, load_training_state, load_weights, save_model
 from prime.lm.compute import Compute
 from prime.lm.memory import give_back_freed
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, tokenizer_fingerprint
@@ -37,7 +37,7 @@ from services.trainer.outgoing import as_pushed
 from services.trainer.settings import TrainerSettings
 
 _log = structlog.get_logger()
-MODEL_FOLDER, STATE_FOLDER = "policy", "policy_state"
+MODEL_FOLDER, STATE_FOLDER, REFERENCE_FOLDER = "policy", "policy_state", "policy_reference"
 
 
 class Policy:
@@ -69,6 +69,10 @@ class Policy:
         if self._loss.kl_coef > 0 or settings.advantage.asks_the_policy:
             frozen = Compute(dtype=compute.dtype, offload=compute.offload)
             self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
+        self._copy: CausalLM | None = None
+        if settings.reference_every:
+            frozen = Compute(dtype=compute.dtype, offload=compute.offload)
+            self._copy = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._optimiser = Optimiser(
             self._lm,
             lr=self._settings.lr,
@@ -103,6 +107,23 @@ class Policy:
         now = self._lm.score_rows(rows, token_budget=budget, temperature=self._temperature)
         before = self._reference.score_rows(rows, token_budget=budget, temperature=self._temperature)
         return [now_T - before_T for now_T, before_T in zip(now, before, strict=True)]
+
+    @on_every_rank
+    def copy_as_reference(self) -> None:
+        """Keep the weights at hand as what `reference_logprobs` computes from."""
+        if self._copy is not None:
+            copy_weights(self._lm, self._copy)
+
+    @on_every_rank
+    def reference_logprobs(self, rows: Sequence[TokenRow]) -> list[Tensor]:
+        """Log-probs of every row's response tokens by the copy that was kept last.
+
+        Raises:
+            SettingsError: none is kept.
+        """
+        if self._copy is None:
+            raise SettingsError("no copy of the policy is kept: trainer.reference_every")
+        return self._copy.score_rows(rows, token_budget=self._settings.token_budget, temperature=self._temperature)
 
     @on_every_rank
     def update(self, batch: PolicyBatch, *, seed: int, lr: float | None = None) -> UpdateMetrics:
@@ -180,7 +201,9 @@ class Policy:
 
     @on_every_rank
     def begin_save(self, folder: Path) -> Snapshot:
-        """Copy what will lie under `folder`, to be written while training goes on."""
+        """Copy what will lie under `folder`, to be written while training goes on; a copy kept as reference at once."""
+        if self._copy is not None:
+            save_model(self._copy, self.tokenizer, folder / REFERENCE_FOLDER)
         return Snapshot(
             self._lm,
             self._optimiser,
@@ -195,6 +218,8 @@ class Policy:
         """Go back to what was saved under `folder`, by any number of ranks."""
         load_weights(self._lm, folder / MODEL_FOLDER)
         load_training_state(self._lm, self._optimiser, folder / STATE_FOLDER)
+        if self._copy is not None:
+            load_weights(self._copy, folder / REFERENCE_FOLDER)
 
     def _one_step(
         self,

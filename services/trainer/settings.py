@@ -270,6 +270,9 @@ class TrainerSettings(ServiceSettings):
     """With `replay`: the folder of recorded steps of another run."""
     prm_update: Literal["after", "before", "none"] = "after"
     """Score then learn (the paper's choice), learn then score, or a frozen PRM."""
+    reference_every: int = Field(0, ge=0)
+    """With `prm.reference_mode = "policy"`: the policy is copied every so many steps, and the copy is the PRM's
+    reference until the next; memory for one more model. 0: the reference is the policy that learns from the batch."""
     prm_warmup_steps: int = Field(0, ge=0)
     """The first steps, in which the PRM learns and the policy stays as it is."""
     code_score: Literal["share", "binary"] = "share"
@@ -316,6 +319,14 @@ class TrainerSettings(ServiceSettings):
             )
         if self.prm_warmup_steps and (self.prm_update == "none" or not self.advantage.asks_a_prm):
             raise ValueError("prm_warmup_steps needs a PRM that learns: prm_update, advantage.source and process_coef")
+        return self
+
+    @model_validator(mode="after")
+    def _a_copy_is_of_whole_weights(self) -> "TrainerSettings":
+        if self.reference_every and self.compute.lora_rank:
+            raise ValueError(
+                "reference_every copies the policy's weights, and with compute.lora_rank they never change; take one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -185,6 +185,7 @@ KEYS = [
     "trainer.push",
     "trainer.record",
     "trainer.recorded",
+    "trainer.reference_every",
     "trainer.samples_per_prompt",
     "trainer.sampling.max_tokens",
     "trainer.sampling.min_p",

@@ -19,6 +19,7 @@ from prime.errors import (
     EngineError,
     InvalidInput,
     PeerUnavailable,
+    SettingsError,
     StaleBase,
     TokenizerMismatch,
     VersionConflict,
@@ -478,6 +479,20 @@ def _at_version(group: Any, version: int) -> Any:
     return replace(group, samples=samples)
 
 
+class LookingCollector(FixedCollector):
+    """Looks at something whenever a batch is asked for."""
+
+    look: Callable[[], torch.Tensor]
+
+    def __init__(self, groups: Sequence[GradedGroup]) -> None:
+        super().__init__(groups)
+        self.seen: list[torch.Tensor] = []
+
+    async def fill(self, version: int) -> list[GradedGroup]:
+        self.seen.append(self.look())
+        return await super().fill(version)
+
+
 class RecordingPrm:
     """Writes down the order of calls in front of a real reward service."""
 
@@ -485,11 +500,14 @@ class RecordingPrm:
         self.inner = inner
         self.calls: list[str] = []
         self.learnt: list[str] = []
+        self.references: list[tuple[tuple[float, ...], ...]] = []
+        """Supplied reference log-probs of the first group, per score."""
         self.way_of_save_s = 0.0
         """For how long a save is under way before it arrives."""
 
     async def score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
         self.calls.append("score")
+        self.references.append(groups[0].reference_logprobs)
         return await self.inner.score(groups)
 
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
@@ -518,6 +536,7 @@ def _loop(
     publisher: bool = True,
     evaluator: Any = None,
     trackers: Sequence[Tracker] = (),
+    resume: bool = False,
     **changes: Any,
 ) -> tuple[TrainingLoop, RecordingPrm]:
     settings = _settings(**changes)
@@ -534,7 +553,7 @@ def _loop(
         policy=policy,
         publisher=Publisher(replicas, source=policy, probe_ids=(5, 6, 7), max_gap=1e-3) if publisher else None,
         evaluator=evaluator,
-        folder=RunFolder(path, identity={"seed": 0}, resume=False),
+        folder=RunFolder(path, identity={"seed": 0}, resume=resume),
         tracking=Tracking(TrackedRun(name="x", folder=path, settings={}), JsonlTracker(), trackers),
         progress=Progress(run="x", total_steps=settings.steps),
     )
@@ -659,6 +678,83 @@ async def test_the_policy_as_reference_runs(start: Path, tmp_path: Path) -> None
     first, second = _metrics(tmp_path)[1:]
     assert first["reward/largest_token"] == pytest.approx(0.0, abs=1e-6)
     assert second["reward/largest_token"] > 0
+
+
+async def test_a_copy_of_the_policy_is_the_reference_until_the_next(start: Path, tmp_path: Path) -> None:
+    every_step, _ = _loop(start, tmp_path / "every", prm={"reference_mode": "policy"}, steps=4)
+    await every_step.run()
+    loop, reward_model = _loop(start, tmp_path / "copied", prm={"reference_mode": "policy"}, steps=4, reference_every=2)
+    at_start = loop.policy.logprobs(token_rows(GROUPS)[:2])
+    await loop.run()
+    first, second, third, fourth = reward_model.references
+    assert list(first) == [pytest.approx(logprobs_T.tolist()) for logprobs_T in at_start]
+    assert first == second
+    assert third == fourth
+    assert third != first
+
+
+async def test_a_resumed_run_has_the_copy_that_was_its_reference(start: Path, tmp_path: Path) -> None:
+    def begin(name: str, *, resume: bool, steps: int) -> tuple[TrainingLoop, RecordingPrm]:
+        return _loop(
+            start,
+            tmp_path / name,
+            prm={"reference_mode": "policy"},
+            resume=resume,
+            steps=steps,
+            reference_every=2,
+        )
+
+    whole, undisturbed = begin("whole", resume=False, steps=4)
+    await whole.run()
+    stopped, _ = begin("parts", resume=False, steps=3)
+    await stopped.run()
+    del stopped
+    resumed, after = begin("parts", resume=True, steps=4)
+    await resumed.run()
+    # The fourth step is the second that the copy of step 2 serves.
+    assert after.references == [undisturbed.references[3]]
+
+
+async def test_a_copy_for_a_prm_with_a_reference_of_its_own_is_refused(start: Path, tmp_path: Path) -> None:
+    loop, _ = _loop(start, tmp_path, reference_every=2)
+    with pytest.raises(SettingsError, match="reference_mode = 'policy'"):
+        await loop.run()
+
+
+def test_adapters_and_copies_of_whole_weights_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="reference_every"):
+        _settings(reference_every=2, compute={"lora_rank": 4})
+
+
+async def test_while_the_prm_warms_up_it_learns_and_the_policy_stays(start: Path, tmp_path: Path) -> None:
+    collector = LookingCollector(GROUPS)
+    loop, _ = _loop(start, tmp_path, collector=collector, prm_warmup_steps=2, steps=4)
+    collector.look = lambda: torch.cat(loop.policy.logprobs(token_rows(GROUPS)))
+    await loop.run()
+    first, second, third, fourth = collector.seen
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    assert not torch.equal(first, fourth)
+    assert [row["reward/prm_version"] for row in _metrics(tmp_path)[1:]] == [0, 1, 2, 3]
+
+
+async def test_the_policys_own_log_ratio_needs_no_prm(start: Path, tmp_path: Path) -> None:
+    loop, reward_model = _loop(start, tmp_path, advantage={"source": "policy", "estimator": "spro"})
+    await loop.run()
+    assert reward_model.calls == []
+    first, second = _metrics(tmp_path)[1:]
+    # It is its own start at first, and another policy after an update.
+    assert first["reward/largest_token"] == pytest.approx(0.0, abs=1e-6)
+    assert second["reward/largest_token"] > 0
+
+
+async def test_a_frozen_copy_of_the_prm_is_watched_beside_it(start: Path, tmp_path: Path) -> None:
+    loop, _ = _loop(start, tmp_path, prm={"watch_frozen": True}, steps=3, alarm={"behind_frozen": 1})
+    await loop.run()
+    rows = _metrics(tmp_path)[1:]
+    assert rows[0]["prm/frozen_pair_accuracy"] == rows[0]["prm/pair_accuracy"]
+    # A copy that learns nothing says the same of the same groups.
+    assert len({row["prm/frozen_pair_accuracy"] for row in rows}) == 1
 
 
 @pytest.mark.parametrize("reference_mode", ["freeze", "policy"])
