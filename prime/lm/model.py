@@ -23,7 +23,7 @@ from prime.lm.adapters import adapters_of, add_adapters, merged_tensors, stored_
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
-from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, describe_layers, fault_of, proof_rows
+from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, Found, describe_layers, disturbed, fault_of, proof_rows
 from prime.lm.world import World
 from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, logprobs_of_logits, scored_logprobs
 
@@ -191,11 +191,22 @@ class CausalLM:
             packed = self.score_rows(rows, token_budget=_PROOF_TOKENS)
         except NOT_COMPUTED as error:
             return f"{type(error).__name__}: {error}"
-        # A row alone in its pack differs by the noise of other kernels, and by nothing else.
-        alone = [self.score_rows([row], token_budget=_PROOF_TOKENS)[0] for row in rows]
+        beside_others = []
+        for others, kept in disturbed(rows, self.module.get_output_embeddings().weight.shape[0]):
+            after = self.score_rows(others, token_budget=_PROOF_TOKENS)
+            beside_others += [(packed[number], after[number]) for number in kept]
+        found = Found(
+            expected=expected,
+            # A row alone in its pack differs by the noise of other kernels, and by nothing else.
+            alone=[self.score_rows([row], token_budget=_PROOF_TOKENS)[0] for row in rows],
+            packed=packed,
+            beside_others=beside_others,
+        )
         is_exact = self.compute.dtype == "float32" and next(self.module.parameters()).dtype == torch.float32
         most = MOST_NOISE["float32" if is_exact else "bfloat16"]
-        return fault_of(expected, alone, packed, most_noise=most, parts=describe_layers(self.module))
+        # Other tokens go to other experts, whose products then have other shapes, and round otherwise.
+        least = {"least_gap": most} if self.experts_per_token and not is_exact else {}
+        return fault_of(found, most_noise=most, parts=describe_layers(self.module), **least)
 
     def _let_go(self) -> None:
         """Without a backward, gathered weights would stay, and be stale after the next update."""
