@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.experiment.arms import Arm
 from benchmarks.experiment.families import Family
-from benchmarks.experiment.parts import Judge, NearReplica, Shuffled, plain_grader
+from benchmarks.experiment.parts import Judge, NearReplica, PassingPolicy, PassingRewards, Shuffled, plain_grader
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.trackers.jsonl_files import JsonlTracker
 from prime.data.problems import load_problems
@@ -23,7 +23,6 @@ from prime.lm.model import settle_torch
 from prime.ports import GroupingVerifier, RewardModel, Rollout
 from prime.tracking import TrackedRun
 from prime.types import AnswerClasses, SamplingParams, Verdict, VerifierInfo
-from services.prm.reward import RewardService
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from services.rollout.episodes import Episodes
@@ -108,7 +107,7 @@ def run_one(job: Job, family: Family, arm: Arm, *, material: Path, folder: Path)
 async def _run(
     job: Job, family: Family, arm: Arm, settings: TrainerSettings, prm: PrmSettings, start: Path, folder: Path
 ) -> None:
-    policy = Policy(start, settings)
+    policy = PassingPolicy(start, settings)
     problems = load_problems(settings.problems)
     prompts = encode_prompts(
         policy.tokenizer, problems, source=settings.problems, max_tokens=settings.max_prompt_tokens, drop_long=False
@@ -167,7 +166,7 @@ def _reward_model(job: Job, arm: Arm, policy: Policy, prm: PrmSettings, start: P
     if not arm.has_prm:
         # For arms that ask no PRM, one that would have nothing to say; nobody calls it.
         return Judge(policy.tokenizer, policy.fingerprint)
-    service = RewardService(ImplicitPrm(prm, start=start), checkpoints=folder / "checkpoints")
+    service = PassingRewards(ImplicitPrm(prm, start=start), checkpoints=folder / "checkpoints")
     return Shuffled(service, seed=job.seed) if arm.rewards == "shuffled" else service
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -10,7 +12,7 @@ from prime.data.judged_steps import judged_steps
 from prime.data.prompts import TokenTexts
 from prime.lm.packing import pad_rows
 from prime.maths.prm_diagnostics import shuffled_within_rows
-from prime.ports import RewardModel
+from prime.ports import PendingCheckpoint, RewardModel
 from prime.seeds import stable_hash
 from prime.types import (
     PrmGroup,
@@ -24,9 +26,37 @@ from prime.types import (
     TokenRewards,
     Verdict,
 )
+from services.prm.reward import RewardService
 from services.rollout.loop import RolloutWorker
+from services.trainer.policy import Policy
 from services.verifier.grade import Grader
 from services.verifier.settings import VerifierSettings
+
+
+@dataclass
+class _Unwritten:
+    """`ports.PendingCheckpoint` of nothing."""
+
+    folder: Path
+
+    def wait(self) -> None:
+        """There is nothing to wait for."""
+
+
+class PassingPolicy(Policy):
+    """The trainer's policy, without checkpoints: of a run only the figures are kept, and many end at once."""
+
+    def begin_save(self, folder: Path) -> PendingCheckpoint:  # type: ignore[override]
+        """Write nothing."""
+        return _Unwritten(folder)
+
+
+class PassingRewards(RewardService):
+    """The PRM's use case, without checkpoints."""
+
+    async def save(self, step: int) -> str:
+        """Write nothing."""
+        return ""
 
 
 class NearReplica:
