@@ -22,8 +22,6 @@ MOST_NOISE = {"float32": 1e-3, "bfloat16": 0.25}
 NOT_COMPUTED = (EngineError, AttributeError, TypeError, ValueError, RuntimeError, KeyError)
 """What a model raises that was not written to be computed in some way."""
 _LEAST_GAP = 1e-4
-_NOISE_TIMES = 4.0
-"""A row in a pack may be off by so many times what one by itself is: both are estimates from a few tokens."""
 _LENGTHS = ((5, (7,)), (3, (5, 3)), (2, (6,)))
 """Of prompts and their responses."""
 _STRIDE = 7919
@@ -87,7 +85,7 @@ def fault_of(found: Found, *, most_noise: float, least_gap: float = _LEAST_GAP, 
     if seen > least_gap:
         return f"a row is {seen:.2g} nats off on average beside rows with other tokens: they see each other in {parts}"
     gap = _largest_gap(found.packed, found.alone)
-    if gap > min(most_noise, max(_LEAST_GAP, _NOISE_TIMES * noise)):
+    if gap > most_noise:
         return f"a row that is packed with others is {gap:.2g} nats off on average: they see each other in {parts}"
     return ""
 
