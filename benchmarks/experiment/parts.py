@@ -145,7 +145,7 @@ class Shuffled:
 
 
 class Judge:
-    """A reward model that knows the task: 1 on every token of a right step, -1 on the first wrong one, 0 after it."""
+    """A reward model that knows the task: 1 on every token of a right step, -1 on the first wrong token, else 0."""
 
     def __init__(self, tokenizer: Any, fingerprint: str) -> None:
         self._tokenizer = tokenizer
@@ -163,7 +163,10 @@ class Judge:
             for response in group.responses:
                 row = [0.0] * len(response)
                 for step in judged_steps(prompt, self._text_of, response):
-                    row[step.start : step.end] = [1.0 if step.is_right else -1.0] * (step.end - step.start)
+                    if step.is_right:
+                        row[step.start : step.end] = [1.0] * (step.end - step.start)
+                    else:
+                        row[step.end - 1] = -1.0
                 rows.append(tuple(row))
         return TokenRewards(rows=tuple(rows), prm_version=0, beta=1.0, reference_id="judge")
 

@@ -4,6 +4,7 @@
 capable but careless: with n digits and a share e of wrong steps it is right on about (1 - e)^(n - 1) of the chains.
 """
 
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -45,8 +46,8 @@ def is_prompt(text: str) -> bool:
 def judge_steps(prompt: str, response: str) -> list[tuple[int, int, bool]]:
     """First and end character of each step, and whether it is right, up to the first wrong one.
 
-    A step ends with its `;`, and the last one with its result; the answer after `#` is no step. Nothing can be right
-    after an error, since the task has one way.
+    A step ends with its `;`, the last one with its result, and a wrong one with its first wrong character; the answer
+    after `#` is no step. Nothing can be right after an error, since the task has one way.
 
     Example: of `3+5+8=` and `3+5=8;8+8=7#7`, (0, 6, True) and (6, 11, False).
     """
@@ -58,9 +59,11 @@ def judge_steps(prompt: str, response: str) -> list[tuple[int, int, bool]]:
         written = response[start : start + len(expected)]
         if not written:
             break
-        steps.append((start, start + len(written), written == expected))
         if written != expected:
+            right = os.path.commonprefix([written, expected])
+            steps.append((start, start + min(len(right) + 1, len(written)), False))
             break
+        steps.append((start, start + len(expected), True))
         start, total = start + len(expected), result
     return steps
 

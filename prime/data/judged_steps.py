@@ -8,7 +8,10 @@ from prime.data import chain
 
 @dataclass(frozen=True, slots=True)
 class JudgedStep:
-    """Tokens [start, end) of a response: `JudgedStep(start=0, end=6, is_right=True)` for `3+5=8;`."""
+    """Tokens [start, end) of a response: `JudgedStep(start=0, end=6, is_right=True)` for `3+5=8;`.
+
+    The last token of a wrong step is the one with which it goes wrong.
+    """
 
     start: int
     end: int

@@ -131,14 +131,14 @@ async def test_the_placebo_keeps_a_response_and_its_sum_and_moves_its_rewards() 
     assert once.prm_version == 3
 
 
-async def test_the_oracle_marks_right_steps_and_the_first_wrong_one() -> None:
+async def test_the_oracle_marks_right_steps_and_the_first_wrong_token() -> None:
     tokenizer = build_tokenizer()
     prompt, right, wrong = (
         tuple(tokenizer(text)["input_ids"]) for text in ("3+5+8=", "3+5=8;8+8=6#6", "3+5=9;9+8=7#7")
     )
     group = PrmGroup(group_id="0.0-a", prompt_ids=prompt, responses=(right, wrong))
     rewards = await Judge(tokenizer, "fingerprint").score([group])
-    assert rewards.rows == ((1.0,) * 11 + (0.0,) * 2, (-1.0,) * 6 + (0.0,) * 7)
+    assert rewards.rows == ((1.0,) * 11 + (0.0,) * 2, (0.0,) * 4 + (-1.0,) + (0.0,) * 8)
 
 
 async def test_the_trial_is_graded_by_the_verifiers_own_grader() -> None:

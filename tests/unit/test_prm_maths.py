@@ -211,6 +211,6 @@ def test_steps_of_a_chain_are_judged_up_to_the_first_error() -> None:
     prompt = prompt_of([3, 5, 8])
     assert judge_steps(prompt, "3+5=8;8+8=6#6") == [(0, 6, True), (6, 11, True)]
     assert judge_steps(prompt, "3+5=8;8+8=7#7") == [(0, 6, True), (6, 11, False)]
-    assert judge_steps(prompt, "3+5=9;9+8=7#7") == [(0, 6, False)]
+    assert judge_steps(prompt, "3+5=9;9+8=7#7") == [(0, 5, False)]
     assert judge_steps(prompt, "3+5") == [(0, 3, False)]
     assert judge_steps(prompt, "") == []
