@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu clean
+.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -124,6 +124,12 @@ bench-evaluate: setup ## an evaluation beside its engine alone, of a real model 
 	$(BIN)/python -m benchmarks.evaluate $(if $(MODEL),--model $(MODEL))
 
 # No set-up: it runs in the Python that has torch and transformers for the GPU.
+experiment: setup ## tables, plots and figures of the trial of process rewards, from kept results; the last line is JSON
+	$(BIN)/python -m benchmarks.experiment report
+
+experiment-small: setup ## a small part of the trial from nothing; under an hour; the last line is JSON
+	$(BIN)/python -m benchmarks.experiment small
+
 gpu: ## all that needs a GPU, in ten minutes, with torch and transformers of PYTHON alone; the last line is JSON
 	$(PYTHON) -m benchmarks.gpu $(GPU_FLAGS)
 

@@ -5,51 +5,115 @@ See `docs/experiment/protocol.md` for what is run and why, and `docs/experiment/
 
 import argparse
 import itertools
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.experiment.arms import ARMS, BY_NAME
 from benchmarks.experiment.families import Machine
 from benchmarks.experiment.one_run import Job
-from benchmarks.experiment.sweep import sweep
+from benchmarks.experiment.report import figures_of, read_results, write_report
+from benchmarks.experiment.sweep import gather, sweep
 
 _FOLDER = Path("runs") / "experiment"
+_SMALL = Path("runs") / "experiment-small"
+_KEPT = Path("docs") / "experiment"
+_SMALL_ARMS = ("rloo", "prime", "placebo", "oracle")
+_SMALL_LR, _SMALL_PRM_TIMES = 3.5e-4, 0.1
 
 
 def main() -> int:
     """Do what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.experiment", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    runs = commands.add_parser("run", help="run arms of one family over rates and seeds; goes on where it was stopped")
-    runs.add_argument("--family", required=True, help="chain-4, chain-8, chain-16, chain-32 or school")
-    runs.add_argument("--arms", nargs="+", choices=sorted(BY_NAME), default=[arm.name for arm in ARMS], metavar="ARM")
-    runs.add_argument("--seeds", nargs="+", type=int, required=True)
-    runs.add_argument("--lr", nargs="+", type=float, required=True, help="of the policy")
-    runs.add_argument("--prm-times", nargs="+", type=float, default=[10.0], help="the PRM's rate in policy rates")
-    runs.add_argument("--steps", type=int, required=True)
-    runs.add_argument("--evaluate-every", type=int, default=5)
-    runs.add_argument("--folder", type=Path, default=_FOLDER)
-    runs.add_argument("--processes", type=int, default=2)
-    runs.add_argument("--device", default="cpu")
-    runs.add_argument("--model", type=Path, help="the real model's folder, for the family school")
+    _add_run(commands.add_parser("run", help="run arms of one family over rates and seeds; goes on where it stopped"))
+    keep = commands.add_parser("keep", help="put the results of a folder, one file per family, where the report reads")
+    keep.add_argument("--folder", type=Path, default=_FOLDER)
+    keep.add_argument("--kept", type=Path, default=_KEPT)
+    report = commands.add_parser("report", help="tables, plots and figures from kept results")
+    report.add_argument("--kept", type=Path, default=_KEPT)
+    small = commands.add_parser("small", help="from nothing: four arms of chain-8, two tuning and three other seeds")
+    small.add_argument("--folder", type=Path, default=_SMALL)
+    small.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
+    match arguments.command:
+        case "run":
+            _run(arguments)
+        case "keep":
+            _keep(arguments.folder, arguments.kept)
+        case "report":
+            _report(arguments.kept)
+        case "small":
+            _run_small(arguments.folder, processes=arguments.processes)
+    return 0
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", required=True, help="chain-4, chain-8, chain-16, chain-32 or school")
+    parser.add_argument("--arms", nargs="+", choices=sorted(BY_NAME), default=[arm.name for arm in ARMS], metavar="ARM")
+    parser.add_argument("--seeds", nargs="+", type=int, required=True)
+    parser.add_argument("--lr", nargs="+", type=float, required=True, help="of the policy")
+    parser.add_argument("--prm-times", nargs="+", type=float, default=[0.1], help="the PRM's rate in policy rates")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--evaluate-every", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=_FOLDER)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", type=Path, help="the real model's folder, for the family school")
+
+
+def _run(arguments: argparse.Namespace) -> None:
     jobs = [
         Job(
             family=arguments.family,
             arm=name,
             seed=seed,
             lr=lr,
-            prm_lr=lr * times,
+            prm_lr=prm_lr,
             steps=arguments.steps,
             evaluate_every=arguments.evaluate_every,
         )
         # Seeds outermost: when it is stopped, every arm has as many.
         for seed, name, lr in itertools.product(arguments.seeds, arguments.arms, arguments.lr)
-        for times in (arguments.prm_times if BY_NAME[name].has_prm else [0.0])
+        for prm_lr in _prm_rates(name, lr, arguments.prm_times)
     ]
     machine = Machine(device=arguments.device, model=arguments.model)
     sweep(jobs, machine=machine, folder=arguments.folder, processes=arguments.processes)
-    return 0
+
+
+def _prm_rates(arm: str, lr: float, times: Sequence[float]) -> list[float]:
+    return [lr * each for each in times] if BY_NAME[arm].has_prm else [0.0]
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    table = gather(folder)
+    results = kept / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    for family in sorted(set(table["family"].to_pylist())):
+        of_family = table.filter(pa.compute.equal(table["family"], family))
+        pq.write_table(of_family, results / f"{family}.parquet", compression="zstd")
+
+
+def _report(kept: Path) -> None:
+    outcomes = read_results(kept / "results")
+    write_report(outcomes, kept)
+    print(json.dumps(figures_of(outcomes)))
+
+
+def _run_small(folder: Path, *, processes: int) -> None:
+    """A fixed subset from nothing; what it says is of three seeds, and shows that the trial can be run again."""
+    jobs = [
+        Job(family="chain-8", arm=name, seed=seed, lr=_SMALL_LR, prm_lr=prm_lr, steps=16, evaluate_every=2)
+        for seed, name in itertools.product((1, 2, 101, 102, 103), _SMALL_ARMS)
+        for prm_lr in _prm_rates(name, _SMALL_LR, [_SMALL_PRM_TIMES])
+    ]
+    sweep(jobs, machine=Machine(), folder=folder, processes=processes)
+    _keep(folder, folder)
+    _report(folder)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Curve:
     samples: Array
     """Responses sampled for training, so far, at each evaluation."""
     flops: Array
+    """Floating-point operations per parameter of the model."""
     seconds: Array
     accuracy: Array
 
@@ -51,12 +52,10 @@ class Ratio:
     high: float
 
 
-def curve_of(
-    rows: Sequence[Mapping[str, float | None]], *, samples_per_prompt: int, parameters: int, has_prm: bool
-) -> Curve:
+def curve_of(rows: Sequence[Mapping[str, float | None]], *, samples_per_prompt: int, has_prm: bool) -> Curve:
     """A run's curve from its rows, in the order of steps; rows without an evaluation only add to the cost.
 
-    Operations are counted as 2 per parameter and token of a forward pass and 4 of a backward pass. Sampled tokens are
+    Operations are counted per parameter: 2 per token of a forward pass and 4 of a backward pass. Sampled tokens are
     estimated from those of the kept groups.
     """
     samples = flops = seconds = 0.0
@@ -68,8 +67,7 @@ def curve_of(
         sampled_tokens = tokens * graded / kept if kept else 0.0
         # The policy: a pass forward to sample, one forward and backward to learn; the PRM: scores, learns, and its
         # reference scores.
-        passes = 2 * sampled_tokens + 6 * tokens + (10 * tokens if has_prm else 0.0)
-        flops += parameters * passes
+        flops += 2 * sampled_tokens + 6 * tokens + (10 * tokens if has_prm else 0.0)
         seconds += row["time/step_seconds"] or 0.0
         if row["eval/accuracy"] is not None:
             points.append((samples, flops, seconds, row["eval/accuracy"]))
@@ -104,13 +102,13 @@ def interquartile_mean(values: Array) -> float:
     return float((ordered * inside).sum() / inside.sum())
 
 
-def ratio_of(baseline: Array, arm: Array, *, budget: float, seed: int = 0) -> Ratio:
+def ratio_of(baseline: Array, arm: Array, *, seed: int = 0) -> Ratio:
     """How many times fewer samples (operations, seconds) the arm needed, over seeds.
 
-    `baseline` and `arm` hold what each seed needed; infinity stands for `budget`, the least that it could have needed.
-    The logarithms of both are averaged by the interquartile mean; seeds of both are resampled apart.
+    `baseline` and `arm` hold what each seed needed. The logarithms of both are averaged by the interquartile mean. The
+    seeds of both are resampled apart.
     """
-    logs = [np.log(np.minimum(values, budget)) for values in (baseline, arm)]
+    logs = [np.log(values) for values in (baseline, arm)]
     draws = np.random.default_rng(seed)
 
     def resampled(values: Array) -> Array:

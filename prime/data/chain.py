@@ -4,7 +4,6 @@
 capable but careless: with n digits and a share e of wrong steps it is right on about (1 - e)^(n - 1) of the chains.
 """
 
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -60,8 +59,8 @@ def judge_steps(prompt: str, response: str) -> list[tuple[int, int, bool]]:
         if not written:
             break
         if written != expected:
-            right = os.path.commonprefix([written, expected])
-            steps.append((start, start + min(len(right) + 1, len(written)), False))
+            differing = (place for place, pair in enumerate(zip(written, expected, strict=False)) if pair[0] != pair[1])
+            steps.append((start, start + next(differing, len(written) - 1) + 1, False))
             break
         steps.append((start, start + len(expected), True))
         start, total = start + len(expected), result

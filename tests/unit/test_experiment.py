@@ -1,10 +1,13 @@
 """The trial's arithmetic, its arms, and the reward models that stand in for the PRM."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.experiment.arms import ARMS, BY_NAME, Arm
@@ -18,7 +21,10 @@ from benchmarks.experiment.figures import (
     ratio_of,
 )
 from benchmarks.experiment.one_run import Job, settings_of
+from benchmarks.experiment.outcome import outcome_of
 from benchmarks.experiment.parts import Judge, Shuffled, plain_grader
+from benchmarks.experiment.report import figures_of, read_results, write_report
+from benchmarks.experiment.sweep import KEPT
 from prime.data.chain import build_tokenizer
 from prime.types import GradeItem, PrmGroup, PrmInfo, PrmMetrics, TokenRewards, VerdictStatus
 
@@ -34,11 +40,11 @@ def test_a_curve_adds_up_what_a_run_cost_until_each_evaluation() -> None:
         _row(graded=4, kept=2, response_tokens=100, step_seconds=1.0),
         _row(graded=2, kept=2, response_tokens=50, step_seconds=2.0, accuracy=0.5),
     ]
-    curve = curve_of(rows, samples_per_prompt=4, parameters=10, has_prm=True)
+    curve = curve_of(rows, samples_per_prompt=4, has_prm=True)
     assert curve.samples.tolist() == [0, 24]
     assert curve.seconds.tolist() == [0, 3]
-    # 200 + 50 sampled tokens at 2, 150 learnt ones at 6 and 10, times 10 parameters.
-    assert curve.flops.tolist() == [0, 10 * (2 * 250 + 16 * 150)]
+    # 200 + 50 sampled tokens at 2, 150 learnt ones at 6 and 10.
+    assert curve.flops.tolist() == [0, 2 * 250 + 16 * 150]
     assert curve.accuracy.tolist() == [0.3, 0.5]
 
 
@@ -62,11 +68,9 @@ def test_the_interquartile_mean_leaves_out_both_ends() -> None:
     assert interquartile_mean(np.array([5.0, 1.0, 2.0, 3.0, 9.0])) == pytest.approx((0.75 * 2 + 3 + 0.75 * 5) / 2.5)
 
 
-def test_a_ratio_says_how_many_times_fewer_and_a_run_that_never_got_there_counts_as_the_budget() -> None:
-    same = ratio_of(np.full(10, 400.0), np.full(10, 100.0), budget=1000.0)
+def test_a_ratio_says_how_many_times_fewer() -> None:
+    same = ratio_of(np.full(10, 400.0), np.full(10, 100.0))
     assert (same.value, same.low, same.high) == pytest.approx((4.0, 4.0, 4.0))
-    never = ratio_of(np.full(10, math.inf), np.full(10, 100.0), budget=1000.0)
-    assert never.value == pytest.approx(10.0)
 
 
 def test_intervals_hold_the_value_and_shrink_with_seeds() -> None:
@@ -74,7 +78,7 @@ def test_intervals_hold_the_value_and_shrink_with_seeds() -> None:
     widths = []
     for seeds in (8, 64):
         baseline, arm = np.exp(draws.normal(6.0, 0.3, seeds)), np.exp(draws.normal(5.5, 0.3, seeds))
-        found = ratio_of(baseline, arm, budget=1e9)
+        found = ratio_of(baseline, arm)
         assert found.low < found.value < found.high
         widths.append(math.log(found.high / found.low))
     assert widths[1] < widths[0] / 2
@@ -92,6 +96,77 @@ def test_every_arm_is_a_valid_setting(arm: Arm) -> None:
     assert prm.lr == job.prm_lr
     assert trainer.advantage.step_delimiter == ";"
     assert trainer.max_lag == 0
+
+
+def _run(arm: str, seed: int, *, lr: float, prm_lr: float, accuracies: Sequence[float]) -> list[dict[str, Any]]:
+    """Rows of a run of two steps per evaluation, 16 groups sampled and kept in each."""
+    rows = []
+    for step in range(2 * len(accuracies) - 1):
+        row: dict[str, Any] = dict.fromkeys(KEPT)
+        row |= {"family": "chain-16", "arm": arm, "seed": seed, "lr": lr, "prm_lr": prm_lr, "steps": 6, "step": step}
+        if step:
+            row |= {"collect/graded": 16, "collect/kept": 16, "batch/response_tokens": 100, "time/step_seconds": 1.0}
+        if step % 2 == 0:
+            row["eval/accuracy"] = accuracies[step // 2]
+        if arm == "prime" and step:
+            row["reward/step_auc"] = 0.75
+        rows.append(row)
+    return rows
+
+
+SLOW, FAST = (0.0, 0.3, 0.6, 0.9), (0.0, 0.6, 1.2, 1.8)
+"""The slow one is at 0.6 by its last three when it ends, the fast one after two thirds."""
+
+
+def _results() -> list[dict[str, Any]]:
+    rows = []
+    for seed in (1, 2):
+        rows += _run("rloo", seed, lr=1e-3, prm_lr=0.0, accuracies=SLOW)
+        rows += _run("rloo", seed, lr=1e-2, prm_lr=0.0, accuracies=(0.0, 0.1, 0.1, 0.1))
+        rows += _run("prime", seed, lr=1e-3, prm_lr=1e-4, accuracies=FAST)
+    for seed in range(101, 104):
+        rows += _run("rloo", seed, lr=1e-3, prm_lr=0.0, accuracies=SLOW)
+        rows += _run("prime", seed, lr=1e-3, prm_lr=1e-4, accuracies=FAST)
+        rows += _run("placebo", seed, lr=1e-3, prm_lr=1e-4, accuracies=SLOW)
+    return rows
+
+
+def test_the_outcome_follows_the_protocol() -> None:
+    found = outcome_of("chain-16", _results())
+    assert found.threshold == pytest.approx(0.6)
+    assert found.seeds == 3
+    # The placebo was never tuned, so it has no setting to report.
+    assert list(found.arms) == ["rloo", "prime"]
+    assert found.arms["rloo"].setting.lr == 1e-3
+    prime = found.arms["prime"]
+    # The mean of the last three evaluations is 0.6 after four steps of 64 samples, and 0.6 after six of the baseline's.
+    assert prime.samples.value == pytest.approx(6 / 4)
+    assert prime.reached == 3
+    assert prime.gain.value == pytest.approx(1.0)
+    # A step of the baseline costs 800 operations per parameter, and one with a PRM 1,800.
+    assert prime.flops.value == pytest.approx(6 / 4 * 800 / 1800)
+    assert prime.diagnostics == {"reward/step_auc": 0.75}
+
+
+def test_the_report_is_the_same_to_the_byte_and_needs_no_more_than_what_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    pq.write_table(pa.Table.from_pylist(_results()), tmp_path / "results" / "chain-16.parquet")
+    outcomes = read_results(tmp_path / "results")
+    written = []
+    for name in ("once", "again"):
+        write_report(outcomes, tmp_path / name)
+        written.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {"tables.md", "chain-16.svg"}
+    figures = figures_of(outcomes)
+    assert figures["best_arm"] == "prime"
+    assert figures["step_ratio"] == 1.5
+    assert figures["placebo_ratio"] is None
+
+
+def test_results_without_the_baseline_are_refused() -> None:
+    with pytest.raises(ValueError, match="rloo"):
+        outcome_of("chain-16", _run("prime", 1, lr=1e-3, prm_lr=1e-4, accuracies=FAST))
 
 
 def test_arms_have_names_of_their_own() -> None:
