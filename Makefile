@@ -123,13 +123,13 @@ bench-curate: setup ## 100,000 rows through the rules and de-duplication of cura
 bench-evaluate: setup ## an evaluation beside its engine alone, of a real model or MODEL=folder; the last line is JSON
 	$(BIN)/python -m benchmarks.evaluate $(if $(MODEL),--model $(MODEL))
 
-# No set-up: it runs in the Python that has torch and transformers for the GPU.
 experiment: setup ## tables, plots and figures of the trial of process rewards, from kept results; the last line is JSON
 	$(BIN)/python -m benchmarks.experiment report
 
 experiment-small: setup ## a small part of the trial from nothing; under an hour; the last line is JSON
 	$(BIN)/python -m benchmarks.experiment small
 
+# No set-up: it runs in the Python that has torch and transformers for the GPU.
 gpu: ## all that needs a GPU, in ten minutes, with torch and transformers of PYTHON alone; the last line is JSON
 	$(PYTHON) -m benchmarks.gpu $(GPU_FLAGS)
 
