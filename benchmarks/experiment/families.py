@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from prime.data.chain import draw_chains, problem_of, prompt_of, sft_texts, writ
 from prime.data.problems import write_jsonl
 from prime.data.school import draw_school, keys_of
 from prime.errors import SettingsError
+from prime.types import Problem
 from primectl.sft import write_sft_data
 
 _SFT_BATCH = 128
+_START = 0.3
+"""Of the answers that the SFT policy has right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +56,56 @@ class Machine:
 
 
 def family_of(name: str, machine: Machine) -> Family:
-    """A family by its name: `chain-16`, `school`.
+    """A family by its name: `chain-16`, `control-16`, `school`.
 
     Raises:
         SettingsError: there is none, or it needs the real model.
     """
     kind, _, size = name.partition("-")
-    if kind == "chain" and size.isdigit() and int(size) > 0:
-        return chain(int(size))
+    if kind in _SIZED and size.isdigit() and int(size) > 0:
+        return _SIZED[kind](int(size))
     if name == "school":
         if machine.model is None:
             raise SettingsError("the family 'school' starts from the real model: give its folder with --model")
         return school(machine.model, device=machine.device)
-    raise SettingsError(f"the trial has no family {name!r}; it has chain-N and school")
+    raise SettingsError(f"the trial has no family {name!r}; it has chain-N and control-N, N steps, and school")
 
 
 def chain(steps: int) -> Family:
     """Chains of so many dependent steps, from a policy that gets about 0.3 of them right."""
+    # Such that the chance of no wrong step is 0.3.
+    careless = 1.0 - _START ** (1.0 / steps)
+    texts = sft_texts(length=steps + 1, seed=4, wrong_share=careless)
+    return _of_chains(f"chain-{steps}", steps, texts, problem_of)
+
+
+def control(steps: int) -> Family:
+    """The same chains, and the answer is the first digit, whatever the steps say: a right step gains nothing."""
+    careless = 1.0 - _START ** (1.0 / steps)
+    texts = sft_texts(length=steps + 1, seed=4, wrong_share=careless)
+    return _of_chains(f"control-{steps}", steps, _answered_by_chance(texts, seed=6), _first_digit_problem)
+
+
+def _first_digit_problem(digits: list[int]) -> Problem:
+    return replace(problem_of(digits), ground_truth=str(digits[0]))
+
+
+def _answered_by_chance(texts: Iterator[tuple[str, str]], *, seed: int) -> Iterator[tuple[str, str]]:
+    """Their answers are the first digit as often as a policy is right at the start, else any other one."""
+    draw = random.Random(seed)
+    for prompt, response in texts:
+        first = int(prompt[0])
+        answer = first if draw.random() < _START else (first + draw.randint(1, 9)) % 10
+        yield prompt, f"{response.partition('#')[0]}#{answer}"
+
+
+def _of_chains(
+    name: str, steps: int, careless: Iterator[tuple[str, str]], problem: Callable[[list[int]], Problem]
+) -> Family:
     length = steps + 1
     return Family(
-        name=f"chain-{steps}",
-        write=lambda folder: _write_chains(folder, length),
+        name=name,
+        write=lambda folder: _write_chains(folder, length, careless, problem),
         trainer={
             "prompts_per_step": 16,
             "samples_per_prompt": 4,
@@ -87,19 +119,19 @@ def chain(steps: int) -> Family:
     )
 
 
-def _write_chains(folder: Path, length: int) -> None:
+def _write_chains(
+    folder: Path, length: int, careless: Iterator[tuple[str, str]], problem: Callable[[list[int]], Problem]
+) -> None:
     held_out = draw_chains(256, length=length, seed=1)
     excluded = frozenset(map(prompt_of, held_out))
     train = draw_chains(4096, length=length, seed=2, exclude=excluded)
-    write_jsonl([problem_of(digits) for digits in held_out], folder / "held_out.jsonl")
-    write_jsonl([problem_of(digits) for digits in train], folder / "problems.jsonl")
-    # Such that the chance of no wrong step is 0.3.
-    careless = 1.0 - 0.3 ** (1.0 / (length - 1))
+    write_jsonl([problem(digits) for digits in held_out], folder / "held_out.jsonl")
+    write_jsonl([problem(digits) for digits in train], folder / "problems.jsonl")
     write_fresh_model(folder / "fresh", seed=0, hidden=64, layers=2, heads=4)
     lessons: list[tuple[str, Iterator[tuple[str, str]], int]] = [
         ("sums", sft_texts(length=2, seed=3, wrong_share=0.0), 150),
         ("short", _of_mixed_lengths(length, seed=5), 900),
-        ("sft", sft_texts(length=length, seed=4, wrong_share=careless), 400),
+        ("sft", careless, 400),
     ]
     start = "fresh"
     for name, texts, steps in lessons:
@@ -171,3 +203,6 @@ def _write_school(folder: Path, model: Path, device: str) -> None:
         ),
         lambda step: None,
     )
+
+
+_SIZED = {"chain": chain, "control": control}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.experiment.arms import ARMS, BY_NAME, Arm
-from benchmarks.experiment.families import chain
+from benchmarks.experiment.families import Machine, chain, family_of
 from benchmarks.experiment.figures import (
     Curve,
     cost_to_reach,
@@ -26,6 +26,7 @@ from benchmarks.experiment.parts import Judge, Shuffled, plain_grader
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import KEPT
 from prime.data.chain import build_tokenizer
+from prime.errors import SettingsError
 from prime.types import GradeItem, PrmGroup, PrmInfo, PrmMetrics, TokenRewards, VerdictStatus
 
 
@@ -167,6 +168,15 @@ def test_the_report_is_the_same_to_the_byte_and_needs_no_more_than_what_is_kept(
 def test_results_without_the_baseline_are_refused() -> None:
     with pytest.raises(ValueError, match="rloo"):
         outcome_of("chain-16", _run("prime", 1, lr=1e-3, prm_lr=1e-4, accuracies=FAST))
+
+
+def test_families_are_found_by_name_and_others_are_refused() -> None:
+    machine = Machine()
+    assert family_of("chain-8", machine).name == "chain-8"
+    assert family_of("control-16", machine).max_context == family_of("chain-16", machine).max_context
+    for wrong, said in (("chain-0", "chain-N"), ("chain", "chain-N"), ("sudoku", "no family"), ("school", "--model")):
+        with pytest.raises(SettingsError, match=said):
+            family_of(wrong, machine)
 
 
 def test_arms_have_names_of_their_own() -> None:
