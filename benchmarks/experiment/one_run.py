@@ -6,14 +6,14 @@ Nothing crosses a socket, and nothing else differs from a run of the services: a
 import asyncio
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment.arms import Arm
 from benchmarks.experiment.families import Family
-from benchmarks.experiment.parts import Judge, NearReplica, PassingPolicy, PassingRewards, Shuffled, plain_grader
+from benchmarks.experiment.parts import Judge, NearReplica, NearVerifier, PassingPolicy, PassingRewards, Shuffled
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.trackers.jsonl_files import JsonlTracker
 from prime.data.problems import load_problems
@@ -22,7 +22,7 @@ from prime.evaluation.reading import AskedSet, open_sets
 from prime.lm.model import settle_torch
 from prime.ports import GroupingVerifier, RewardModel, Rollout
 from prime.tracking import TrackedRun
-from prime.types import AnswerClasses, SamplingParams, Verdict, VerifierInfo
+from prime.types import SamplingParams
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from services.rollout.episodes import Episodes
@@ -39,8 +39,6 @@ from services.trainer.publisher import Publisher
 from services.trainer.run_folder import RunFolder
 from services.trainer.settings import TrainerSettings
 from services.trainer.tracking import Tracking
-from services.verifier.answers import group_answers
-from services.verifier.grade import Grader
 
 _LEASE_S = 3600.0
 
@@ -125,7 +123,7 @@ async def _run(
         sampler=Episodes(engine, tokenizer=policy.tokenizer),
     )
     replica = NearReplica(worker, policy.fingerprint)
-    verifier = _NearVerifier(plain_grader())
+    verifier = NearVerifier()
     loop = TrainingLoop(
         settings=settings,
         seed=job.seed,
@@ -170,7 +168,7 @@ def _reward_model(job: Job, arm: Arm, policy: Policy, prm: PrmSettings, start: P
     return Shuffled(service, seed=job.seed) if arm.rewards == "shuffled" else service
 
 
-def _just(replica: Rollout) -> Any:
+def _just(replica: Rollout) -> Callable[[], Awaitable[list[tuple[str, Rollout]]]]:
     async def find() -> list[tuple[str, Rollout]]:
         return [("near", replica)]
 
@@ -190,22 +188,3 @@ def _evaluator(settings: TrainerSettings, policy: Policy, replica: Rollout, veri
         # The same for all: a difference between arms is not one of evaluation seeds.
         seed=0,
     )
-
-
-class _NearVerifier:
-    """`ports.GroupingVerifier` over a grader of this process."""
-
-    def __init__(self, grader: Grader) -> None:
-        self._grader = grader
-
-    async def grade(self, items: Any) -> list[Verdict]:
-        """One verdict per item."""
-        return await self._grader.grade(items)
-
-    async def info(self) -> VerifierInfo:
-        """What it grades."""
-        return await self._grader.info()
-
-    async def group_answers(self, responses: Any) -> AnswerClasses:
-        """Classes of equal answers."""
-        return await group_answers(self._grader, responses)

@@ -15,6 +15,8 @@ from prime.maths.prm_diagnostics import shuffled_within_rows
 from prime.ports import PendingCheckpoint, RewardModel
 from prime.seeds import stable_hash
 from prime.types import (
+    AnswerClasses,
+    GradeItem,
     PrmGroup,
     PrmInfo,
     PrmMetrics,
@@ -25,10 +27,12 @@ from prime.types import (
     RolloutStatus,
     TokenRewards,
     Verdict,
+    VerifierInfo,
 )
 from services.prm.reward import RewardService
 from services.rollout.loop import RolloutWorker
 from services.trainer.policy import Policy
+from services.verifier.answers import group_answers
 from services.verifier.grade import Grader
 from services.verifier.settings import VerifierSettings
 
@@ -103,12 +107,35 @@ class _NothingRuns:
         """Nobody watches."""
 
 
-def plain_grader() -> Grader:
-    """The verifier's own grader for tasks that plain comparison settles; anything else is an infra error."""
-    nothing: Any = _NothingRuns()
-    return Grader(
-        VerifierSettings(), programs=nothing, pool=nothing, proof=nothing, watcher=nothing, tier="none", isolation=()
-    )
+class NearVerifier:
+    """`ports.GroupingVerifier` by the verifier's own grader, for tasks that plain comparison settles.
+
+    Anything else is an infra error.
+    """
+
+    def __init__(self) -> None:
+        nothing: Any = _NothingRuns()
+        self._grader = Grader(
+            VerifierSettings(),
+            programs=nothing,
+            pool=nothing,
+            proof=nothing,
+            watcher=nothing,
+            tier="none",
+            isolation=(),
+        )
+
+    async def grade(self, items: Sequence[GradeItem]) -> list[Verdict]:
+        """One verdict per item."""
+        return await self._grader.grade(items)
+
+    async def info(self) -> VerifierInfo:
+        """What it grades."""
+        return await self._grader.info()
+
+    async def group_answers(self, responses: Sequence[str]) -> AnswerClasses:
+        """Classes of equal answers."""
+        return await group_answers(self._grader, responses)
 
 
 class Shuffled:

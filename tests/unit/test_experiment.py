@@ -22,7 +22,7 @@ from benchmarks.experiment.figures import (
 )
 from benchmarks.experiment.one_run import Job, settings_of
 from benchmarks.experiment.outcome import outcome_of
-from benchmarks.experiment.parts import Judge, Shuffled, plain_grader
+from benchmarks.experiment.parts import Judge, NearVerifier, Shuffled
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import KEPT
 from prime.data.chain import build_tokenizer
@@ -232,6 +232,6 @@ async def test_the_trial_is_graded_by_the_verifiers_own_grader() -> None:
         GradeItem(item_id="b", data_source="school", ability="math", response="\\boxed{7}", ground_truth="8"),
         GradeItem(item_id="c", data_source="", ability="code", response="print(1)", ground_truth="{}"),
     ]
-    statuses = [verdict.status for verdict in await plain_grader().grade(items)]
+    statuses = [verdict.status for verdict in await NearVerifier().grade(items)]
     assert statuses[:2] == [VerdictStatus.PASSED, VerdictStatus.FAILED]
     assert statuses[2] not in (VerdictStatus.PASSED, VerdictStatus.FAILED)
