@@ -6,7 +6,7 @@ Nothing crosses a socket, and nothing else differs from a run of the services: a
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from benchmarks.experiment.arms import Arm
 from benchmarks.experiment.families import Family
 from benchmarks.experiment.parts import Judge, NearReplica, NearVerifier, PassingPolicy, PassingRewards, Shuffled
 from prime.adapters.memory import MemoryBroker, MemoryQueue
+from prime.adapters.settings import merged
 from prime.adapters.trackers.jsonl_files import JsonlTracker
 from prime.data.problems import load_problems
 from prime.data.prompts import encode_prompts
@@ -77,17 +78,8 @@ def settings_of(job: Job, family: Family, arm: Arm, material: Path) -> tuple[Tra
     }
     shared = {"optimiser": {"lr": job.lr}, **({"prm_update": "none"} if arm.rewards == "judged" else {})}
     for more in (family.trainer, arm.trainer, {"advantage": arm.advantage}, shared):
-        trainer = _merged(trainer, more)
-    prm = _merged(_merged({}, family.prm), {**arm.prm, "lr": job.prm_lr})
-    return TrainerSettings(**trainer), PrmSettings(**prm)
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        is_table = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if is_table else value
-    return merged
+        trainer = merged(trainer, more)
+    return TrainerSettings(**trainer), PrmSettings(**{**family.prm, **arm.prm, "lr": job.prm_lr})
 
 
 def run_one(job: Job, family: Family, arm: Arm, *, material: Path, folder: Path) -> list[dict[str, float]]:

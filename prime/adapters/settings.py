@@ -6,7 +6,7 @@ The only module that reads the environment. Unknown keys are errors; messages na
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -149,7 +149,7 @@ def load_settings(
     """
     tree = _read_tree(path, overrides)
     if base is not None:
-        tree = _merged(_read_toml(base), tree)
+        tree = merged(_read_toml(base), tree)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -271,13 +271,13 @@ def _read_tree(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Sections of both, values of `above` where both have one."""
-    merged = below | above
+    both = {**below, **above}
     for key in below.keys() & above.keys():
-        if isinstance(below[key], dict) and isinstance(above[key], dict):
-            merged[key] = _merged(below[key], above[key])
-    return merged
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            both[key] = merged(below[key], above[key])
+    return both
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
