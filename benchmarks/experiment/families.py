@@ -1,48 +1,15 @@
-"""The tasks of the trial: what a run starts from, and the settings that its arms have in common."""
+"""The tasks of the trial by name."""
 
-import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jobs.sft import SftSettings, run_sft
-from prime.data.chain import draw_chains, problem_of, prompt_of, sft_texts, write_fresh_model
-from prime.data.problems import write_jsonl
-from prime.data.school import draw_school, keys_of
+from benchmarks.experiment.boxes import sokoban
+from benchmarks.experiment.chains import chain, control
+from benchmarks.experiment.family import Family
+from benchmarks.experiment.school_problems import school
 from prime.errors import SettingsError
-from prime.types import Problem
-from primectl.sft import write_sft_data
 
-_SFT_BATCH = 128
-_START = 0.3
-"""Of the answers that the SFT policy has right."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """A task: `chain(16)`."""
-
-    name: str
-    write: Callable[[Path], None]
-    """Writes `sft` (the checkpoint), `problems.jsonl` and `held_out.jsonl` into a folder."""
-    trainer: Mapping[str, Any]
-    """Settings that all arms share."""
-    prm: Mapping[str, Any]
-    max_context: int
-    device: str = "cpu"
-    dtype: str = "float32"
-    """Of the sampler."""
-
-    def material(self, folder: Path) -> Path:
-        """The folder with what a run starts from, made when it is not there."""
-        place = folder / self.name
-        if not (place / "done").is_file():
-            place.mkdir(parents=True, exist_ok=True)
-            self.write(place)
-            (place / "done").touch()
-        return place
+_SIZED = {"chain": chain, "control": control}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +23,7 @@ class Machine:
 
 
 def family_of(name: str, machine: Machine) -> Family:
-    """A family by its name: `chain-16`, `control-16`, `school`.
+    """A family by its name: `chain-16`, `control-16`, `sokoban`, `school`.
 
     Raises:
         SettingsError: there is none, or it needs the real model.
@@ -64,145 +31,10 @@ def family_of(name: str, machine: Machine) -> Family:
     kind, _, size = name.partition("-")
     if kind in _SIZED and size.isdigit() and int(size) > 0:
         return _SIZED[kind](int(size))
+    if name == "sokoban":
+        return sokoban()
     if name == "school":
         if machine.model is None:
             raise SettingsError("the family 'school' starts from the real model: give its folder with --model")
         return school(machine.model, device=machine.device)
-    raise SettingsError(f"the trial has no family {name!r}; it has chain-N and control-N, N steps, and school")
-
-
-def chain(steps: int) -> Family:
-    """Chains of so many dependent steps, from a policy that gets about 0.3 of them right."""
-    # Such that the chance of no wrong step is 0.3.
-    careless = 1.0 - _START ** (1.0 / steps)
-    texts = sft_texts(length=steps + 1, seed=4, wrong_share=careless)
-    return _of_chains(f"chain-{steps}", steps, texts, problem_of)
-
-
-def control(steps: int) -> Family:
-    """The same chains, and the answer is the first digit, whatever the steps say: a right step gains nothing."""
-    careless = 1.0 - _START ** (1.0 / steps)
-    texts = sft_texts(length=steps + 1, seed=4, wrong_share=careless)
-    return _of_chains(f"control-{steps}", steps, _answered_by_chance(texts, seed=6), _first_digit_problem)
-
-
-def _first_digit_problem(digits: list[int]) -> Problem:
-    return replace(problem_of(digits), ground_truth=str(digits[0]))
-
-
-def _answered_by_chance(texts: Iterator[tuple[str, str]], *, seed: int) -> Iterator[tuple[str, str]]:
-    """Their answers are the first digit as often as a policy is right at the start, else any other one."""
-    draw = random.Random(seed)
-    for prompt, response in texts:
-        first = int(prompt[0])
-        answer = first if draw.random() < _START else (first + draw.randint(1, 9)) % 10
-        yield prompt, f"{response.partition('#')[0]}#{answer}"
-
-
-def _of_chains(
-    name: str, steps: int, careless: Iterator[tuple[str, str]], problem: Callable[[list[int]], Problem]
-) -> Family:
-    length = steps + 1
-    return Family(
-        name=name,
-        write=lambda folder: _write_chains(folder, length, careless, problem),
-        trainer={
-            "prompts_per_step": 16,
-            "samples_per_prompt": 4,
-            "max_prompt_tokens": 2 * length,
-            "sampling": {"max_tokens": 6 * steps + 8},
-            "advantage": {"step_delimiter": ";"},
-            "optimiser": {"threads": 1, "device": "cpu"},
-        },
-        prm={"threads": 1, "device": "cpu"},
-        max_context=2 * length + 6 * steps + 8,
-    )
-
-
-def _write_chains(
-    folder: Path, length: int, careless: Iterator[tuple[str, str]], problem: Callable[[list[int]], Problem]
-) -> None:
-    held_out = draw_chains(256, length=length, seed=1)
-    excluded = frozenset(map(prompt_of, held_out))
-    train = draw_chains(4096, length=length, seed=2, exclude=excluded)
-    write_jsonl([problem(digits) for digits in held_out], folder / "held_out.jsonl")
-    write_jsonl([problem(digits) for digits in train], folder / "problems.jsonl")
-    write_fresh_model(folder / "fresh", seed=0, hidden=64, layers=2, heads=4)
-    lessons: list[tuple[str, Iterator[tuple[str, str]], int]] = [
-        ("sums", sft_texts(length=2, seed=3, wrong_share=0.0), 150),
-        ("short", _of_mixed_lengths(length, seed=5), 900),
-        ("sft", careless, 400),
-    ]
-    start = "fresh"
-    for name, texts, steps in lessons:
-        fitting = ((prompt, answer) for prompt, answer in texts if prompt not in excluded)
-        write_sft_data(folder / f"{name}.jsonl", islice(fitting, steps * _SFT_BATCH))
-        run_sft(
-            SftSettings(
-                model=folder / start,
-                data=folder / f"{name}.jsonl",
-                output=folder / name,
-                steps=steps,
-                batch_size=_SFT_BATCH,
-                lr=3e-3,
-                final_lr_share=0.05,
-                token_budget=16384,
-                device="cpu",
-            ),
-            lambda step: None,
-        )
-        (folder / f"{name}.jsonl").unlink()
-        start = name
-
-
-def _of_mixed_lengths(longest: int, *, seed: int) -> Iterator[tuple[str, str]]:
-    """Right answers to chains from two digits to the longest: the way is learnt before the carelessness."""
-    lengths = random.Random(seed)
-    streams = {length: sft_texts(length=length, seed=seed, wrong_share=0.0) for length in range(2, longest + 1)}
-    while True:
-        yield next(streams[lengths.randint(2, longest)])
-
-
-def school(model: Path, *, device: str) -> Family:
-    """School problems, from the real model of 135 million parameters after a short SFT."""
-    return Family(
-        name="school",
-        write=lambda folder: _write_school(folder, model, device),
-        trainer={
-            "prompts_per_step": 16,
-            "samples_per_prompt": 4,
-            "max_prompt_tokens": 128,
-            "sampling": {"max_tokens": 64},
-            "advantage": {"step_delimiter": "\n"},
-            "optimiser": {"device": device, "token_budget": 2048},
-        },
-        prm={"device": device, "token_budget": 2048},
-        max_context=256,
-        device=device,
-        dtype="bfloat16",
-    )
-
-
-def _write_school(folder: Path, model: Path, device: str) -> None:
-    held_out = draw_school(160, seed=11)
-    train = draw_school(512, seed=12, exclude=keys_of(held_out))
-    worked = draw_school(128, seed=13, exclude=keys_of([*held_out, *train]))
-    for name, problems in (("held_out", held_out), ("problems", train)):
-        write_jsonl([each.problem for each in problems], folder / f"{name}.jsonl")
-    write_sft_data(folder / "sft.jsonl", ((each.prompt, each.solution) for each in worked))
-    run_sft(
-        SftSettings(
-            model=model,
-            data=folder / "sft.jsonl",
-            output=folder / "sft",
-            epochs=1.0,
-            batch_size=16,
-            lr=1e-4,
-            token_budget=4096,
-            device=device,
-        ),
-        lambda step: None,
-    )
-
-
-_SIZED = {"chain": chain, "control": control}
+    raise SettingsError(f"the trial has no family {name!r}; it has chain-N and control-N, N steps, sokoban and school")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment.arms import Arm
-from benchmarks.experiment.families import Family
+from benchmarks.experiment.family import Family
 from benchmarks.experiment.parts import Judge, NearReplica, NearVerifier, PassingPolicy, PassingRewards, Shuffled
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.settings import merged
@@ -79,6 +79,8 @@ def settings_of(job: Job, family: Family, arm: Arm, material: Path) -> tuple[Tra
     shared = {"optimiser": {"lr": job.lr}, **({"prm_update": "none"} if arm.rewards == "judged" else {})}
     for more in (family.trainer, arm.trainer, {"advantage": arm.advantage}, shared):
         trainer = merged(trainer, more)
+    if arm.advantage.get("granularity") == "step":
+        trainer = merged(trainer, {"advantage": {"granularity": family.step}})
     return TrainerSettings(**trainer), PrmSettings(**{**family.prm, **arm.prm, "lr": job.prm_lr})
 
 

@@ -101,23 +101,23 @@ class Sokoban:
         return "." if on_goal else " "
 
 
-def fewest_moves(level: str) -> int:
-    """How many moves solve it at least, by breadth-first search; 0 where none do, or it is solved already."""
+def solution(level: str) -> tuple[str, ...]:
+    """A shortest way to solve it, by breadth-first search; empty where there is none, or it is solved already."""
     room = Sokoban(level)
     if room.score == 1.0:
-        return 0
+        return ()
     seen = {room.state}
-    queue = deque([(room.state, 0)])
+    queue: deque[tuple[tuple[Place, frozenset[Place]], tuple[str, ...]]] = deque([(room.state, ())])
     while queue:
         state, moves = queue.popleft()
         for move in _MOVES:
             room.state = state
             if room.step(move).done:
-                return moves + 1
+                return (*moves, move)
             if room.state not in seen:
                 seen.add(room.state)
-                queue.append((room.state, moves + 1))
-    return 0
+                queue.append((room.state, (*moves, move)))
+    return ()
 
 
 def draw_levels(count: int, *, size: int, boxes: int, pulls: int, seed: int) -> list[tuple[str, int]]:
@@ -135,7 +135,7 @@ def draw_levels(count: int, *, size: int, boxes: int, pulls: int, seed: int) -> 
     stream = random.Random(seed)
     for _ in range(_TRIES * count):
         level = _pulled_apart(stream, size, boxes, pulls)
-        if level and level not in drawn and (moves := fewest_moves(level)):
+        if level and level not in drawn and (moves := len(solution(level))):
             drawn[level] = moves
         if len(drawn) == count:
             return list(drawn.items())

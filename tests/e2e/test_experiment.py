@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.experiment.arms import BY_NAME
-from benchmarks.experiment.families import Family
+from benchmarks.experiment.family import Family
 from benchmarks.experiment.one_run import Job, run_one, settings_of
 from jobs.sft import SftSettings, run_sft
 from prime.data.chain import draw_chains, problem_of, sft_texts, write_fresh_model

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.experiment.arms import ARMS, BY_NAME, Arm
-from benchmarks.experiment.families import Machine, chain, family_of
+from benchmarks.experiment.chains import chain
+from benchmarks.experiment.families import Machine, family_of
 from benchmarks.experiment.figures import (
     Curve,
     cost_to_reach,
@@ -168,6 +169,14 @@ def test_the_report_is_the_same_to_the_byte_and_needs_no_more_than_what_is_kept(
 def test_results_without_the_baseline_are_refused() -> None:
     with pytest.raises(ValueError, match="rloo"):
         outcome_of("chain-16", _run("prime", 1, lr=1e-3, prm_lr=1e-4, accuracies=FAST))
+
+
+def test_a_step_of_an_episode_is_a_turn() -> None:
+    family = family_of("sokoban", Machine())
+    job = Job(family="sokoban", arm="prime-step", seed=1, lr=1e-4, prm_lr=1e-3, steps=3)
+    trainer, _ = settings_of(job, family, BY_NAME["prime-step"], Path("material"))
+    assert trainer.advantage.granularity == "turn"
+    assert BY_NAME["prime-step"].advantage["granularity"] == "step"
 
 
 def test_families_are_found_by_name_and_others_are_refused() -> None:
