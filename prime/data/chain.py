@@ -18,6 +18,8 @@ from prime.types import Message, Problem
 DATA_SOURCE = "chain"
 _PAD, _END = "<pad>", "<end>"
 _CHARACTERS = "0123456789+=;#"
+LETTERS = "abcdefgh"
+"""Of words, which mean nothing."""
 _PROMPT = re.compile(r"\d(\+\d)+=")
 _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -111,20 +113,32 @@ def sft_texts(*, length: int, seed: int, wrong_share: float) -> Iterator[tuple[s
         yield prompt_of(digits), solve(digits, random_source, wrong_share=wrong_share)
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character of the task, an end token and padding."""
-    vocabulary = {token: number for number, token in enumerate([_PAD, _END, *_CHARACTERS])}
+def with_words(texts: Iterator[tuple[str, str]], *, length: int, seed: int) -> Iterator[tuple[str, str]]:
+    """The same answers with `length` letters after every step but the last: any letters will do.
+
+    Example: `3+5=8;cab8+8=6#6`. So an answer has many tokens that could as well be others, as text has.
+    """
+    draw = random.Random(seed)
+    for prompt, response in texts:
+        yield prompt, re.sub(";", lambda _: ";" + "".join(draw.choices(LETTERS, k=length)), response)
+
+
+def build_tokenizer(*, letters: str = "") -> PreTrainedTokenizerFast:
+    """One token per character of the task, and per letter of `with_words` where they are given; an end and padding."""
+    vocabulary = {token: number for number, token in enumerate([_PAD, _END, *_CHARACTERS, *letters])}
     rules = Tokenizer(models.WordLevel(vocabulary, unk_token=_PAD))
     rules.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
     rules.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token=_END, pad_token=_PAD, chat_template=_CHAT_TEMPLATE)
 
 
-def write_fresh_model(folder: Path, *, seed: int, hidden: int = 128, layers: int = 2, heads: int = 4) -> None:
+def write_fresh_model(
+    folder: Path, *, seed: int, hidden: int = 128, layers: int = 2, heads: int = 4, letters: str = ""
+) -> None:
     """A randomly initialised Llama of about 0.4 M parameters with the task's tokenizer, as a Hugging Face folder."""
     write_untrained_model(
         folder,
-        build_tokenizer(),
+        build_tokenizer(letters=letters),
         seed=seed,
         hidden_size=hidden,
         intermediate_size=3 * hidden,

@@ -21,20 +21,23 @@ class JudgedStep:
 def judged_steps(prompt: str, text_of: Callable[[int], str], response_ids: Sequence[int]) -> list[JudgedStep]:
     """The steps up to the first wrong one; what follows an error is neither right nor wrong. Empty for other tasks.
 
+    Letters between steps (`chain.with_words`) belong to none.
+
     `text_of`: a token's text, see `prime.data.prompts.TokenTexts`.
     """
     if not chain.is_prompt(prompt):
         return []
-    pieces = list(map(text_of, response_ids))
+    text = ""
     starts: dict[int, int] = {}
-    length = 0
-    for number, piece in enumerate(pieces):
-        starts[length] = number
-        length += len(piece)
-    starts[length] = len(pieces)
+    ends: dict[int, int] = {}
+    for number, piece in enumerate(map(text_of, response_ids)):
+        if not piece.isalpha():
+            starts[len(text)] = number
+            text += piece
+            ends[len(text)] = number + 1
     # A tokenizer whose tokens cross the bounds of steps has no tokens that are one step's.
     return [
-        JudgedStep(starts[start], starts[end], is_right)
-        for start, end, is_right in chain.judge_steps(prompt, "".join(pieces))
-        if start in starts and end in starts
+        JudgedStep(starts[start], ends[end], is_right)
+        for start, end, is_right in chain.judge_steps(prompt, text)
+        if start in starts and end in ends
     ]

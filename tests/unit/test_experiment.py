@@ -1,6 +1,7 @@
 """The trial's arithmetic, its arms, and the reward models that stand in for the PRM."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from benchmarks.experiment.outcome import outcome_of
 from benchmarks.experiment.parts import Judge, NearVerifier, Shuffled
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import KEPT
-from prime.data.chain import build_tokenizer
+from prime.data.chain import LETTERS, build_tokenizer, with_words
 from prime.errors import SettingsError
 from prime.types import GradeItem, PrmGroup, PrmInfo, PrmMetrics, TokenRewards, VerdictStatus
 
@@ -233,6 +234,22 @@ async def test_the_oracle_marks_right_steps_and_the_first_wrong_token() -> None:
     group = PrmGroup(group_id="0.0-a", prompt_ids=prompt, responses=(right, wrong))
     rewards = await Judge(tokenizer, "fingerprint").score([group])
     assert rewards.rows == ((1.0,) * 11 + (0.0,) * 2, (0.0,) * 4 + (-1.0,) + (0.0,) * 8)
+
+
+async def test_letters_between_steps_have_no_reward_of_the_oracle() -> None:
+    tokenizer = build_tokenizer(letters=LETTERS)
+    prompt, right, wrong = (
+        tuple(tokenizer(text)["input_ids"]) for text in ("3+5+8=", "3+5=8;ab8+8=6#6", "3+5=8;ab8+8=7#7")
+    )
+    rewards = await Judge(tokenizer, "f").score([PrmGroup(group_id="0", prompt_ids=prompt, responses=(right, wrong))])
+    assert rewards.rows[0] == (1.0,) * 6 + (0.0,) * 2 + (1.0,) * 5 + (0.0,) * 2
+    assert rewards.rows[1] == (1.0,) * 6 + (0.0,) * 6 + (-1.0,) + (0.0,) * 2
+
+
+def test_words_follow_every_step_but_the_last() -> None:
+    prompt, answer = next(with_words(iter([("3+5+8=", "3+5=8;8+8=6#6")]), length=3, seed=0))
+    assert prompt == "3+5+8="
+    assert re.fullmatch(r"3\+5=8;[a-h]{3}8\+8=6#6", answer)
 
 
 async def test_the_trial_is_graded_by_the_verifiers_own_grader() -> None:
