@@ -18,6 +18,7 @@ from benchmarks.experiment.families import Machine
 from benchmarks.experiment.one_run import Job
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import gather, sweep
+from prime.errors import SettingsError
 
 _FOLDER = Path("runs") / "experiment"
 _SMALL = Path("runs") / "experiment-small"
@@ -40,6 +41,14 @@ def main() -> int:
     small.add_argument("--folder", type=Path, default=_SMALL)
     small.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
+    try:
+        _do(arguments)
+    except (FileNotFoundError, SettingsError) as error:
+        parser.exit(1, f"{error}\n")
+    return 0
+
+
+def _do(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "run":
             _run(arguments)
@@ -49,7 +58,6 @@ def main() -> int:
             _report(arguments.kept)
         case "small":
             _run_small(arguments.folder, processes=arguments.processes)
-    return 0
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,9 @@ def read_results(folder: Path) -> list[FamilyOutcome]:
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no results: `python -m benchmarks.experiment keep` puts them there")
+        raise FileNotFoundError(
+            f"{folder} holds no results yet: `python -m benchmarks.experiment run` makes some, and `keep` puts them there"
+        )
     return [outcome_of(file.stem, pq.read_table(file).to_pylist()) for file in files]
 
 
