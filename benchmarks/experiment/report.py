@@ -29,7 +29,7 @@ def read_results(folder: Path) -> list[FamilyOutcome]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise FileNotFoundError(
-            f"{folder} holds no results yet: `python -m benchmarks.experiment run` makes some, and `keep` puts them there"
+            f"{folder} holds no results yet: run `python -m benchmarks.experiment run`, then `keep`"
         )
     return [outcome_of(file.stem, pq.read_table(file).to_pylist()) for file in files]
 
