@@ -52,7 +52,7 @@ def _config(rank: int, targets: str | list[str]) -> Any:
 
 def adapters_of(module: Any) -> dict[str, Tensor]:
     """The adapters' weights by name; empty without adapters."""
-    return {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
+    return {name: tensor for name, tensor in module.state_dict().items() if is_adapter(name)}
 
 
 def merged_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
@@ -61,7 +61,7 @@ def merged_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
     A tied head is listed under both of its names.
     """
     state = _state_with_head(module)
-    plain = {name.replace(".base_layer.", "."): name for name in state if ".lora_" not in name}
+    plain = {plain_name(name): name for name in state if not is_adapter(name)}
     for name, stored in sorted(plain.items()):
         tensor = whole(state[stored])
         if stored != name and name.endswith(".weight"):
@@ -91,10 +91,25 @@ def rank_of(named: Mapping[str, Sequence[int]]) -> int:
     return next((int(shape[0]) for name, shape in named.items() if ".lora_A." in name), 0)
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a tensor of `stored_tensors` is an adapter's."""
+    return ".lora_" in name
+
+
+def plain_name(name: str) -> str:
+    """Of a weight beside adapters, its name in a module without them."""
+    return name.replace(".base_layer.", ".")
+
+
+def peft_name(name: str) -> str:
+    """Of an adapter, its name in peft's files."""
+    return f"{_PEFT_PREFIX}{name.replace(f'.{_ADAPTER}.', '.')}"
+
+
 def whole_adapters(module: Any) -> Iterator[tuple[str, Tensor]]:
     """The adapters' weights, whole, under the names that peft has for them; on all ranks at once."""
     for name, tensor in sorted(adapters_of(module).items()):
-        yield f"{_PEFT_PREFIX}{name.replace(f'.{_ADAPTER}.', '.')}", whole(tensor)
+        yield peft_name(name), whole(tensor)
 
 
 def save_adapters(tensors: dict[str, Tensor], folder: Path, *, rank: int, base: str) -> None:

@@ -83,6 +83,7 @@ def build_engine(model: Path, settings: RolloutSettings) -> Engine:
             dtype=settings.dtype,
             max_context=settings.max_context,
             max_groups=settings.max_groups,
+            lora_rank=settings.lora_rank,
             room=Room(
                 tensor_parallel=settings.tensor_parallel,
                 memory_share=settings.memory_share,

@@ -30,6 +30,9 @@ class RolloutSettings(ServiceSettings):
     """vLLM: GPUs over which each replica spreads the model."""
     memory_share: float = Field(0.0, ge=0, le=1)
     """vLLM on a GPU: share of its memory for weights and cache; 0: as `primectl up` finds right, else vLLM's own."""
+    lora_rank: int = Field(0, ge=0, le=512)
+    """vLLM: rank of the largest adapters that pushes may bring beside the weights, as `trainer.compute.lora_rank` says.
+    0: pushes bring weights with the adapters added in."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """vLLM on CPU: memory for its key-value cache."""
 
@@ -37,4 +40,6 @@ class RolloutSettings(ServiceSettings):
     def _engine_can_spread(self) -> "RolloutSettings":
         if self.tensor_parallel > 1 and self.engine != "vllm":
             raise ValueError(f"tensor_parallel = {self.tensor_parallel} needs engine = 'vllm'")
+        if self.lora_rank and self.engine != "vllm":
+            raise ValueError("lora_rank is for engine = 'vllm'; the transformers engine takes adapters of any rank")
         return self

@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import itertools
 import random
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,6 +21,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prime.errors import EngineError, PrimeError, WeightPushError
+from prime.lm.adapters import is_adapter, plain_name, rank_of
 from prime.lm.inbox import transports_of
 from prime.lm.model import load_tokenizer, stop_token_ids
 from prime.lm.shared_memory import SharedMemory
@@ -38,6 +41,7 @@ from services.rollout.vllm_weights import BACKEND, fetch_order
 _SEQUENCES_PER_GROUP = 8
 _MOST_SEQUENCES = 512
 _TOKENS_PER_STEP = 8192
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _UNTIED = {"tie_word_embeddings": False}
 """On CPU a tied head computes from a packed copy that an update of the embedding does not renew. A head of its own is
 packed anew by every push, and pushes always name it."""
@@ -59,7 +63,6 @@ class VllmEngine:
     """Implements `Engine` (loop.py) on `AsyncLLM`; vLLM runs in processes of its own, started by `start`."""
 
     name = "vllm"
-    takes_adapters = False
 
     def __init__(
         self,
@@ -69,16 +72,24 @@ class VllmEngine:
         max_context: int,
         max_groups: int,
         room: "Room" = Room(),
-        seed: int = 0,
+        lora_rank: int = 0,
     ) -> None:
-        """`model` is a local Hugging Face folder: its configuration and tokenizer are used, its weights are not."""
+        """`model` is a local Hugging Face folder: its configuration and tokenizer are used, its weights are not.
+
+        `lora_rank`: of the largest adapters that pushes may bring beside the weights; 0: none.
+        """
         self._model = model
         self.dtype = dtype
+        self._lora_rank = lora_rank
+        self.takes_adapters = lora_rank > 0
+        self._adapter: Any = None
+        """vLLM's request for the adapters that were pushed; None: weights alone were."""
+        self._adapter_folder = Path(tempfile.gettempdir()) / f"prime-adapters-{uuid.uuid4().hex}"
         # What the trainer offers past gRPC is for one process to fetch.
         is_one = room.tensor_parallel == 1
         self.transports = transports_of("cpu" if _is_on_cpu() else "cuda") if is_one else ()
         self._arguments = engine_arguments(
-            model, dtype=dtype, max_context=max_context, max_groups=max_groups, room=room, seed=seed
+            model, dtype=dtype, max_context=max_context, max_groups=max_groups, room=room, lora_rank=lora_rank
         )
         self._llm: Any = None
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -203,6 +214,7 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
+        shutil.rmtree(self._adapter_folder, ignore_errors=True)
 
     def _build(self) -> Any:
         from vllm import AsyncEngineArgs, envs
@@ -241,7 +253,8 @@ class VllmEngine:
         # A group may come twice, after a lost lease; vLLM wants every request to have a name of its own.
         name = f"{label}#{next(self._request_numbers)}"
         with _engine_errors(f"sampling {label!r}"):
-            (output,) = [output async for output in self._llm.generate(prompt, params, name)]
+            answers = self._llm.generate(prompt, params, name, lora_request=self._adapter)
+            (output,) = [output async for output in answers]
         self._require_started()  # what was sampled across a push that failed half-way is worth nothing
         return output
 
@@ -272,8 +285,11 @@ class VllmEngine:
             # What is in flight keeps its tokens and is read in again.
             await self._llm.pause_generation(mode="keep")
             await self._llm.start_weight_update()
-            await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"names": list(names)}))
+            has_adapters = any(is_adapter(name) for name, _ in names)
+            info = {"names": list(names), "adapter": str(self._adapter_folder) if has_adapters else ""}
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info=info))
             await self._llm.finish_weight_update(str(version))
+            self._adapter = await self._load_adapter() if has_adapters else None
         except BaseException:
             self._broken = f"the push of version {version} failed half-way; restart this replica"
             raise
@@ -282,8 +298,22 @@ class VllmEngine:
         self._version = version
         return time.perf_counter() - started
 
+    async def _load_adapter(self) -> Any:
+        """Have vLLM take what lies in the folder in place of what it took from there before."""
+        from vllm.lora.request import LoRARequest
+
+        place = {"lora_name": "pushed", "lora_int_id": 1, "lora_path": str(self._adapter_folder)}
+        await self._llm.add_lora(LoRARequest(**place, load_inplace=True))
+        # Requests in flight go on with it: they name the same adapter.
+        return LoRARequest(**place)
+
     def _check_complete(self, version: int, specs: Sequence[TensorSpec]) -> None:
-        pushed = {spec.name: spec.shape for spec in specs}
+        rank = rank_of({spec.name: spec.shape for spec in specs})
+        if rank > self._lora_rank:
+            raise WeightPushError(
+                f"push of version {version}: adapters of rank {rank}, and rollout.lora_rank is {self._lora_rank}"
+            )
+        pushed = {plain_name(spec.name): spec.shape for spec in specs if not is_adapter(spec.name)}
         wrong = sorted(
             name for name in self._shapes.keys() | pushed.keys() if self._shapes.get(name) != pushed.get(name)
         )
@@ -308,9 +338,10 @@ class VllmEngine:
 
 
 def engine_arguments(
-    model: Path, *, dtype: str, max_context: int, max_groups: int, room: Room, seed: int = 0
+    model: Path, *, dtype: str, max_context: int, max_groups: int, room: Room, lora_rank: int = 0, seed: int = 0
 ) -> dict[str, Any]:
     """How vLLM is started, but for where its weights come from."""
+    adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank_of_vllm(lora_rank)} if lora_rank else {}
     return {
         "model": str(model),
         "dtype": dtype,
@@ -323,8 +354,14 @@ def engine_arguments(
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
         "tensor_parallel_size": room.tensor_parallel,
+        **adapters,
         **_platform_arguments(room, max_context),
     }
+
+
+def _rank_of_vllm(rank: int) -> int:
+    """The least of vLLM's ranks that has room for it."""
+    return next((each for each in _LORA_RANKS if each >= rank), _LORA_RANKS[-1])
 
 
 def sampling_arguments(request: RolloutRequest, stop_ids: Sequence[int]) -> dict[str, Any]:

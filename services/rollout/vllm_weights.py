@@ -11,6 +11,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prime.lm.adapters import is_adapter, peft_name, plain_name, rank_of, save_adapters
 from prime.lm.hub_names import HubNames
 from prime.lm.inbox import Inbox
 from prime.types import PushOffer, TensorSpec
@@ -63,6 +65,21 @@ def _forget_expert_kernels(model: Any, device: torch.device) -> None:
             method.moe_kernel = None
 
 
+def _weights_of(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names of a module without adapters: vLLM's own adapters leave its loader as it was."""
+    return {plain_name(name): tensor for name, tensor in named.items() if not is_adapter(name)}
+
+
+def _write_adapters(named: dict[str, Tensor], folder: str, *, base: str, by: int) -> None:
+    """The adapters of a push as peft has them, with the scale that the trainer has; worker 0 writes."""
+    if not folder or by != 0:
+        return
+    adapters = {peft_name(name): tensor.cpu() for name, tensor in named.items() if is_adapter(name)}
+    shutil.rmtree(folder, ignore_errors=True)
+    rank = rank_of({name: tensor.shape for name, tensor in named.items()})
+    save_adapters(adapters, Path(folder), rank=rank, base=base)
+
+
 def _end_with_parent() -> None:
     """vLLM's core process would outlive a service that was killed, and keep its memory."""
     parent = multiprocessing.parent_process()
@@ -89,9 +106,13 @@ def _transfer_engine() -> type:
 
     @dataclass
     class UpdateInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
-        """The names under which the model takes what was fetched, and which of the tensors each is."""
+        """The names under which the model takes what was fetched, and which of the tensors each is.
+
+        Adapters among them are written into the folder `adapter`, from where vLLM loads them.
+        """
 
         names: list[tuple[str, int]]
+        adapter: str = ""
 
     class PushedWeights(WeightTransferEngine):  # type: ignore[misc]
         """Loads pushes layer by layer, so that every layer is packed for its kernels anew.
@@ -130,7 +151,9 @@ def _transfer_engine() -> type:
             """Load the tensors; vLLM maps checkpoint names to its own."""
             fetched, self._fetched = self._fetched, []
             named = {name: fetched[index] for name, index in update_info.names}
-            self.model.load_weights(_hub_names(self.model_config.model).undo(named).items())
+            weights = _weights_of(named)
+            self.model.load_weights(_hub_names(self.model_config.model).undo(weights).items())
+            _write_adapters(named, update_info.adapter, base=self.model_config.model, by=self.parallel_config.rank)
 
         def finish_weight_update(self) -> None:
             """Pack what was loaded."""

@@ -77,6 +77,7 @@ KEYS = [
     "rollout.kv_cache_gib",
     "rollout.lease_seconds",
     "rollout.listen",
+    "rollout.lora_rank",
     "rollout.max_context",
     "rollout.max_groups",
     "rollout.memory_share",

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from prime.errors import EngineError, WeightPushError
+from prime.lm.adapters import add_adapters, merged_tensors, stored_tensors
 from prime.lm.inbox import checksum
 from prime.lm.link import Link
 from prime.lm.model import tensor_bytes
@@ -153,6 +154,72 @@ async def served(request: Any, tmp_path_factory: Any) -> AsyncIterator[tuple[Vll
         await generate(engine, REQUEST)
     yield engine, tied
     await engine.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def with_adapters(tmp_path_factory: Any) -> AsyncIterator[VllmEngine]:
+    folder = model_folder(tmp_path_factory.mktemp("adapted"), tied=True)
+    engine = VllmEngine(model=folder, max_context=1024, max_groups=8, room=Room(kv_cache_gib=0.25), lora_rank=4)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+def adapted(weights: Weights, seed: int, *, rank: int = 4) -> tuple[Weights, Weights]:
+    """What is pushed of a model with adapters, and the same with them added in."""
+    model = Qwen2ForCausalLM(config(tied=True))
+    model.load_state_dict(weights)
+    add_adapters(model, rank)
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:  # 0 at the start
+            parameter.data.normal_(0.0, 0.1)
+    apart, merged = ({name: tensor.detach().clone() for name, tensor in of} for of in _both(model))
+    return apart, merged
+
+
+def _both(model: Qwen2ForCausalLM) -> tuple[Any, Any]:
+    return stored_tensors(model), merged_tensors(model)
+
+
+async def test_adapters_are_pushed_beside_the_weights_and_exchanged_in_flight(with_adapters: VllmEngine) -> None:
+    engine = with_adapters
+    assert engine.takes_adapters
+    weights = without_end(random_weights(1, tied=True))
+    weights |= {"model.embed_tokens.weight": weights["lm_head.weight"]}
+    (first, first_merged), (second, second_merged) = (adapted(weights, seed) for seed in (1, 2))
+    assert gap(reference(first_merged, PROBE), reference(second_merged, PROBE)) > 0.3
+    await engine.load_weights(1, pushed(first))
+    assert gap(await engine.logprobs(PROBE), reference(first_merged, PROBE)) < CLOSE
+
+    long = replace(REQUEST, group_id="long", sampling=replace(SAMPLING, max_tokens=900))
+    sampling = asyncio.create_task(generate(engine, long))
+    await asyncio.sleep(0.5)
+    await engine.load_weights(2, pushed(second))
+    assert gap(await engine.logprobs(PROBE), reference(second_merged, PROBE)) < CLOSE
+    (group,) = await sampling
+    assert (group.oldest_version, group.newest_version) == (1, 2)
+
+    (group,) = await generate(engine, REQUEST)
+    assert group.oldest_version == group.newest_version == 2
+    assert max(sampled_gap(second_merged, group, sample) for sample in group.samples) < CLOSE
+    # Other weights beside the adapters are taken too.
+    other, other_merged = adapted(random_weights(5, tied=True), 3)
+    await engine.load_weights(3, pushed(other))
+    assert gap(await engine.logprobs(PROBE), reference(other_merged, PROBE)) < CLOSE
+    # Weights alone are answered from without the adapters before.
+    await engine.load_weights(4, pushed(weights))
+    assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
+
+
+async def test_adapters_that_are_too_large_are_refused_and_change_nothing(with_adapters: VllmEngine) -> None:
+    engine = with_adapters
+    weights = random_weights(1, tied=True)
+    await engine.load_weights(5, pushed(weights))
+    apart, _ = adapted(weights, 1, rank=8)
+    with pytest.raises(WeightPushError, match=r"rank 8, and rollout\.lora_rank is 4"):
+        await engine.load_weights(6, pushed(apart))
+    assert gap(await engine.logprobs(PROBE), reference(weights, PROBE)) < CLOSE
 
 
 async def test_the_probe_follows_every_push(served: tuple[VllmEngine, bool]) -> None:
