@@ -20,7 +20,7 @@ from prime.lm.compute import Compute
 from prime.lm.model import CausalLM, load_tokenizer, pick_device, settle_torch, tokenizer_fingerprint
 from prime.lm.training import Optimiser, lr_share
 from prime.maths.prm_diagnostics import pair_accuracy
-from prime.maths.prm_losses import cross_entropy, pairwise_dpo, prefix_values, prefix_weights
+from prime.maths.prm_losses import cross_entropy, pairwise_dpo, prefix_cross_entropy, prefix_values
 from prime.scoring import Aggregation, PrmConfig, StepValue
 
 
@@ -184,9 +184,10 @@ def batch_loss(
             case "prefix":
                 lengths_B = torch.tensor([len(ratios[number]) for number in whole])
                 values_N = prefix_values(torch.cat([ratios[number] for number in whole]), lengths_B, beta=settings.beta)
-                shares_N = prefix_weights(lengths_B, emphasis=settings.prefix_emphasis)
-                outcomes_N = outcomes_B.repeat_interleave(lengths_B)
-                loss = loss + cross_entropy(values_N, outcomes_N, margin=settings.margin, weights=shares_N) / of
+                total = prefix_cross_entropy(
+                    values_N, outcomes_B, lengths_B, emphasis=settings.prefix_emphasis, margin=settings.margin
+                )
+                loss = loss + total / of
     for ratio_T, example in zip(ratios, batch, strict=True):
         if example.labels:
             logits_S = settings.beta * step_sums(ratio_T, example.ends, settings.step_value)

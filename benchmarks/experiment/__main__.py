@@ -1,6 +1,6 @@
 """`python -m benchmarks.experiment`: run the trial, a small part of it, or make the report from what is kept.
 
-See `docs/experiment/protocol.md` for what is run and why, and `docs/experiment/report.md` for what came out.
+See `docs/experiment/protocol.md` for what is run and why.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """A task of the trial: what a run starts from, and the settings that its arms have in common."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Family:
         """The folder with what a run starts from, made when it is not there."""
         place = folder / self.name
         if not (place / "done").is_file():
+            shutil.rmtree(place, ignore_errors=True)  # what was left unfinished
             place.mkdir(parents=True, exist_ok=True)
             self.write(place)
             (place / "done").touch()

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.experiment.arms import Arm
 from benchmarks.experiment.family import Family
-from benchmarks.experiment.parts import Judge, NearReplica, NearVerifier, PassingPolicy, PassingRewards, Shuffled
+from benchmarks.experiment.parts import Judge, NearVerifier, PassingPolicy, PassingRewards, Shuffled
 from prime.adapters.memory import MemoryBroker, MemoryQueue
 from prime.adapters.settings import merged
 from prime.adapters.trackers.jsonl_files import JsonlTracker
@@ -28,6 +28,7 @@ from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from services.rollout.episodes import Episodes
 from services.rollout.loop import RolloutWorker
+from services.rollout.near import NearReplica
 from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence
@@ -46,7 +47,7 @@ _LEASE_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run: `Job(family="chain-16", arm="rloo", seed=101, lr=1e-3, prm_lr=0.0, steps=60)`."""
+    """One run: `Job(family="chain-16", arm="rloo", seed=101, lr=1e-3, prm_lr=0.0, steps=20, evaluate_every=2)`."""
 
     family: str
     arm: str
@@ -55,12 +56,13 @@ class Job:
     prm_lr: float
     """0 for arms without a PRM of their own."""
     steps: int
-    evaluate_every: int = 5
+    evaluate_every: int
 
     @property
     def name(self) -> str:
-        """Of its result."""
-        return f"{self.family}.{self.arm}.lr{self.lr:g}.prm{self.prm_lr:g}.steps{self.steps}.seed{self.seed}"
+        """Of its result: no two jobs share one."""
+        rates = f"lr{self.lr:g}.prm{self.prm_lr:g}"
+        return f"{self.family}.{self.arm}.{rates}.steps{self.steps}.every{self.evaluate_every}.seed{self.seed}"
 
 
 def settings_of(job: Job, family: Family, arm: Arm, material: Path) -> tuple[TrainerSettings, PrmSettings]:

@@ -1,7 +1,7 @@
 """The services' parts without their processes: a replica, a verifier and reward models within reach of a call."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,17 +20,11 @@ from prime.types import (
     PrmGroup,
     PrmInfo,
     PrmMetrics,
-    PushManifest,
-    PushReceipt,
-    RolloutGroup,
-    RolloutRequest,
-    RolloutStatus,
     TokenRewards,
     Verdict,
     VerifierInfo,
 )
 from services.prm.reward import RewardService
-from services.rollout.loop import RolloutWorker
 from services.trainer.policy import Policy
 from services.verifier.answers import group_answers
 from services.verifier.grade import Grader
@@ -61,31 +55,6 @@ class PassingRewards(RewardService):
     async def save(self, step: int) -> str:
         """Write nothing."""
         return ""
-
-
-class NearReplica:
-    """`ports.Rollout` over a worker of this process."""
-
-    def __init__(self, worker: RolloutWorker, tokenizer_fingerprint: str) -> None:
-        self._worker = worker
-        self._fingerprint = tokenizer_fingerprint
-
-    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        """Sample past the queue."""
-        return await self._worker.generate(requests)
-
-    async def push(
-        self, manifest: PushManifest, chunks: AsyncIterator[bytes | memoryview], digest: Callable[[], Awaitable[bytes]]
-    ) -> PushReceipt:
-        """Stage the chunks, and put them to use."""
-        staged = await self._worker.begin_push(manifest)
-        async for chunk in chunks:
-            staged.add(chunk)
-        return await self._worker.push(staged, await digest())
-
-    async def status(self) -> RolloutStatus:
-        """Where it stands."""
-        return self._worker.status(self._fingerprint)
 
 
 class _NothingRuns:
@@ -175,7 +144,6 @@ class Judge:
     """A reward model that knows the task: 1 on every token of a right step, -1 on the first wrong token, else 0."""
 
     def __init__(self, tokenizer: Any, fingerprint: str) -> None:
-        self._tokenizer = tokenizer
         self._text_of = TokenTexts(tokenizer)
         self._fingerprint = fingerprint
 
@@ -186,10 +154,9 @@ class Judge:
     def _score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
         rows = []
         for group in groups:
-            prompt = str(self._tokenizer.decode(group.prompt_ids))
             for response in group.responses:
                 row = [0.0] * len(response)
-                for step in judged_steps(prompt, self._text_of, response):
+                for step in judged_steps(group.prompt_ids, self._text_of, response):
                     if step.is_right:
                         row[step.start : step.end] = [1.0] * (step.end - step.start)
                     else:

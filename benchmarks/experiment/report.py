@@ -37,7 +37,7 @@ def read_results(folder: Path) -> list[FamilyOutcome]:
 def write_report(outcomes: Sequence[FamilyOutcome], folder: Path) -> None:
     """`tables.md` and a plot of the curves per family, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = ["# Tables of the trial\n\nWritten by `make experiment`; how to read them: `protocol.md`, `report.md`.\n"]
+    parts = ["# Tables of the trial\n\nWritten by `make experiment`; how to read them: `protocol.md`.\n"]
     for outcome in outcomes:
         parts.append(_table(outcome))
         _plot(outcome, folder / f"{outcome.family}.svg")

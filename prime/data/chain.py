@@ -20,7 +20,8 @@ _PAD, _END = "<pad>", "<end>"
 _CHARACTERS = "0123456789+=;#"
 LETTERS = "abcdefgh"
 """Of words, which mean nothing."""
-_PROMPT = re.compile(r"\d(\+\d)+=")
+PROMPT_END = "="
+_PROMPT = re.compile(rf"\d(\+\d)+{PROMPT_END}")
 _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
@@ -90,7 +91,7 @@ def draw_chains(count: int, *, length: int, seed: int, exclude: frozenset[str] =
 
 def prompt_of(digits: list[int]) -> str:
     """`[3, 5, 8]` to `"3+5+8="`."""
-    return "+".join(map(str, digits)) + "="
+    return "+".join(map(str, digits)) + PROMPT_END
 
 
 def problem_of(digits: list[int]) -> Problem:

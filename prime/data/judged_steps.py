@@ -18,13 +18,19 @@ class JudgedStep:
     is_right: bool
 
 
-def judged_steps(prompt: str, text_of: Callable[[int], str], response_ids: Sequence[int]) -> list[JudgedStep]:
+def judged_steps(
+    prompt_ids: Sequence[int], text_of: Callable[[int], str], response_ids: Sequence[int]
+) -> list[JudgedStep]:
     """The steps up to the first wrong one; what follows an error is neither right nor wrong. Empty for other tasks.
 
     Letters between steps (`chain.with_words`) belong to none.
 
     `text_of`: a token's text, see `prime.data.prompts.TokenTexts`.
     """
+    # Asked of every response of every task, so most have to be told by one token.
+    if not text_of(prompt_ids[-1]).endswith(chain.PROMPT_END):
+        return []
+    prompt = "".join(map(text_of, prompt_ids))
     if not chain.is_prompt(prompt):
         return []
     text = ""

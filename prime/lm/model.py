@@ -23,7 +23,7 @@ from prime.lm.adapters import adapters_of, add_adapters, merged_tensors, stored_
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
-from prime.lm.proof import MOST_NOISE, NOT_COMPUTED, Found, describe_layers, disturbed, fault_of, proof_rows
+from prime.lm.proof import LEAST_GAP, MOST_NOISE, NOT_COMPUTED, Found, describe_layers, disturbed, fault_of, proof_rows
 from prime.lm.world import World
 from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, logprobs_of_logits, scored_logprobs
 
@@ -205,8 +205,8 @@ class CausalLM:
         is_exact = self.compute.dtype == "float32" and next(self.module.parameters()).dtype == torch.float32
         most = MOST_NOISE["float32" if is_exact else "bfloat16"]
         # Other tokens go to other experts, whose products then have other shapes, and round otherwise.
-        least = {"least_gap": most} if self.experts_per_token and not is_exact else {}
-        return fault_of(found, most_noise=most, parts=describe_layers(self.module), **least)
+        least = most if self.experts_per_token and not is_exact else LEAST_GAP
+        return fault_of(found, most_noise=most, least_gap=least, parts=describe_layers(self.module))
 
     def _let_go(self) -> None:
         """Without a backward, gathered weights would stay, and be stale after the next update."""

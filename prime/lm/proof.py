@@ -21,7 +21,8 @@ MOST_NOISE = {"float32": 1e-3, "bfloat16": 0.25}
 """Nats on average, by dtype; right kernels of bfloat16 differ by 0.06."""
 NOT_COMPUTED = (EngineError, AttributeError, TypeError, ValueError, RuntimeError, KeyError)
 """What a model raises that was not written to be computed in some way."""
-_LEAST_GAP = 1e-4
+LEAST_GAP = 1e-4
+"""Nats on average, by which a right pack may move when other rows hold other tokens."""
 _LENGTHS = ((5, (7,)), (3, (5, 3)), (2, (6,)))
 """Of prompts and their responses."""
 _STRIDE = 7919
@@ -69,7 +70,7 @@ class Found:
     """Of rows in such a pass: as they were, and beside rows with other tokens."""
 
 
-def fault_of(found: Found, *, most_noise: float, least_gap: float = _LEAST_GAP, parts: str) -> str:
+def fault_of(found: Found, *, most_noise: float, least_gap: float, parts: str) -> str:
     """What is wrong with the log-probs of a way of computing, in words; empty if nothing.
 
     Args:

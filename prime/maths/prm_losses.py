@@ -53,6 +53,27 @@ def cross_entropy(
     return (losses if weights is None else losses * weights).sum()
 
 
+def prefix_cross_entropy(
+    values_N: Tensor,
+    outcomes_B: Tensor,
+    lengths_B: Tensor,
+    *,
+    emphasis: str,
+    margin: float = 0.0,
+    shifts_B: Tensor | None = None,
+    weights_B: Tensor | None = None,
+) -> Tensor:
+    """`cross_entropy` of a row's outcome at each of its `prefix_values`, whose weights add up to the row's. Scalar."""
+    shares_N = prefix_weights(lengths_B, emphasis=emphasis)
+    return cross_entropy(
+        values_N,
+        outcomes_B.repeat_interleave(lengths_B),
+        margin=margin,
+        shifts=None if shifts_B is None else shifts_B.repeat_interleave(lengths_B),
+        weights=shares_N if weights_B is None else weights_B.repeat_interleave(lengths_B) * shares_N,
+    )
+
+
 def pairwise_dpo(logits_B: Tensor, outcomes_B: Tensor, group_B: Tensor) -> Tensor:
     """Mean over all pairs of one group with different outcomes of `-log sigmoid(better - worse)`. Scalar.
 

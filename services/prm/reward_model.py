@@ -28,8 +28,8 @@ from prime.maths.prm_losses import (
     difficulty_shifts,
     label_weights,
     pairwise_dpo,
+    prefix_cross_entropy,
     prefix_values,
-    prefix_weights,
     response_logits,
 )
 from prime.maths.rewards import token_rewards
@@ -267,13 +267,14 @@ class ImplicitPrm:
             logits_B = response_logits(ratios_N, lengths_B, beta=self.beta)
             total = cross_entropy(logits_B, outcomes_B, margin=settings.margin, shifts=shifts_B, weights=weights_B)
         else:
-            shares_N = prefix_weights(lengths_B, emphasis=settings.prefix_emphasis)
-            total = cross_entropy(
+            total = prefix_cross_entropy(
                 prefix_values(ratios_N, lengths_B, beta=self.beta),
-                outcomes_B.repeat_interleave(lengths_B),
+                outcomes_B,
+                lengths_B,
+                emphasis=settings.prefix_emphasis,
                 margin=settings.margin,
-                shifts=shifts_B.repeat_interleave(lengths_B),
-                weights=weights_B.repeat_interleave(lengths_B) * shares_N,
+                shifts_B=shifts_B,
+                weights_B=weights_B,
             )
         return total / len(outcomes_B)
 

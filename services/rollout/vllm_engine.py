@@ -361,7 +361,7 @@ def engine_arguments(
 
 def _rank_of_vllm(rank: int) -> int:
     """The least of vLLM's ranks that has room for it."""
-    return next((each for each in _LORA_RANKS if each >= rank), _LORA_RANKS[-1])
+    return min(each for each in _LORA_RANKS if each >= rank)
 
 
 def sampling_arguments(request: RolloutRequest, stop_ids: Sequence[int]) -> dict[str, Any]:

@@ -168,11 +168,9 @@ class CreditAssigner:
         is_right: list[bool] = []
         row = 0
         for graded in groups:
-            prompt = None
             for sample in graded.group.samples:
                 if self._tokenizer is not None and not sample.observed:
-                    prompt = prompt or str(self._tokenizer.decode(graded.group.prompt_ids))
-                    for step in judged_steps(prompt, self._text_of, sample.response_ids):
+                    for step in judged_steps(graded.group.prompt_ids, self._text_of, sample.response_ids):
                         places.append((row, step.start, step.end))
                         is_right.append(step.is_right)
                 row += 1

@@ -66,12 +66,11 @@ class Policy:
         if self._lm.slow_because and self.world.is_leader:
             _log.warning("rows are computed one by one", because=self._lm.slow_because)
         self._reference: CausalLM | None = None
-        if self._loss.kl_coef > 0 or settings.advantage.asks_the_policy:
-            frozen = Compute(dtype=compute.dtype, offload=compute.offload)
-            self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._copy: CausalLM | None = None
+        frozen = Compute(dtype=compute.dtype, offload=compute.offload)
+        if self._loss.kl_coef > 0 or settings.advantage.asks_the_policy:
+            self._reference = CausalLM(folder, device=device, compute=frozen, world=self.world)
         if settings.reference_every:
-            frozen = Compute(dtype=compute.dtype, offload=compute.offload)
             self._copy = CausalLM(folder, device=device, compute=frozen, world=self.world)
         self._optimiser = Optimiser(
             self._lm,

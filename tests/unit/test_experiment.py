@@ -92,7 +92,9 @@ def test_intervals_hold_the_value_and_shrink_with_seeds() -> None:
 
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
 def test_every_arm_is_a_valid_setting(arm: Arm) -> None:
-    job = Job(family="chain-4", arm=arm.name, seed=1, lr=1e-4, prm_lr=1e-3 if arm.has_prm else 0.0, steps=3)
+    job = Job(
+        family="chain-4", arm=arm.name, seed=1, lr=1e-4, prm_lr=1e-3 if arm.has_prm else 0.0, steps=3, evaluate_every=3
+    )
     trainer, prm = settings_of(job, chain(4), arm, Path("material"))
     assert trainer.advantage.asks_a_prm == (arm.has_prm or arm.rewards == "judged")
     assert trainer.optimiser.lr == 1e-4
@@ -174,7 +176,7 @@ def test_results_without_the_baseline_are_refused() -> None:
 
 def test_a_step_of_an_episode_is_a_turn() -> None:
     family = family_of("sokoban", Machine())
-    job = Job(family="sokoban", arm="prime-step", seed=1, lr=1e-4, prm_lr=1e-3, steps=3)
+    job = Job(family="sokoban", arm="prime-step", seed=1, lr=1e-4, prm_lr=1e-3, steps=3, evaluate_every=3)
     trainer, _ = settings_of(job, family, BY_NAME["prime-step"], Path("material"))
     assert trainer.advantage.granularity == "turn"
     assert BY_NAME["prime-step"].advantage["granularity"] == "step"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from prime.lm.packing import TokenRow
-from prime.lm.proof import Found, disturbed, fault_of, proof_rows
+from prime.lm.proof import LEAST_GAP, Found, disturbed, fault_of, proof_rows
 
 EXPECTED = [torch.linspace(-8, -1, length) for length in (7, 5, 3, 6)]
 
@@ -21,7 +21,7 @@ def _fault(*, alone: float = 0.0, packed: float = 0.0, beside: float = 0.0, most
         packed=of_pack,
         beside_others=[(of_pack[0], of_pack[0]), (of_pack[1], of_pack[1] + beside)],
     )
-    return fault_of(found, most_noise=most_noise, parts="2 attention")
+    return fault_of(found, most_noise=most_noise, least_gap=LEAST_GAP, parts="2 attention")
 
 
 def test_the_rounding_of_a_pack_is_no_leak() -> None:

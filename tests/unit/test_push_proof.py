@@ -4,7 +4,7 @@ Everything is real but the wire: policy, publisher, worker and engine. Faults ar
 """
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ from prime.errors import WeightPushError
 from prime.lm.inbox import checksum, total_checksum
 from prime.lm.packing import TokenRow
 from prime.maths.agreement import mean_gap, share_of_the_way, tells_old_from_new
-from prime.types import PushManifest, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus, TensorSpec
+from prime.types import PushManifest, TensorSpec
 from services.rollout.loop import RolloutWorker, fault_of_probe
+from services.rollout.near import NearReplica
 from services.rollout.staging import WeightStore
 from services.rollout.transformers_engine import TransformersEngine
 from services.trainer.batch import PolicyBatch
@@ -58,27 +59,6 @@ class Faulty(TransformersEngine):
         return await super().checksum() if self._tells else None
 
 
-class Direct:
-    """A replica in this process."""
-
-    def __init__(self, worker: RolloutWorker) -> None:
-        self._worker = worker
-
-    async def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        return await self._worker.generate(requests)
-
-    async def push(
-        self, manifest: PushManifest, chunks: AsyncIterator[bytes | memoryview], digest: Callable[[], Awaitable[bytes]]
-    ) -> PushReceipt:
-        staged = await self._worker.begin_push(manifest)
-        async for chunk in chunks:
-            staged.add(chunk)
-        return await self._worker.push(staged, await digest())
-
-    async def status(self) -> RolloutStatus:
-        return self._worker.status("f")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return perturb(tiny_model(tmp_path_factory.mktemp("model")), seed=1)
@@ -103,7 +83,7 @@ def _policy(folder: Path, dtype: str, *, lr: float = 1e-6, rank: int = 0) -> Pol
 async def test_what_the_engine_lost_of_a_push_is_found(folder: Path, trainer: str, replica: str, fault: str) -> None:
     policy = _policy(folder, trainer, lr=1e-2)  # of bfloat16 weights near 1 it changes the last bits
     worker = await _replica(Faulty(model=folder, dtype=replica, keeps_old=FAULTS[fault], tells=True))
-    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    publisher = Publisher(finder(NearReplica(worker, "f")), source=policy, probe_ids=PROBE)
     assert (await publisher.push(0)).replicas == 1
     policy.update(BATCH, seed=1)
     with pytest.raises(WeightPushError, match="does not hold the weights that were sent"):
@@ -117,7 +97,7 @@ async def test_an_engine_that_packs_its_weights_is_found_with_old_ones(
 ) -> None:
     policy = _policy(folder, trainer, lr=3e-3)
     worker = await _replica(Faulty(model=folder, dtype=replica, keeps_old=FAULTS["old weights"], tells=False))
-    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    publisher = Publisher(finder(NearReplica(worker, "f")), source=policy, probe_ids=PROBE)
     await publisher.push(0)
     policy.update(BATCH, seed=1)
     with pytest.raises(WeightPushError, match="of the probe"):
@@ -129,7 +109,7 @@ async def test_an_engine_that_packs_its_weights_is_found_with_old_ones(
 async def test_clean_pushes_are_taken_whatever_the_dtypes(folder: Path, trainer: str, replica: str) -> None:
     policy = _policy(folder, trainer, lr=1e-4)
     worker = await _replica(TransformersEngine(model=folder, device="cpu", dtype=replica))
-    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    publisher = Publisher(finder(NearReplica(worker, "f")), source=policy, probe_ids=PROBE)
     for version in range(30):
         report = await publisher.push(version)
         assert report.refused == 0
@@ -150,7 +130,7 @@ async def test_adapters_travel_apart_from_weights_that_never_change(folder: Path
     policy = _policy(folder, trainer, lr=1e-3, rank=2)
     engine = TransformersEngine(model=folder, device="cpu", dtype=replica)
     worker = await _replica(engine)
-    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    publisher = Publisher(finder(NearReplica(worker, "f")), source=policy, probe_ids=PROBE)
     shares = []
     for version in range(4):
         report = await publisher.push(version)
@@ -167,7 +147,7 @@ async def test_adapters_travel_apart_from_weights_that_never_change(folder: Path
 async def test_an_engine_that_takes_none_gets_them_added_into_the_weights(folder: Path, replica: str) -> None:
     policy = _policy(folder, "float32", lr=1e-3, rank=2)
     worker = await _replica(WithoutAdapters(model=folder, dtype=replica))
-    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    publisher = Publisher(finder(NearReplica(worker, "f")), source=policy, probe_ids=PROBE)
     for version in range(3):
         report = await publisher.push(version)
         assert report.probe_gap < report.probe_limit
@@ -179,7 +159,7 @@ async def test_old_adapters_are_found(folder: Path, tells: bool) -> None:
     policy = _policy(folder, "float32", lr=3e-3, rank=2)
     keeps_old = lambda name: ".lora_B." in name  # noqa: E731
     worker = await _replica(Faulty(model=folder, dtype="float32", keeps_old=keeps_old, tells=tells))
-    publisher = Publisher(finder(Direct(worker)), source=policy, probe_ids=PROBE)
+    publisher = Publisher(finder(NearReplica(worker, "f")), source=policy, probe_ids=PROBE)
     await publisher.push(0)
     policy.update(BATCH, seed=1)
     with pytest.raises(WeightPushError, match="does not hold" if tells else "of the probe"):
