@@ -61,7 +61,9 @@ def _do(arguments: argparse.Namespace) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", required=True, help="chain-N, wordy-N or control-N, of N steps; sokoban; school")
+    parser.add_argument(
+        "--family", required=True, help="chain-N, habits-N, wordy-N or control-N, of N steps; sokoban; school"
+    )
     parser.add_argument("--arms", nargs="+", choices=sorted(BY_NAME), default=[arm.name for arm in ARMS], metavar="ARM")
     parser.add_argument("--seeds", nargs="+", type=int, required=True)
     parser.add_argument("--lr", nargs="+", type=float, required=True, help="of the policy")

@@ -32,6 +32,8 @@ _OUTCOME = {"process_coef": 0.0}
 _LOCAL = {"granularity": "step", "gamma": 0.0, "combine": "apart"}
 # Rewards are credit where they fall: nothing is summed over what follows.
 _OWN_TOKEN = {"gamma": 0.0, "combine": "apart"}
+# A true advantage needs no baseline, no sum over what follows, and no outcome beside it.
+_TRUE = {"estimator": "reinforce", "gamma": 0.0, "outcome_coef": 0.0}
 _TRUST = {"trust": {"enabled": True}}
 _BALANCED = {"balance": True, "shift": True}
 
@@ -66,6 +68,15 @@ ARMS = (
     Arm(name="prime-apart", title="PRIME, sources whitened apart", advantage={"combine": "apart"}),
     Arm(name="prime-step", title="PRIME, a step's own credit (iStar)", advantage=_LOCAL),
     Arm(name="prime-own", title="PRIME, a token's own credit", advantage=_OWN_TOKEN),
+    Arm(name="prime-alone", title="PRIME, a token's own credit alone", advantage={**_OWN_TOKEN, "outcome_coef": 0.0}),
+    Arm(name="prime-running", title="PRIME, scaled by a running figure", advantage={"reward_norm": "running"}),
+    Arm(name="prime-wrong", title="PRIME, on wrong responses only", advantage={"process_on": "wrong"}),
+    Arm(
+        name="prime-snapshot",
+        title="PRIME, a copy of the policy as reference",
+        trainer={"reference_every": 5},
+        prm={"reference_mode": "policy"},
+    ),
     Arm(name="best", title="The best together", advantage=_TRUST, prm=_BALANCED),
     Arm(
         name="placebo",
@@ -74,6 +85,7 @@ ARMS = (
         prm=_BALANCED,
         rewards="shuffled",
     ),
-    Arm(name="oracle", title="True step rewards", advantage=_OWN_TOKEN, rewards="judged"),
+    Arm(name="oracle", title="True step rewards", advantage=_TRUE, rewards="judged"),
+    Arm(name="oracle-both", title="True step rewards and outcome", advantage=_OWN_TOKEN, rewards="judged"),
 )
 BY_NAME = {arm.name: arm for arm in ARMS}

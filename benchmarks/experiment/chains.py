@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise, product
 from pathlib import Path
 
 from benchmarks.experiment.family import Family
@@ -16,6 +16,8 @@ from primectl.sft import write_sft_data
 _SFT_BATCH = 128
 _START = 0.3
 """Of the answers that the SFT policy has right."""
+_HABIT = 0.5
+"""How often a habit shows in its situation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class _Kind:
     problem: Callable[[list[int]], Problem] = problem_of
     word: int = 0
     """Letters after every step."""
+    sft_steps: int = 400
+    """Of the lesson with wrong answers."""
 
     @property
     def longest(self) -> int:
@@ -51,8 +55,42 @@ def control(steps: int) -> Family:
     return _family(_Kind(name="control", steps=steps, answers=_answered_by_chance, problem=_first_digit_problem))
 
 
+def habits(steps: int) -> Family:
+    """The same chains, from a policy that is wrong by habit: half of the time in some situations, never in others.
+
+    A careless policy prefers every right step, so that being surer of what it prefers is all that it has to learn. This
+    one has to change its mind, once for every situation.
+    """
+    return _family(
+        _Kind(name="habits", steps=steps, answers=lambda texts: answered_by_habit(texts, steps=steps), sft_steps=600)
+    )
+
+
 def _first_digit_problem(digits: list[int]) -> Problem:
     return replace(problem_of(digits), ground_truth=str(digits[0]))
+
+
+def answered_by_habit(texts: Iterator[tuple[str, str]], *, steps: int) -> Iterator[tuple[str, str]]:
+    """Their answers anew: a situation is the digit before, the sum so far and the digit to add, and each bad one has a
+    wrong result of its own.
+    """
+    draw = random.Random(7)
+    share = (1.0 - _START ** (1.0 / steps)) / _HABIT
+    results = {
+        situation: (situation[1] + situation[2] + draw.randint(1, 9)) % 10
+        for situation in product(range(10), repeat=3)
+        if draw.random() < share
+    }
+    for prompt, _ in texts:
+        digits = [int(digit) for digit in prompt[:-1].split("+")]
+        total, written = digits[0], []
+        for before, digit in pairwise(digits):
+            result = (total + digit) % 10
+            if draw.random() < _HABIT:
+                result = results.get((before, total, digit), result)
+            written.append(f"{total}+{digit}={result}")
+            total = result
+        yield prompt, ";".join(written) + f"#{total}"
 
 
 def _answered_by_chance(texts: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -75,7 +113,16 @@ def _family(kind: _Kind) -> Family:
             "max_prompt_tokens": prompt,
             "sampling": {"max_tokens": kind.longest},
             "advantage": {"step_delimiter": ";"},
-            "optimiser": {"threads": 1, "device": "cpu"},
+            # AdamW's first steps are as long as the rate allows, however small the gradient. Without these settings 3 of 8
+            # runs of PRIME fell to chance at rates at which the others learnt (protocol.md, section 8).
+            "optimiser": {
+                "warmup_share": 0.2,
+                "final_lr_share": 0.1,
+                "betas": (0.9, 0.95),
+                "grad_clip": 0.1,
+                "threads": 1,
+                "device": "cpu",
+            },
         },
         prm={"threads": 1, "device": "cpu"},
         max_context=prompt + kind.longest,
@@ -95,19 +142,19 @@ def _write(folder: Path, kind: _Kind) -> None:
     lessons: list[tuple[str, Iterator[tuple[str, str]], int]] = [
         ("sums", sft_texts(length=2, seed=3, wrong_share=0.0), 150),
         ("short", _of_mixed_lengths(length, seed=5), 900),
-        ("sft", kind.answers(sft_texts(length=length, seed=4, wrong_share=careless)), 400),
+        ("sft", kind.answers(sft_texts(length=length, seed=4, wrong_share=careless)), kind.sft_steps),
     ]
     start = "fresh"
-    for number, (name, texts, steps) in enumerate(lessons):
+    for number, (name, texts, count) in enumerate(lessons):
         written = with_words(texts, length=kind.word, seed=number) if kind.word else texts
         fitting = ((prompt, answer) for prompt, answer in written if prompt not in excluded)
-        write_sft_data(folder / f"{name}.jsonl", islice(fitting, steps * _SFT_BATCH))
+        write_sft_data(folder / f"{name}.jsonl", islice(fitting, count * _SFT_BATCH))
         run_sft(
             SftSettings(
                 model=folder / start,
                 data=folder / f"{name}.jsonl",
                 output=folder / name,
-                steps=steps,
+                steps=count,
                 batch_size=_SFT_BATCH,
                 lr=3e-3,
                 final_lr_share=0.05,

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.experiment.boxes import sokoban
-from benchmarks.experiment.chains import chain, control, wordy
+from benchmarks.experiment.chains import chain, control, habits, wordy
 from benchmarks.experiment.family import Family
 from benchmarks.experiment.school_problems import school
 from prime.errors import SettingsError
 
-_SIZED = {"chain": chain, "wordy": wordy, "control": control}
+_SIZED = {"chain": chain, "wordy": wordy, "control": control, "habits": habits}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Machine:
 
 
 def family_of(name: str, machine: Machine) -> Family:
-    """A family by its name: `chain-16`, `wordy-16`, `control-16`, `sokoban`, `school`.
+    """A family by its name: `chain-16`, `habits-16`, `wordy-16`, `control-16`, `sokoban`, `school`.
 
     Raises:
         SettingsError: there is none, or it needs the real model.
@@ -38,5 +38,6 @@ def family_of(name: str, machine: Machine) -> Family:
             raise SettingsError("the family 'school' starts from the real model: give its folder with --model")
         return school(machine.model, device=machine.device)
     raise SettingsError(
-        f"the trial has no family {name!r}; it has chain-N, wordy-N and control-N, of N steps, sokoban and school"
+        f"the trial has no family {name!r}; it has chain-N, habits-N, wordy-N and control-N, of N steps, and sokoban "
+        "and school"
     )

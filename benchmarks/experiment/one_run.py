@@ -75,7 +75,7 @@ def settings_of(job: Job, family: Family, arm: Arm, material: Path) -> tuple[Tra
         "evaluation": {
             "problems": str(material / "held_out.jsonl"),
             "every": job.evaluate_every,
-            "samples": 2,
+            "samples": 1,
         },
     }
     shared = {"optimiser": {"lr": job.lr}, **({"prm_update": "none"} if arm.rewards == "judged" else {})}

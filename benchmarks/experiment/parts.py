@@ -141,7 +141,12 @@ class Shuffled:
 
 
 class Judge:
-    """A reward model that knows the task: 1 on every token of a right step, -1 on the first wrong token, else 0."""
+    """A reward model that knows the task: what each step changes in the chance that the answer will be right.
+
+    That chance is `q^n` before n steps that are still to come, where q is the share of right steps among those that the
+    batch shows. A right step is worth `q^(n-1) - q^n`, on each of its tokens, and a wrong one `-q^n`, where it goes
+    wrong; nothing counts after it. That is the true advantage of a step of a policy that is equally careless in all.
+    """
 
     def __init__(self, tokenizer: Any, fingerprint: str) -> None:
         self._text_of = TokenTexts(tokenizer)
@@ -152,16 +157,24 @@ class Judge:
         return await asyncio.to_thread(self._score, groups)
 
     def _score(self, groups: Sequence[PrmGroup]) -> TokenRewards:
+        judged = [
+            # A prompt is a digit and a sign for each step, and one more of both.
+            (len(group.prompt_ids) // 2 - 1, len(response), judged_steps(group.prompt_ids, self._text_of, response))
+            for group in groups
+            for response in group.responses
+        ]
+        is_right = [step.is_right for _, _, steps in judged for step in steps]
+        share = sum(is_right) / max(len(is_right), 1)
         rows = []
-        for group in groups:
-            for response in group.responses:
-                row = [0.0] * len(response)
-                for step in judged_steps(group.prompt_ids, self._text_of, response):
-                    if step.is_right:
-                        row[step.start : step.end] = [1.0] * (step.end - step.start)
-                    else:
-                        row[step.end - 1] = -1.0
-                rows.append(tuple(row))
+        for count, length, steps in judged:
+            row = [0.0] * length
+            for number, step in enumerate(steps):
+                before = share ** (count - number)
+                if step.is_right:
+                    row[step.start : step.end] = [before / share - before] * (step.end - step.start)
+                else:
+                    row[step.end - 1] = -before
+            rows.append(tuple(row))
         return TokenRewards(rows=tuple(rows), prm_version=0, beta=1.0, reference_id="judge")
 
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:

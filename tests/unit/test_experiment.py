@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.experiment.arms import ARMS, BY_NAME, Arm
-from benchmarks.experiment.chains import chain
+from benchmarks.experiment.chains import answered_by_habit, chain
 from benchmarks.experiment.families import Machine, family_of
 from benchmarks.experiment.figures import (
     Curve,
@@ -27,7 +29,7 @@ from benchmarks.experiment.outcome import outcome_of
 from benchmarks.experiment.parts import Judge, NearVerifier, Shuffled
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import KEPT
-from prime.data.chain import LETTERS, build_tokenizer, with_words
+from prime.data.chain import LETTERS, build_tokenizer, sft_texts, with_words
 from prime.errors import SettingsError
 from prime.types import GradeItem, PrmGroup, PrmInfo, PrmMetrics, TokenRewards, VerdictStatus
 
@@ -228,14 +230,16 @@ async def test_the_placebo_keeps_a_response_and_its_sum_and_moves_its_rewards() 
     assert once.prm_version == 3
 
 
-async def test_the_oracle_marks_right_steps_and_the_first_wrong_token() -> None:
+async def test_the_oracle_says_what_each_step_changes_in_the_chance_of_a_right_answer() -> None:
+    """Two of three judged steps are right, so the chance is 4/9 before both, 2/3 before the second, then 1."""
     tokenizer = build_tokenizer()
     prompt, right, wrong = (
         tuple(tokenizer(text)["input_ids"]) for text in ("3+5+8=", "3+5=8;8+8=6#6", "3+5=9;9+8=7#7")
     )
     group = PrmGroup(group_id="0.0-a", prompt_ids=prompt, responses=(right, wrong))
     rewards = await Judge(tokenizer, "fingerprint").score([group])
-    assert rewards.rows == ((1.0,) * 11 + (0.0,) * 2, (0.0,) * 4 + (-1.0,) + (0.0,) * 8)
+    assert rewards.rows[0] == pytest.approx((2 / 9,) * 6 + (1 / 3,) * 5 + (0.0,) * 2)
+    assert rewards.rows[1] == pytest.approx((0.0,) * 4 + (-4 / 9,) + (0.0,) * 8)
 
 
 async def test_letters_between_steps_have_no_reward_of_the_oracle() -> None:
@@ -244,14 +248,33 @@ async def test_letters_between_steps_have_no_reward_of_the_oracle() -> None:
         tuple(tokenizer(text)["input_ids"]) for text in ("3+5+8=", "3+5=8;ab8+8=6#6", "3+5=8;ab8+8=7#7")
     )
     rewards = await Judge(tokenizer, "f").score([PrmGroup(group_id="0", prompt_ids=prompt, responses=(right, wrong))])
-    assert rewards.rows[0] == (1.0,) * 6 + (0.0,) * 2 + (1.0,) * 5 + (0.0,) * 2
-    assert rewards.rows[1] == (1.0,) * 6 + (0.0,) * 6 + (-1.0,) + (0.0,) * 2
+    # Three of four judged steps are right.
+    assert rewards.rows[0] == pytest.approx((3 / 16,) * 6 + (0.0,) * 2 + (1 / 4,) * 5 + (0.0,) * 2)
+    assert rewards.rows[1] == pytest.approx((3 / 16,) * 6 + (0.0,) * 6 + (-3 / 4,) + (0.0,) * 2)
 
 
 def test_words_follow_every_step_but_the_last() -> None:
     prompt, answer = next(with_words(iter([("3+5+8=", "3+5=8;8+8=6#6")]), length=3, seed=0))
     assert prompt == "3+5+8="
     assert re.fullmatch(r"3\+5=8;[a-h]{3}8\+8=6#6", answer)
+
+
+def test_a_policy_of_habits_is_wrong_in_some_situations_only_and_always_in_the_same_way() -> None:
+    drawn = list(islice(answered_by_habit(sft_texts(length=9, seed=1, wrong_share=0.0), steps=8), 4000))
+    results: dict[tuple[int, int, int], Counter[int]] = defaultdict(Counter)
+    right = 0
+    for prompt, answer in drawn:
+        digits = [int(digit) for digit in prompt[:-1].split("+")]
+        steps, _, last = answer.partition("#")
+        right += int(last) == sum(digits) % 10
+        for before, step in zip(digits[:-1], steps.split(";"), strict=True):
+            total, digit, result = (int(step[place]) for place in (0, 2, 4))
+            results[before, total, digit][result] += 1
+    assert right / len(drawn) == pytest.approx(0.3, abs=0.05)
+    seen = {situation: found for situation, found in results.items() if found.total() >= 20}
+    assert all(len(found) <= 2 for found in seen.values())
+    bad = [found for (_, total, digit), found in seen.items() if set(found) != {(total + digit) % 10}]
+    assert len(bad) / len(seen) == pytest.approx(0.28, abs=0.06)
 
 
 async def test_the_trial_is_graded_by_the_verifiers_own_grader() -> None:
