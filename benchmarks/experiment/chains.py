@@ -113,8 +113,8 @@ def _family(kind: _Kind) -> Family:
             "max_prompt_tokens": prompt,
             "sampling": {"max_tokens": kind.longest},
             "advantage": {"step_delimiter": ";"},
-            # AdamW's first steps are as long as the rate allows, however small the gradient. Without these settings 3 of 8
-            # runs of PRIME fell to chance at rates at which the others learnt (protocol.md, section 8).
+            # AdamW's first steps are as long as the rate allows, however small the gradient. Without these settings 3
+            # of 8 runs of PRIME fell to chance at rates at which the others learnt (protocol.md, section 8).
             "optimiser": {
                 "warmup_share": 0.2,
                 "final_lr_share": 0.1,

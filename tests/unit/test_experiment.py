@@ -164,7 +164,7 @@ def test_the_report_is_the_same_to_the_byte_and_needs_no_more_than_what_is_kept(
         write_report(outcomes, tmp_path / name)
         written.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
-    assert set(written[0]) == {"tables.md", "chain-16.svg"}
+    assert set(written[0]) == {"tables.md", "chain-16.curves.svg", "chain-16.ratios.svg", "steps.svg"}
     figures = figures_of(outcomes)
     assert figures["best_arm"] == "prime"
     assert figures["step_ratio"] == 1.5
