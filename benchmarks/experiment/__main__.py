@@ -7,7 +7,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from benchmarks.experiment.arms import ARMS, BY_NAME
 from benchmarks.experiment.families import Machine
 from benchmarks.experiment.one_run import Job
+from benchmarks.experiment.outcome import FIRST_REPORTED_SEED, tuned_settings
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import gather, sweep
 from prime.errors import SettingsError
@@ -25,6 +26,9 @@ _SMALL = Path("runs") / "experiment-small"
 _KEPT = Path("docs") / "experiment"
 _SMALL_ARMS = ("rloo", "prime", "placebo", "oracle")
 _SMALL_LR, _SMALL_PRM_TIMES = 3.5e-4, 0.1
+
+_Rates = Mapping[str, Sequence[tuple[float, float]]]
+"""Of policy and PRM, per arm."""
 
 
 def main() -> int:
@@ -66,7 +70,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--arms", nargs="+", choices=sorted(BY_NAME), default=[arm.name for arm in ARMS], metavar="ARM")
     parser.add_argument("--seeds", nargs="+", type=int, required=True)
-    parser.add_argument("--lr", nargs="+", type=float, required=True, help="of the policy")
+    rates = parser.add_mutually_exclusive_group(required=True)
+    rates.add_argument("--lr", nargs="+", type=float, help="of the policy")
+    rates.add_argument("--tuned", action="store_true", help="each arm's rates that did best on the tuning seeds here")
     parser.add_argument("--prm-times", nargs="+", type=float, default=[0.1], help="the PRM's rate in policy rates")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--evaluate-every", type=int, default=2)
@@ -77,6 +83,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    rates = _tuned_rates(arguments) if arguments.tuned else _grid(arguments)
     jobs = [
         Job(
             family=arguments.family,
@@ -88,11 +95,29 @@ def _run(arguments: argparse.Namespace) -> None:
             evaluate_every=arguments.evaluate_every,
         )
         # Seeds outermost: when it is stopped, every arm has as many.
-        for seed, name, lr in itertools.product(arguments.seeds, arguments.arms, arguments.lr)
-        for prm_lr in _prm_rates(name, lr, arguments.prm_times)
+        for seed, name in itertools.product(arguments.seeds, arguments.arms)
+        for lr, prm_lr in rates[name]
     ]
     machine = Machine(device=arguments.device, model=arguments.model)
     sweep(jobs, machine=machine, folder=arguments.folder, processes=arguments.processes)
+
+
+def _grid(arguments: argparse.Namespace) -> _Rates:
+    return {
+        name: [(lr, prm_lr) for lr in arguments.lr for prm_lr in _prm_rates(name, lr, arguments.prm_times)]
+        for name in arguments.arms
+    }
+
+
+def _tuned_rates(arguments: argparse.Namespace) -> _Rates:
+    rows = [row for row in gather(arguments.folder).to_pylist() if row["family"] == arguments.family]
+    settings = tuned_settings(rows)
+    if untuned := [name for name in arguments.arms if name not in settings]:
+        raise SettingsError(
+            f"{arguments.folder} has no runs of {arguments.family} with a tuning seed for {', '.join(untuned)}: run "
+            f"them first, with --lr and with --seeds below {FIRST_REPORTED_SEED}"
+        )
+    return {name: [(settings[name].lr, settings[name].prm_lr)] for name in arguments.arms}
 
 
 def _prm_rates(arm: str, lr: float, times: Sequence[float]) -> list[float]:

@@ -26,6 +26,10 @@ class Setting:
     prm_lr: float
 
 
+_Runs = Mapping[tuple[Setting, int], Sequence[Mapping[str, Any]]]
+_Curves = Mapping[Setting, Mapping[int, Curve]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmOutcome:
     """What became of an arm, over its reporting seeds."""
@@ -77,18 +81,10 @@ def outcome_of(family: str, rows: Iterable[Mapping[str, Any]]) -> FamilyOutcome:
     Raises:
         ValueError: the baseline has no tuning runs or no reporting runs.
     """
-    runs: dict[tuple[Setting, int], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        runs[Setting(row["arm"], row["lr"], row["prm_lr"]), row["seed"]].append(row)
-    for each in runs.values():
-        each.sort(key=lambda row: row["step"])
-    curves: dict[Setting, dict[int, Curve]] = defaultdict(dict)
-    for (setting, seed), of_run in runs.items():
-        curves[setting][seed] = curve_of(
-            of_run, samples_per_prompt=SAMPLES_PER_PROMPT, has_prm=BY_NAME[setting.arm].has_prm
-        )
-    tuned = {setting: score for setting, by_seed in curves.items() if (score := _score(by_seed)) is not None}
-    chosen = {arm: max((each for each in tuned if each.arm == arm), key=tuned.__getitem__) for arm in _arms(tuned)}
+    runs = _runs(rows)
+    curves = _curves(runs)
+    tuned = _scores(curves)
+    chosen = _best_of_each(tuned)
     if BASELINE not in chosen:
         raise ValueError(f"{family}: the arm {BASELINE!r} has no tuning runs")
     of_tuning = [curve.final for seed, curve in curves[chosen[BASELINE]].items() if seed < FIRST_REPORTED_SEED]
@@ -110,6 +106,38 @@ def outcome_of(family: str, rows: Iterable[Mapping[str, Any]]) -> FamilyOutcome:
         arms=arms,
         tuned=tuned,
     )
+
+
+def tuned_settings(rows: Iterable[Mapping[str, Any]]) -> dict[str, Setting]:
+    """Of the runs with tuning seeds among the rows of a family: the best setting of each arm."""
+    return _best_of_each(_scores(_curves(_runs(rows))))
+
+
+def _runs(rows: Iterable[Mapping[str, Any]]) -> _Runs:
+    """By setting and seed, in the order of steps."""
+    runs: dict[tuple[Setting, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["step"]):
+        runs[Setting(row["arm"], row["lr"], row["prm_lr"]), row["seed"]].append(row)
+    return runs
+
+
+def _curves(runs: _Runs) -> _Curves:
+    """By setting, then seed."""
+    curves: dict[Setting, dict[int, Curve]] = defaultdict(dict)
+    for (setting, seed), rows in runs.items():
+        has_prm = BY_NAME[setting.arm].has_prm
+        curves[setting][seed] = curve_of(rows, samples_per_prompt=SAMPLES_PER_PROMPT, has_prm=has_prm)
+    return curves
+
+
+def _scores(curves: _Curves) -> dict[Setting, float]:
+    """Of settings that have tuning seeds."""
+    return {setting: score for setting, by_seed in curves.items() if (score := _score(by_seed)) is not None}
+
+
+def _best_of_each(tuned: Mapping[Setting, float]) -> dict[str, Setting]:
+    """The setting with the highest score, per arm."""
+    return {arm: max((each for each in tuned if each.arm == arm), key=tuned.__getitem__) for arm in _arms(tuned)}
 
 
 def _score(by_seed: Mapping[int, Curve]) -> float | None:

@@ -151,7 +151,9 @@ def _plot_curves(outcome: FamilyOutcome, file: Path) -> None:
 
 def _plot_ratios(outcome: FamilyOutcome, file: Path) -> None:
     """How many times fewer samples each arm needed, with its interval."""
-    arms = [(BY_NAME[name].title, arm.samples) for name, arm in reversed(outcome.arms.items()) if name != BASELINE]
+    arms = [
+        (BY_NAME[name].title, arm.samples) for name, arm in reversed(list(outcome.arms.items())) if name != BASELINE
+    ]
     figure, axes = pyplot.subplots(figsize=(8.0, 1.0 + 0.27 * len(arms)))
     for place, (_, ratio) in enumerate(arms):
         axes.plot([ratio.low, ratio.high], [place, place], color="tab:blue")

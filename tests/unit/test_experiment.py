@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import islice
@@ -25,7 +27,7 @@ from benchmarks.experiment.figures import (
     ratio_of,
 )
 from benchmarks.experiment.one_run import Job, settings_of
-from benchmarks.experiment.outcome import outcome_of
+from benchmarks.experiment.outcome import Setting, outcome_of, tuned_settings
 from benchmarks.experiment.parts import Judge, NearVerifier, Shuffled
 from benchmarks.experiment.report import figures_of, read_results, write_report
 from benchmarks.experiment.sweep import KEPT
@@ -169,6 +171,29 @@ def test_the_report_is_the_same_to_the_byte_and_needs_no_more_than_what_is_kept(
     assert figures["best_arm"] == "prime"
     assert figures["step_ratio"] == 1.5
     assert figures["placebo_ratio"] is None
+
+
+def test_an_arms_rates_are_those_of_its_best_tuning_runs() -> None:
+    rows = _results()
+    # Better, but of a seed that is reported.
+    rows += _run("rloo", 104, lr=1e-2, prm_lr=0.0, accuracies=FAST)
+    assert tuned_settings(rows) == {"rloo": Setting("rloo", 1e-3, 0.0), "prime": Setting("prime", 1e-3, 1e-4)}
+
+
+def test_reporting_runs_of_what_was_not_tuned_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    pq.write_table(
+        pa.Table.from_pylist(_run("rloo", 1, lr=1e-3, prm_lr=0.0, accuracies=SLOW)), tmp_path / "runs" / "a.parquet"
+    )
+    command = [sys.executable, "-m", "benchmarks.experiment", "run", "--tuned", "--steps", "6", "--seeds", "101"]
+    ran = subprocess.run(
+        [*command, "--family", "chain-16", "--arms", "rloo", "prime", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "no runs of chain-16 with a tuning seed for prime" in ran.stderr
 
 
 def test_results_without_the_baseline_are_refused() -> None:
