@@ -8,13 +8,15 @@ import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.experiment.arms import ARMS, BY_NAME
-from benchmarks.experiment.families import Machine
+from benchmarks.experiment.families import Machine, family_of
+from benchmarks.experiment.offline import LOSSES, train_and_measure, write_candidates
 from benchmarks.experiment.one_run import Job
 from benchmarks.experiment.outcome import FIRST_REPORTED_SEED, tuned_settings
 from benchmarks.experiment.report import figures_of, read_results, write_report
@@ -25,7 +27,7 @@ _FOLDER = Path("runs") / "experiment"
 _SMALL = Path("runs") / "experiment-small"
 _KEPT = Path("docs") / "experiment"
 _SMALL_ARMS = ("rloo", "prime", "placebo", "oracle")
-_SMALL_LR, _SMALL_PRM_TIMES = 3.5e-4, 0.1
+_SMALL_LR, _SMALL_PRM_TIMES = 8e-4, 0.1
 
 _Rates = Mapping[str, Sequence[tuple[float, float]]]
 """Of policy and PRM, per arm."""
@@ -39,6 +41,9 @@ def main() -> int:
     keep = commands.add_parser("keep", help="put the results of a folder, one file per family, where the report reads")
     keep.add_argument("--folder", type=Path, default=_FOLDER)
     keep.add_argument("--kept", type=Path, default=_KEPT)
+    _add_offline(
+        commands.add_parser("offline", help="train PRMs offline with every loss, and measure what they are worth")
+    )
     report = commands.add_parser("report", help="tables, plots and figures from kept results")
     report.add_argument("--kept", type=Path, default=_KEPT)
     small = commands.add_parser("small", help="from nothing: four arms of chain-8, two tuning and three other seeds")
@@ -58,6 +63,8 @@ def _do(arguments: argparse.Namespace) -> None:
             _run(arguments)
         case "keep":
             _keep(arguments.folder, arguments.kept)
+        case "offline":
+            _offline(arguments)
         case "report":
             _report(arguments.kept)
         case "small":
@@ -131,6 +138,40 @@ def _keep(folder: Path, kept: Path) -> None:
     for family in sorted(set(table["family"].to_pylist())):
         of_family = table.filter(pa.compute.equal(table["family"], family))
         pq.write_table(of_family, results / f"{family}.parquet", compression="zstd")
+
+
+def _add_offline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", required=True)
+    parser.add_argument("--lr", nargs="+", type=float, required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, required=True)
+    parser.add_argument("--folder", type=Path, default=_FOLDER)
+    parser.add_argument("--kept", type=Path, default=_KEPT)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", type=Path, help="the real model's folder, for the family school")
+
+
+def _offline(arguments: argparse.Namespace) -> None:
+    family = family_of(arguments.family, Machine(device=arguments.device, model=arguments.model))
+    material = family.material(arguments.folder / "material")
+    candidates = arguments.folder / "candidates" / family.name
+    if not (candidates / "test.jsonl").is_file():
+        write_candidates(family, material, candidates)
+    found = []
+    for seed, loss, lr in itertools.product(arguments.seeds, LOSSES, arguments.lr):
+        result = train_and_measure(
+            family,
+            loss=loss,
+            lr=lr,
+            seed=seed,
+            sft=material / "sft",
+            candidates=candidates,
+            scratch=arguments.folder / "offline" / f"{family.name}.{loss}.{lr:g}.{seed}",
+        )
+        print(result, file=sys.stderr, flush=True)
+        found.append(asdict(result))
+    kept = arguments.kept / "results" / "offline"
+    kept.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(found), kept / f"{family.name}.parquet", compression="zstd")
 
 
 def _report(kept: Path) -> None:
