@@ -176,7 +176,7 @@ def _offline(arguments: argparse.Namespace) -> None:
 
 def _report(kept: Path) -> None:
     outcomes = read_results(kept / "results")
-    write_report(outcomes, kept)
+    write_report(outcomes, kept, offline=sorted((kept / "results" / "offline").glob("*.parquet")))
     print(json.dumps(figures_of(outcomes)))
 
 

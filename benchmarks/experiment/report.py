@@ -12,13 +12,30 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiment.arms import BY_NAME
 from benchmarks.experiment.figures import Ratio
-from benchmarks.experiment.outcome import BASELINE, ORACLE, PLACEBO, ArmOutcome, FamilyOutcome, outcome_of
+from benchmarks.experiment.outcome import (
+    BASELINE,
+    FIRST_REPORTED_SEED,
+    ORACLE,
+    PLACEBO,
+    ArmOutcome,
+    FamilyOutcome,
+    outcome_of,
+)
 
 mpl.use("svg")
 # The same results give the same bytes.
 mpl.rcParams["svg.hashsalt"] = "experiment"
 mpl.rcParams["figure.figsize"] = (8.0, 4.5)
 _PRIMARY = "chain-16"
+_OFFLINE = {
+    "pair_accuracy": "pair accuracy",
+    "one": "one sample",
+    "best_of_4": "best of 4",
+    "any_of_4": "any of 4",
+    "auc_own": "AUC, own",
+    "auc_value": "AUC, value",
+    "auc_difference": "AUC, difference",
+}
 _DRAWN = (BASELINE, "prime", "best", PLACEBO, ORACLE)
 """Arms with a curve of their own in plots."""
 
@@ -37,8 +54,11 @@ def read_results(folder: Path) -> list[FamilyOutcome]:
     return [outcome_of(file.stem, pq.read_table(file).to_pylist()) for file in files]
 
 
-def write_report(outcomes: Sequence[FamilyOutcome], folder: Path) -> None:
-    """Into the folder: `tables.md`; per family its curves and its ratios; and the ratios of chains over their steps."""
+def write_report(outcomes: Sequence[FamilyOutcome], folder: Path, *, offline: Sequence[Path] = ()) -> None:
+    """Into the folder: `tables.md`; per family its curves and its ratios; and the ratios of chains over their steps.
+
+    `offline`: results of PRMs trained offline, a file per family.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Tables of the trial\n\nWritten by `make experiment`; how to read them: `protocol.md`.\n"]
     for outcome in outcomes:
@@ -47,6 +67,7 @@ def write_report(outcomes: Sequence[FamilyOutcome], folder: Path) -> None:
         _plot_ratios(outcome, folder / f"{outcome.family}.ratios.svg")
     if any(outcome.family.startswith("chain-") for outcome in outcomes):
         _plot_lengths(outcomes, folder / "steps.svg")
+    parts += [_offline_table(file.stem, pq.read_table(file).to_pylist()) for file in offline]
     (folder / "tables.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -122,6 +143,29 @@ def _tuning(outcome: FamilyOutcome) -> list[str]:
         )
     ]
     return ["Tuning:\n", "| arm | policy rate | PRM rate | mean accuracy |", "|---|---|---|---|", *rows]
+
+
+def _offline_table(family: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Means over the reporting seeds, at each loss's rate that chose best on the tuning seeds."""
+    lines = [
+        f"## PRMs trained offline, {family}\n",
+        f"| loss | rate | seeds | {' | '.join(_OFFLINE.values())} |",
+        f"|---|---|---|{'---|' * len(_OFFLINE)}",
+    ]
+    for loss in dict.fromkeys(row["loss"] for row in rows):
+        of_loss = [row for row in rows if row["loss"] == loss]
+        tuning = [row for row in of_loss if row["seed"] < FIRST_REPORTED_SEED]
+        scores = {lr: _mean_of("best_of_4", tuning, lr) for lr in sorted({row["lr"] for row in tuning})}
+        rate = max(scores, key=scores.__getitem__)
+        reporting = [row for row in of_loss if row["seed"] >= FIRST_REPORTED_SEED]
+        cells = [f"{_mean_of(name, reporting, rate):.3f}" for name in _OFFLINE]
+        seeds = len({row["seed"] for row in reporting})
+        lines.append(f"| `{loss}` | {rate:g} | {seeds} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _mean_of(name: str, rows: Iterable[Mapping[str, Any]], lr: float) -> float:
+    return float(np.mean([row[name] for row in rows if row["lr"] == lr]))
 
 
 def _interval(ratio: Ratio, *, signed: bool = False) -> str:

@@ -173,6 +173,18 @@ def test_the_report_is_the_same_to_the_byte_and_needs_no_more_than_what_is_kept(
     assert figures["placebo_ratio"] is None
 
 
+def test_offline_prms_are_reported_at_the_rate_that_tuning_seeds_chose(tmp_path: Path) -> None:
+    def row(seed: int, lr: float, best: float) -> dict[str, Any]:
+        others = dict.fromkeys(("pair_accuracy", "one", "any_of_4", "auc_own", "auc_value", "auc_difference"), 0.5)
+        return {"family": "chain-16", "loss": "ce", "lr": lr, "seed": seed, "best_of_4": best, **others}
+
+    rows = [row(1, 1e-4, 0.6), row(1, 1e-3, 0.5), row(101, 1e-4, 0.7), row(102, 1e-4, 0.8), row(101, 1e-3, 0.9)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "chain-16.parquet")
+    write_report([outcome_of("chain-16", _results())], tmp_path, offline=[tmp_path / "chain-16.parquet"])
+    written = (tmp_path / "tables.md").read_text()
+    assert "| `ce` | 0.0001 | 2 | 0.500 | 0.500 | 0.750 | 0.500 | 0.500 | 0.500 | 0.500 |" in written
+
+
 def test_an_arms_rates_are_those_of_its_best_tuning_runs() -> None:
     rows = _results()
     # Better, but of a seed that is reported.
