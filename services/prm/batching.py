@@ -1,14 +1,20 @@
-"""Lets many callers share forward passes: requests that wait together are scored together, in bounded numbers.
+"""Shares the model between callers: requests are cut into parts of a forward pass, and take turns.
 
 Between the scoring use case, which asks for one prompt's candidates at a time, and the reward model, which takes
 groups as they come and lets one call in at a time.
+
+Turns are those of start-time fair queueing (Goyal et al., SIGCOMM 1996): every part is stamped with the tokens that its
+request was given before it, counted from the stamp that was being served when the request came, and the smallest stamp
+is next. So a short request waits for the pass that is under way and not for the queue, and a long one goes on between
+others. Whoever has gone is not computed further than the pass that is under way.
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from prime.errors import Overloaded, PrimeError
@@ -17,10 +23,11 @@ from prime.types import PrmGroup, TokenRewards
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchedRewards:
-    """One caller's share of a batch: `BatchedRewards(rewards=..., queue_seconds=0.004, inference_seconds=0.11)`."""
+    """One caller's rewards: `BatchedRewards(rewards=..., queue_seconds=0.004, inference_seconds=0.11)`."""
 
     rewards: TokenRewards
     queue_seconds: float
+    """In which nothing of the request was computed."""
     inference_seconds: float
 
 
@@ -42,30 +49,75 @@ class RewardScorer(Protocol):
         """Token rewards of every sample, all from one PRM version; with `reuse`, from kept reference log-probs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting:
-    """One caller's groups."""
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Request:
+    """What one caller waits for, and how far it is."""
 
-    groups: Sequence[PrmGroup]
-    num_tokens: int
+    parts: Sequence[PrmGroup]
     answer: "asyncio.Future[BatchedRewards]"
+    number: int
+    """In the order of arrival: of equal stamps the earlier request is first."""
+    stamp: int
+    """Of its next part."""
     since: float = field(default_factory=time.perf_counter)
+    missing: deque[int] = field(default_factory=deque)
+    """Parts without rewards, by number."""
+    found: dict[int, TokenRewards] = field(default_factory=dict)
+    at_once: bool = False
+    """Whether all parts are of one call: the PRM learnt something between two parts before."""
+    inference_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.missing.extend(range(len(self.parts)))
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Who has the smallest is next."""
+        return self.stamp, self.number
+
+    def next_parts(self) -> list[int]:
+        """What is to be computed in its next turn."""
+        return list(self.missing) if self.at_once else [self.missing[0]]
+
+    def start_again(self) -> None:
+        """All parts anew, and in one call, between whose parts nothing is learnt."""
+        self.found, self.at_once = {}, True
+        self.missing.extend(range(len(self.parts)))
+
+    def rewards(self) -> TokenRewards:
+        """Of all parts, in order."""
+        parts = [self.found[part] for part in range(len(self.parts))]
+        return replace(
+            parts[0],
+            rows=tuple(itertools.chain.from_iterable(part.rows for part in parts)),
+            reference_cached=tuple(itertools.chain.from_iterable(part.reference_cached for part in parts)),
+        )
+
+
+_Turn = tuple[_Request, int]
+"""A request, and the number of one of its parts."""
 
 
 class Batcher:
-    """A `TokenScorer` over a reward model: first come, first served, up to `token_budget` tokens a batch.
+    """A `TokenScorer` over a reward model: in turns of `token_budget` tokens.
 
-    Nobody waits for company: a batch is whatever came while the one before was scored.
+    Nobody waits for company: a pass takes whatever came while the one before was computed.
     """
 
     def __init__(self, reward_model: RewardScorer, *, token_budget: int, max_waiting: int) -> None:
         self._reward_model = reward_model
         self._token_budget = token_budget
         self._max_waiting = max_waiting
-        self._queue: deque[_Waiting] = deque()
+        self._open: list[_Request] = []
+        self._numbers = itertools.count()
+        self._served = 0
+        """The stamp that was served last."""
         self._worker: asyncio.Task[None] | None = None
-        self.unanswered = 0
+
+    @property
+    def unanswered(self) -> int:
         """Requests accepted and not yet answered."""
+        return len(self._open)
 
     async def score(self, groups: Sequence[PrmGroup]) -> BatchedRewards:
         """Rows of all groups in order, from one PRM version.
@@ -77,62 +129,108 @@ class Batcher:
             raise Overloaded(
                 f"{self.unanswered} scoring requests wait already (setting `prm.api.max_waiting`); try again later"
             )
-        waiting = _Waiting(
-            groups=groups, num_tokens=count_tokens(groups), answer=asyncio.get_running_loop().create_future()
+        request = _Request(
+            parts=[part for group in groups for part in parts_of(group, token_budget=self._token_budget)],
+            answer=asyncio.get_running_loop().create_future(),
+            number=next(self._numbers),
+            stamp=self._served,
         )
-        self._queue.append(waiting)
-        self.unanswered += 1
+        self._open.append(request)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         try:
-            return await waiting.answer
+            return await request.answer
         finally:
-            self.unanswered -= 1
+            # Answered, or its caller has gone.
+            self._open.remove(request)
 
     async def _work(self) -> None:
         try:
-            while batch := self._next_batch():
-                await self._answer(batch)
+            while turns := self._next_turns():
+                await self._serve(turns)
         finally:
             self._worker = None
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _next_turns(self) -> list[_Turn]:
+        """Parts of one pass, the smallest stamps first."""
+        turns: list[_Turn] = []
         used = 0
-        while self._queue:
-            if batch and used + self._queue[0].num_tokens > self._token_budget:
+        while waiting := [each for each in self._open if each.missing and not each.answer.done()]:
+            request = min(waiting, key=lambda each: each.turn)
+            parts = request.next_parts()
+            tokens = count_tokens([request.parts[part] for part in parts])
+            if turns and used + tokens > self._token_budget:
                 break
-            waiting = self._queue.popleft()
-            if waiting.answer.done():  # whoever asked has gone
-                continue
-            batch.append(waiting)
-            used += waiting.num_tokens
-        return batch
+            for part in parts:
+                request.missing.remove(part)
+                turns.append((request, part))
+            used += tokens
+            self._served = request.stamp
+            request.stamp += tokens
+        return turns
 
-    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+    async def _serve(self, turns: Sequence[_Turn]) -> None:
         started = time.perf_counter()
         try:
-            groups = [group for waiting in batch for group in waiting.groups]
-            rewards = await self._reward_model.score(groups, reuse=True)
+            rewards = await self._reward_model.score([request.parts[part] for request, part in turns], reuse=True)
         except Exception as error:  # noqa: BLE001  whatever it is belongs to those who asked, not to this task
-            await self._answer_each(batch, error)
+            await self._serve_each(turns, error)
             return
         seconds = time.perf_counter() - started
-        for waiting, part in zip(batch, _parts(rewards, batch), strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(
-                    BatchedRewards(rewards=part, queue_seconds=started - waiting.since, inference_seconds=seconds)
-                )
+        for request in {id(request): request for request, _ in turns}.values():
+            request.inference_seconds += seconds
+        for (request, part), own in zip(turns, _own_rows(rewards, turns), strict=True):
+            request.found[part] = own
+        for request, _ in turns:
+            if not request.missing and not request.answer.done():
+                _finish(request)
 
-    async def _answer_each(self, batch: Sequence[_Waiting], error: Exception) -> None:
-        """One request's fault is not its neighbours': each is asked for alone."""
-        if len(batch) > 1 and isinstance(error, PrimeError) and not error.retryable:
-            for waiting in batch:
-                await self._answer([waiting])
+    async def _serve_each(self, turns: Sequence[_Turn], error: Exception) -> None:
+        """One request's fault is not its neighbours': each part is asked for alone."""
+        if len(turns) > 1 and isinstance(error, PrimeError) and not error.retryable:
+            for turn in turns:
+                await self._serve([turn])
             return
-        for waiting in batch:
-            if not waiting.answer.done():
-                waiting.answer.set_exception(error)
+        for request, _ in turns:
+            if not request.answer.done():
+                request.answer.set_exception(error)
+
+
+def _finish(request: _Request) -> None:
+    if len({rewards.prm_version for rewards in request.found.values()}) > 1:
+        request.start_again()
+        return
+    waited = time.perf_counter() - request.since - request.inference_seconds
+    request.answer.set_result(
+        BatchedRewards(
+            rewards=request.rewards(), queue_seconds=max(waited, 0.0), inference_seconds=request.inference_seconds
+        )
+    )
+
+
+def parts_of(group: PrmGroup, *, token_budget: int) -> Iterator[PrmGroup]:
+    """A group in parts of at most so many tokens, each with the prompt; a response that is longer has one of its own.
+
+    Example: a prompt of 2 tokens and responses of 3, 3 and 3 with a budget of 8 are the first two, and the third.
+    """
+    start, used = 0, len(group.prompt_ids)
+    for number, response in enumerate(group.responses):
+        if number > start and used + len(response) > token_budget:
+            yield _part(group, start, number)
+            start, used = number, len(group.prompt_ids)
+        used += len(response)
+    yield _part(group, start, len(group.responses))
+
+
+def _part(group: PrmGroup, start: int, end: int) -> PrmGroup:
+    if start == 0 and end == len(group.responses):
+        return group
+    return replace(
+        group,
+        responses=group.responses[start:end],
+        reference_logprobs=group.reference_logprobs[start:end],
+        observed=group.observed[start:end],
+    )
 
 
 def count_tokens(groups: Sequence[PrmGroup]) -> int:
@@ -140,15 +238,9 @@ def count_tokens(groups: Sequence[PrmGroup]) -> int:
     return sum(len(group.prompt_ids) + sum(map(len, group.responses)) for group in groups)
 
 
-def _parts(rewards: TokenRewards, batch: Sequence[_Waiting]) -> Iterator[TokenRewards]:
+def _own_rows(rewards: TokenRewards, turns: Sequence[_Turn]) -> Iterator[TokenRewards]:
     start = 0
-    for waiting in batch:
-        end = start + sum(len(group.responses) for group in waiting.groups)
-        yield TokenRewards(
-            rows=rewards.rows[start:end],
-            prm_version=rewards.prm_version,
-            beta=rewards.beta,
-            reference_id=rewards.reference_id,
-            reference_cached=rewards.reference_cached[start:end],
-        )
+    for request, part in turns:
+        end = start + len(request.parts[part].responses)
+        yield replace(rewards, rows=rewards.rows[start:end], reference_cached=rewards.reference_cached[start:end])
         start = end

@@ -130,17 +130,20 @@ class RewardService:
         return await self._to_its_end(work)
 
     async def _to_its_end(self, work: Callable[[], AnswerT]) -> AnswerT:
-        """Run blocking work alone and whole, even when its caller goes away.
+        """Run blocking work alone and whole, even when its caller goes away once it has begun.
 
         A call that is cancelled (a deadline, a dead trainer) does not stop its thread; were the lock free by then, a
-        repeated Learn would run beside it.
+        repeated Learn would run beside it. A caller who goes before its turn leaves nothing to be done.
         """
+        await self._lock.acquire()
 
-        async def locked() -> AnswerT:
-            async with self._lock:
+        async def run() -> AnswerT:
+            try:
                 return await asyncio.to_thread(work)
+            finally:
+                self._lock.release()
 
-        return await asyncio.shield(asyncio.ensure_future(locked()))
+        return await asyncio.shield(asyncio.ensure_future(run()))
 
     async def info(self) -> PrmInfo:
         """Which PRM answers."""

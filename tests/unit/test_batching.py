@@ -1,13 +1,14 @@
 """The batcher: in turn, together, in bounded numbers; nothing accepted is lost."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 
 import pytest
 
 from prime.errors import EngineError, InvalidInput, Overloaded
-from prime.types import PrmGroup, TokenRewards
-from services.prm.batching import BatchedRewards, Batcher, count_tokens
+from prime.types import PrmGroup, TokenRewards, TokenSpan
+from services.prm.batching import BatchedRewards, Batcher, count_tokens, parts_of
 
 
 class EchoModel:
@@ -16,16 +17,20 @@ class EchoModel:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.batches: list[list[str]] = []
+        self.tokens: list[int] = []
+        self.version = 1
 
     async def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> TokenRewards:
         self.batches.append([group.group_id for group in groups])
+        self.tokens.append(count_tokens(groups))
+        version = self.version
         await self.go.wait()
         if any(group.group_id == "bad" for group in groups):
             raise InvalidInput("a bad group")
         rows = tuple(tuple(map(float, response)) for group in groups for response in group.responses)
         return TokenRewards(
             rows=rows,
-            prm_version=len(self.batches),
+            prm_version=version,
             beta=0.05,
             reference_id="r",
             reference_cached=tuple(reuse for _ in rows),
@@ -132,3 +137,118 @@ async def test_a_broken_model_is_told_to_those_who_asked_and_the_next_call_is_se
     with pytest.raises(EngineError, match="out of memory"):
         await batcher.score([_group("a")])
     assert (await batcher.score([_group("b")])).rewards.rows == ((3.0, 4.0),)
+
+
+async def test_a_long_request_is_computed_in_parts_and_a_short_one_waits_for_one_of_them() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=10)
+    # A prompt of 2 and four responses of 4: two of them to a part.
+    long = await _asked(batcher, _group("long", (1,) * 4, (2,) * 4, (3,) * 4, (4,) * 4))
+    await asyncio.sleep(0)
+    short = await _asked(batcher, _group("short", (9,)))
+    model.go.set()
+    answers = await asyncio.gather(long, short)
+    assert model.batches == [["long"], ["short"], ["long"]]
+    assert [row[0] for row in answers[0].rewards.rows] == [1.0, 2.0, 3.0, 4.0]
+    assert answers[0].rewards.reference_cached == (True,) * 4
+    assert answers[1].rewards.rows == ((9.0,),)
+
+
+async def test_two_long_requests_take_turns() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=10)
+    tasks = [await _asked(batcher, _group(name, *[(1,) * 8] * 3)) for name in ("a", "b")]
+    model.go.set()
+    await asyncio.gather(*tasks)
+    assert model.batches == [["a"], ["b"], ["a"], ["b"], ["a"], ["b"]]
+
+
+async def test_short_requests_that_keep_coming_do_not_hold_up_a_long_one() -> None:
+    model = EchoModel()
+    model.go.set()
+    batcher = Batcher(model, token_budget=10, max_waiting=10)
+    long = await _asked(batcher, _group("long", *[(1,) * 8] * 5))
+    rounds = 0
+    while not long.done():
+        rounds += 1
+        await asyncio.gather(*(batcher.score([_group(f"short {number}", (1,) * 8)]) for number in range(3)))
+    # Of four callers each has one of four passes.
+    assert rounds <= 6
+
+
+async def test_a_caller_that_leaves_half_way_is_computed_no_further() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=10)
+    long = await _asked(batcher, _group("long", *[(1,) * 8] * 50))
+    await asyncio.sleep(0)
+    long.cancel()
+    await asyncio.gather(long, return_exceptions=True)
+    assert batcher.unanswered == 0
+    model.go.set()
+    await batcher.score([_group("next")])
+    assert model.batches == [["long"], ["next"]]
+
+
+async def test_all_rows_of_a_request_are_of_one_version_though_the_prm_learns_between_its_parts() -> None:
+    class Learning(EchoModel):
+        async def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> TokenRewards:
+            self.version += 1
+            return await super().score(groups, reuse=reuse)
+
+    model = Learning()
+    model.go.set()
+    batcher = Batcher(model, token_budget=10, max_waiting=10)
+    answer = await batcher.score([_group("long", (1,) * 8, (2,) * 8)])
+    # Twice for its parts, and once for both.
+    assert model.batches == [["long"], ["long"], ["long", "long"]]
+    assert answer.rewards.prm_version == 4
+    assert [row[0] for row in answer.rewards.rows] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_comes_and_goes_everybody_who_stays_gets_their_rows(seed: int) -> None:
+    draw = random.Random(seed)
+    model = EchoModel()
+    model.go.set()
+    batcher = Batcher(model, token_budget=20, max_waiting=100)
+
+    async def ask() -> None:
+        await asyncio.sleep(0.001 * draw.randint(0, 5))
+        groups = [
+            _group(str(seed), *[(draw.randint(1, 9),) * draw.randint(1, 30) for _ in range(draw.randint(1, 6))])
+            for _ in range(draw.randint(1, 3))
+        ]
+        asked = asyncio.create_task(batcher.score(groups))
+        if draw.random() < 0.3:
+            await asyncio.sleep(0.001 * draw.random())
+            asked.cancel()
+        [answer] = await asyncio.gather(asked, return_exceptions=True)
+        if isinstance(answer, BatchedRewards):
+            expected = tuple(tuple(map(float, response)) for group in groups for response in group.responses)
+            assert answer.rewards.rows == expected
+        else:
+            assert isinstance(answer, asyncio.CancelledError)
+
+    await asyncio.gather(*(ask() for _ in range(40)))
+    assert batcher.unanswered == 0
+    # Over the budget is only what cannot be cut: one response with its prompt.
+    for batch, tokens in zip(model.batches, model.tokens, strict=True):
+        assert tokens <= (32 if len(batch) == 1 else 20)
+
+
+def test_a_group_is_cut_between_responses_with_what_belongs_to_them() -> None:
+    group = PrmGroup(
+        group_id="a",
+        prompt_ids=(1, 2),
+        responses=((3,) * 3, (4,) * 3, (5,) * 3),
+        reference_logprobs=((0.3,) * 3, (0.4,) * 3, (0.5,) * 3),
+        observed=((), (TokenSpan(start=0, length=1),), ()),
+    )
+    first, second = parts_of(group, token_budget=8)
+    assert (first.responses, second.responses) == (group.responses[:2], group.responses[2:])
+    assert (first.reference_logprobs, second.reference_logprobs) == (
+        group.reference_logprobs[:2],
+        group.reference_logprobs[2:],
+    )
+    assert (first.observed, second.observed) == (group.observed[:2], group.observed[2:])
+    assert list(parts_of(group, token_budget=11)) == [group]

@@ -1,18 +1,16 @@
 """`POST /v1/chat/completions`: OpenAI's route with `best_of`, answered with the candidates that the PRM chose."""
 
 import asyncio
-import contextlib
 import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from prime.errors import NotReady
 from prime.scoring import Aggregation
 from services.prm.best_of_n import BestOfN, BestOfReply, BestOfRequest, Selection
 from services.prm.http.errors import OpenAIRoute, fault_of, openai_body
@@ -56,13 +54,12 @@ def build_router(best_of_n: BestOfN) -> APIRouter:
     router = APIRouter(route_class=OpenAIRoute, tags=["best-of-N"])
 
     @router.post("/v1/chat/completions", response_model=None)
-    async def complete(request: Request, body: ChatBody) -> Response:
+    async def complete(body: ChatBody) -> Response:
         """The best of several answers."""
+        if not body.stream:
+            return JSONResponse(_completion(await best_of_n.complete(_request(body)), body))
         working = asyncio.ensure_future(best_of_n.complete(_request(body)))
         try:
-            if not body.stream:
-                reply = await _unless_gone(request, working)
-                return JSONResponse(_completion(reply, body))
             # What fails soon fails with a status; later only the stream itself can say it.
             await asyncio.wait([working], timeout=_KEEP_ALIVE_SECONDS)
             if working.done():
@@ -92,25 +89,6 @@ def _request(body: ChatBody) -> BestOfRequest:
         beta=body.prime.beta,
         separators=tuple(body.prime.step_separator or ()),
     )
-
-
-async def _unless_gone(request: Request, working: "asyncio.Future[BestOfReply]") -> BestOfReply:
-    """The reply; a client that hangs up ends the work for it."""
-
-    async def gone() -> None:
-        while not await request.is_disconnected():
-            await asyncio.sleep(0.2)
-
-    leaving = asyncio.ensure_future(gone())
-    try:
-        both: list[asyncio.Future[Any]] = [working, leaving]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-    if not working.done():
-        working.cancel()
-        raise NotReady("the client hung up")
-    return working.result()
 
 
 # ---------------------------------------------------------------- the reply
@@ -187,9 +165,9 @@ async def _stream(working: "asyncio.Future[BestOfReply]", body: ChatBody) -> Asy
             yield event
         yield "data: [DONE]\n\n"
     finally:
+        # Not waited for: this generator may be cancelled more than once, and a second time in the middle of the first
+        # would break off how the engine's connection is closed.
         working.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await working
 
 
 def _chunks(reply: BestOfReply, body: ChatBody) -> list[str]:

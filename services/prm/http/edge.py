@@ -1,5 +1,8 @@
-"""What every request passes before its route: the key, the size of its body, the clock. Plain ASGI, for speed."""
+"""What every request passes before its route: the key, the size of its body, the clock; and the end of its work when
+the client leaves. Plain ASGI, for speed.
+"""
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -17,6 +20,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/health", "/metrics", "/info", "/docs", "/openapi.json"))
 """What tells nobody anything that costs or steers: asked for without a key."""
+
+_CLIENT_LEFT = 499
+"""As nginx counts them."""
 
 
 class Edge:
@@ -53,7 +59,8 @@ class Edge:
                 scope["state"]["error_type"] = fault.error_type
                 await answer(fault, plain_body)(scope, receive, send_with_clock)
             else:
-                await self._app(scope, self._bounded(receive), send_with_clock)
+                if not await _stays(self._app, scope, self._bounded(receive), send_with_clock):
+                    status = _CLIENT_LEFT
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
@@ -92,3 +99,41 @@ class Edge:
         error_type = scope["state"].get("error_type")
         if error_type is not None:
             self._errors.labels(route, error_type).inc()
+
+
+async def _stays(app: App, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Run a request until it is answered, or its client has gone: then nothing is computed for it any more.
+
+    Whether the client stayed.
+    """
+    body_read = asyncio.Event()
+    answered = False
+
+    async def receive_and_see() -> MutableMapping[str, Any]:
+        message = await receive()
+        if not message.get("more_body", False):
+            body_read.set()
+        return message
+
+    async def send_and_see(message: MutableMapping[str, Any]) -> None:
+        nonlocal answered
+        answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await send(message)
+
+    async def leave() -> None:
+        # What comes after the body can only be that the client has left, or has its answer.
+        await body_read.wait()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(app(scope, receive_and_see, send_and_see))
+    leaving = asyncio.ensure_future(leave())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done() or answered:
+            await working
+            return True
+        return False
+    finally:
+        leaving.cancel()
+        working.cancel()
