@@ -30,3 +30,5 @@ class ChatSamples:
     """As often as the engine counted them: once per call to it."""
     completion_tokens: int
     """Over all candidates."""
+    failed: int = 0
+    """Candidates that were asked for and did not come."""

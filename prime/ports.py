@@ -172,6 +172,17 @@ class Scorer(Protocol):
         """Which PRM answers, and its limits."""
 
 
+class CheckingScorer(Scorer, Protocol):
+    """A scorer that says beforehand whether it could score, before a candidate is paid for."""
+
+    async def check(self, request: ScoringRequest) -> None:
+        """Whether a request could be scored, but for the length of its candidates and a busy moment.
+
+        Raises:
+            InvalidInput: as `score` would.
+        """
+
+
 class PendingCheckpoint(Protocol):
     """A checkpoint that was copied and is being written while training goes on."""
 

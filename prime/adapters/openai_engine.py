@@ -1,16 +1,22 @@
 """`ports.Generator` over any engine that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, OpenAI itself."""
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
+import structlog
 
 from prime.chat import ChatCandidate, ChatSamples
 from prime.errors import EngineError, InvalidInput, Overloaded, PeerUnavailable, PrimeError
 
 _AT_ONCE = 16
 _LONGEST_QUOTE = 500
+_LARGEST_OR_NOTHING = {"-Infinity": -9999.0}
+"""Of numbers that JSON has no words for and engines send all the same: a log-prob of what cannot be, in OpenAI's words;
+of the others nothing."""
+_log = structlog.get_logger()
 
 
 class OpenAIEngine:
@@ -28,7 +34,9 @@ class OpenAIEngine:
         )
 
     async def sample(self, request: Mapping[str, Any], n: int) -> ChatSamples:
-        """`n` candidates; of an engine that gives one per call, in `n` calls.
+        """`n` candidates; of an engine that gives one per call, in `n` calls, each of which is repeated once.
+
+        Of several calls some may fail: what came is given, and counts what did not. Only when nothing came:
 
         Raises:
             InvalidInput: the engine refuses the request; carries its words.
@@ -38,16 +46,17 @@ class OpenAIEngine:
         """
         body = {**request, "model": self._model or request.get("model", "")}
         if n == 1:
-            return await self._call(body)
+            return await self._call_twice(body)
         try:
-            first = await self._call({**body, "n": n})
+            first = await self._call_twice({**body, "n": n})
         except InvalidInput:
             # Perhaps it was n that was refused; if not, the first single call is refused in the same words.
-            first = await self._call(_alone(body, 0))
+            first = await self._call_twice(_alone(body, 0))
         missing = n - len(first.candidates)
         if missing <= 0:
             return first
-        return _joined(first, await self._alone(body, range(n - missing, n)))
+        others = await self._alone(body, range(n - missing, n))
+        return _joined(first, others, failed=missing - len(others))
 
     async def models(self) -> Sequence[str]:
         """What the engine lists."""
@@ -63,16 +72,29 @@ class OpenAIEngine:
     async def _alone(self, body: Mapping[str, Any], numbers: range) -> list[ChatSamples]:
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(number: int) -> ChatSamples:
+        async def one(number: int) -> ChatSamples | None:
             async with places:
-                return await self._call(_alone(body, number))
+                try:
+                    return await self._call_twice(_alone(body, number))
+                except PrimeError as error:
+                    _log.warning("a candidate did not come", error=str(error))
+                    return None
 
         tasks = [asyncio.ensure_future(one(number)) for number in numbers]
         try:
-            return await asyncio.gather(*tasks)
+            return [found for found in await asyncio.gather(*tasks) if found is not None]
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _call_twice(self, body: Mapping[str, Any]) -> ChatSamples:
+        """A call, and once more where that may help."""
+        try:
+            return await self._call(body)
+        except PrimeError as error:
+            if not error.retryable:
+                raise
+            return await self._call(body)
 
     async def _call(self, body: Mapping[str, Any]) -> ChatSamples:
         answer = await self._send("POST", "/chat/completions", body)
@@ -105,7 +127,7 @@ class OpenAIEngine:
         if response.status_code >= 400:
             raise self._refusal(response)
         try:
-            answer = response.json()
+            answer = json.loads(response.content, parse_constant=_LARGEST_OR_NOTHING.get)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
@@ -130,11 +152,12 @@ def _alone(body: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {**body, "n": 1} | ({"seed": seed + number} if isinstance(seed, int) else {})
 
 
-def _joined(first: ChatSamples, others: Sequence[ChatSamples]) -> ChatSamples:
+def _joined(first: ChatSamples, others: Sequence[ChatSamples], *, failed: int) -> ChatSamples:
     parts = [first, *others]
     return ChatSamples(
         candidates=tuple(candidate for part in parts for candidate in part.candidates),
         model=first.model,
         prompt_tokens=sum(part.prompt_tokens for part in parts),
         completion_tokens=sum(part.completion_tokens for part in parts),
+        failed=failed,
     )

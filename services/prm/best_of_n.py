@@ -15,15 +15,17 @@ from typing import Any
 import torch
 
 from prime.chat import ChatCandidate, ChatSamples
-from prime.errors import EngineError, InvalidInput
+from prime.errors import EngineError, InvalidInput, PrimeError
 from prime.maths.aggregation import vote
 from prime.patience import patiently
-from prime.ports import AnswerGrouper, Generator, Scorer
+from prime.ports import AnswerGrouper, CheckingScorer, Generator
 from prime.scoring import Aggregation, Candidate, Prompt, ScoringReply, ScoringRequest, StepSplit, Truncation
 from prime.types import AnswerClasses
 from services.prm.settings import BestOfNSettings
 
 _PATIENCE_S = 60.0
+_CUT = "length"
+"""The reason with which an engine ends an answer at its longest."""
 
 
 class Selection(StrEnum):
@@ -46,14 +48,16 @@ class BestOfRequest:
     aggregation: Aggregation | None = None
     beta: float | None = None
     separators: tuple[str, ...] = ()
+    min_candidates: int = 1
+    """With fewer the request fails, although some were sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfReply:
     """All candidates, and which of them are given back.
 
-    Example: `BestOfReply(samples=..., scores=(0.1, None, 0.4), selected=(2,), selection=Selection.BEST, reply=...,
-    classes=None)`: of three candidates the second was empty, and the third is the best.
+    Example: `BestOfReply(samples=..., scores=(0.1, None, 0.4), selected=(2,), selection=Selection.BEST, replies=...,
+    classes=None, ...)`: of three candidates the second was empty, and the third is the best.
     """
 
     samples: ChatSamples
@@ -62,17 +66,21 @@ class BestOfReply:
     selected: tuple[int, ...]
     """The best `n`, the best first."""
     selection: Selection
-    reply: ScoringReply | None
-    """None when no candidate had any text."""
+    replies: tuple[ScoringReply, ...]
+    """Of complete candidates and of those that were cut, where there are any with text."""
+    cut: tuple[int, ...]
+    """Candidates that the engine cut at their longest: they have no end token, and come after the complete ones."""
     classes: AnswerClasses | None
     """Where there was a vote."""
+    fallback: str
+    """Why there was none, although one was asked for."""
 
 
 class BestOfN:
     """Best-of-N over an engine, the PRM and, for votes, whoever knows which answers are equal."""
 
     def __init__(
-        self, generator: Generator, scorer: Scorer, grouper: AnswerGrouper | None, settings: BestOfNSettings
+        self, generator: Generator, scorer: CheckingScorer, grouper: AnswerGrouper | None, settings: BestOfNSettings
     ) -> None:
         self._generator = generator
         self._scorer = scorer
@@ -87,8 +95,9 @@ class BestOfN:
         """Sample, score, choose.
 
         Raises:
-            InvalidInput: fewer candidates than choices, too many, or a vote without a verifier. Nothing was sampled.
-            EngineError: the engine gave no candidate.
+            InvalidInput: fewer candidates than choices, too many, a vote without a verifier, or options that the PRM
+                cannot score with. Nothing was sampled.
+            EngineError: the engine gave no candidate, or fewer than `min_candidates`.
         """
         best_of = self._candidates_of(request)
         selection = request.selection or Selection(self._settings.selection)
@@ -98,22 +107,33 @@ class BestOfN:
                 f"selection {selection.value!r} votes over equal answers, and no verifier is configured to tell them: "
                 f"set prm.best_of_n.verifier, or ask for selection 'best'"
             )
+        await self._scorer.check(_scoring(request, ["?"]))
         samples = await self._generator.sample(request.body, best_of)
-        if not samples.candidates:
-            raise EngineError("the engine answered without a candidate")
+        if len(samples.candidates) < max(1, request.min_candidates):
+            raise EngineError(
+                f"the engine gave {len(samples.candidates)} candidates of {best_of}; at least "
+                f"{max(1, request.min_candidates)} are needed to choose from"
+            )
         texts = [text_of(candidate) for candidate in samples.candidates]
-        scores, reply = await self._score(request, texts)
-        classes = None
+        cut = [number for number, each in enumerate(samples.candidates) if each.finish_reason == _CUT]
+        scores, replies = await self._score(request, texts, cut)
+        classes, fallback = None, ""
         if selection is not Selection.BEST and grouper is not None:
-            classes = await grouper.group_answers(texts)
-        order = _order(scores, classes, selection)
+            try:
+                classes = await grouper.group_answers(texts)
+            except PrimeError as error:
+                # The answers are paid for: without a vote there is still the best of them.
+                selection, fallback = Selection.BEST, f"the verifier could not say which answers are equal: {error}"
+        order = _order(scores, classes, selection, cut)
         return BestOfReply(
             samples=samples,
             scores=tuple(scores),
             selected=tuple(order[: request.n]),
             selection=selection,
-            reply=reply,
+            replies=replies,
+            cut=tuple(cut),
             classes=classes,
+            fallback=fallback,
         )
 
     def _candidates_of(self, request: BestOfRequest) -> int:
@@ -126,35 +146,51 @@ class BestOfN:
         return best_of
 
     async def _score(
-        self, request: BestOfRequest, texts: Sequence[str]
-    ) -> tuple[list[float | None], ScoringReply | None]:
-        scored = [number for number, text in enumerate(texts) if text.strip()]
+        self, request: BestOfRequest, texts: Sequence[str], cut: Sequence[int]
+    ) -> tuple[list[float | None], tuple[ScoringReply, ...]]:
+        """Scores of those with text. Nobody sampled an end token where an answer was cut, so none is scored there."""
         scores: list[float | None] = [None] * len(texts)
-        if not scored:
-            return scores, None
-        asked = ScoringRequest(
-            prompt=Prompt(
-                messages=tuple(map(_readable, request.body["messages"])),
-                tools=tuple(request.body.get("tools") or ()),
-            ),
-            candidates=tuple(Candidate(text=texts[number]) for number in scored),
-            split=StepSplit(separators=request.separators) if request.separators else None,
-            aggregation=request.aggregation,
-            beta=request.beta,
-            # The answers are paid for: neither a prompt too long for the PRM nor a busy moment may lose them.
-            truncation=Truncation.LEFT,
-        )
-        reply = await patiently(lambda: self._scorer.score(asked), seconds=_PATIENCE_S)
-        for number, candidate in zip(scored, reply.candidates, strict=True):
-            scores[number] = candidate.score
-        return scores, reply
+        with_text = [number for number, text in enumerate(texts) if text.strip()]
+        complete = [number for number in with_text if number not in cut]
+        kinds = [each for each in (complete, [number for number in with_text if number in cut]) if each]
+        if not kinds:
+            return scores, ()
+        asked = [
+            _scoring(request, [texts[number] for number in kind], end_token=None if kind is complete else False)
+            for kind in kinds
+        ]
+        replies = await patiently(lambda: self._scorer.score_all(asked), seconds=_PATIENCE_S)
+        for kind, reply in zip(kinds, replies, strict=True):
+            for number, candidate in zip(kind, reply.candidates, strict=True):
+                scores[number] = candidate.score
+        return scores, tuple(replies)
+
+
+def _scoring(request: BestOfRequest, texts: Sequence[str], *, end_token: bool | None = None) -> ScoringRequest:
+    return ScoringRequest(
+        prompt=Prompt(
+            messages=tuple(map(_readable, request.body["messages"])),
+            tools=tuple(request.body.get("tools") or ()),
+        ),
+        candidates=tuple(Candidate(text=text) for text in texts),
+        split=StepSplit(separators=request.separators) if request.separators else None,
+        aggregation=request.aggregation,
+        beta=request.beta,
+        end_token=end_token,
+        # The answers are paid for: neither a prompt too long for the PRM nor a busy moment may lose them.
+        truncation=Truncation.LEFT,
+    )
 
 
 def text_of(candidate: ChatCandidate) -> str:
-    """What the PRM reads of a candidate: its content, and its tool calls as JSON."""
+    """What the PRM reads of a candidate: its content, and the names and arguments of its tool calls as JSON.
+
+    A call's id is random, and equal calls are to have equal scores.
+    """
     content = _plain(candidate.message.get("content"))
-    calls = candidate.message.get("tool_calls")
-    return "\n".join(part for part in (content, json.dumps(calls) if calls else "") if part)
+    calls = [call.get("function", call) for call in candidate.message.get("tool_calls") or ()]
+    named = [{"name": call.get("name"), "arguments": call.get("arguments")} for call in calls]
+    return "\n".join(part for part in (content, json.dumps(named) if named else "") if part)
 
 
 def _readable(message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -168,13 +204,21 @@ def _plain(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _order(scores: Sequence[float | None], classes: AnswerClasses | None, selection: Selection) -> list[int]:
-    """Candidates, the best first; those without a score come last, in the order in which they were sampled."""
+def _order(
+    scores: Sequence[float | None], classes: AnswerClasses | None, selection: Selection, cut: Sequence[int]
+) -> list[int]:
+    """Candidates, the best first: complete ones, then those that were cut, then those without a score."""
     known = [number for number, score in enumerate(scores) if score is not None]
     unknown = [number for number, score in enumerate(scores) if score is None]
+
+    def falling(numbers: Sequence[int]) -> list[int]:
+        return sorted(numbers, key=lambda number: (-(scores[number] or 0.0), number))
+
+    complete = [number for number in known if number not in cut]
+    after = falling([number for number in known if number in cut]) + unknown
     if classes is None:
-        return sorted(known, key=lambda number: (-(scores[number] or 0.0), number)) + unknown
-    scores_N = torch.tensor([scores[number] for number in known], dtype=torch.float64)
-    classes_N = torch.tensor([classes.classes[number] for number in known], dtype=torch.long)
+        return falling(complete) + after
+    scores_N = torch.tensor([scores[number] for number in complete], dtype=torch.float64)
+    classes_N = torch.tensor([classes.classes[number] for number in complete], dtype=torch.long)
     order = vote(scores_N, classes_N, weighted=selection is Selection.WEIGHTED)
-    return [known[place] for place in order] + unknown
+    return [complete[place] for place in order] + after

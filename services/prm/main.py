@@ -20,7 +20,7 @@ from prime.data.rendering import generation_prompt
 from prime.errors import SettingsError
 from prime.lm.model import settle_torch
 from prime.lm.world import follow, join_world
-from prime.ports import Generator, Scorer
+from prime.ports import CheckingScorer, Generator
 from prime.scoring import ScorerInfo
 from prime.v1 import prm_pb2_grpc
 from services.prm.batching import Batcher
@@ -87,7 +87,7 @@ async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, toke
 
 @contextlib.asynccontextmanager
 async def _open_best_of_n(
-    settings: BestOfNSettings, scorer: Scorer, prm: ImplicitPrm, token: str, tls: Tls | None
+    settings: BestOfNSettings, scorer: CheckingScorer, prm: ImplicitPrm, token: str, tls: Tls | None
 ) -> AsyncIterator[BestOfN | None]:
     """Best-of-N where an engine is configured, with its connections."""
     kind, _, address = settings.engine.partition("://")

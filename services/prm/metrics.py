@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from prime.adapters.telemetry import Meters
-from prime.ports import Scorer
+from prime.ports import CheckingScorer
 from prime.scoring import ScorerInfo, ScoringReply, ScoringRequest
 
 
 class MeteredScorer:
-    """A `Scorer` that is watched."""
+    """A `CheckingScorer` that is watched."""
 
-    def __init__(self, scorer: Scorer, meters: Meters, *, waiting: Callable[[], int]) -> None:
+    def __init__(self, scorer: CheckingScorer, meters: Meters, *, waiting: Callable[[], int]) -> None:
         self._scorer = scorer
         meters.gauge("prime_prm_waiting", "Scoring requests accepted and not yet answered.").set_function(waiting)
         self._tokenize = meters.histogram("prime_prm_tokenize_seconds", "Time to encode a request.")
@@ -35,6 +35,10 @@ class MeteredScorer:
             self._tokens.labels("response").inc(reply.usage.response_tokens)
             self._tokens.labels("reference_cached").inc(reply.usage.reference_cached_tokens)
         return replies
+
+    async def check(self, request: ScoringRequest) -> None:
+        """Whether a request could be scored."""
+        await self._scorer.check(request)
 
     async def info(self) -> ScorerInfo:
         """Which PRM answers, and its limits."""

@@ -7,9 +7,9 @@ Called by the HTTP edge, by best-of-N and by `primectl`; whatever a request leav
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from itertools import accumulate, groupby, islice
 from typing import Any
 
 import torch
@@ -56,7 +56,8 @@ class _Reading:
 class _Encoded:
     """A request as tokens, cut to what the model reads."""
 
-    prompt_ids: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    """Per response: as much of the prompt as is read with it."""
     responses: tuple[EncodedResponse, ...]
     truncated: tuple[bool, ...]
     seconds: float
@@ -69,6 +70,8 @@ class PrmScorer:
         self._token_scorer = token_scorer
         self._tokenizer = tokenizer
         self._info = info
+        self._longest_token = max(map(len, tokenizer.get_vocab()))
+        """In characters."""
 
     async def info(self) -> ScorerInfo:
         """Which PRM answers, and its limits."""
@@ -79,6 +82,14 @@ class PrmScorer:
         [reply] = await self.score_all([request])
         return reply
 
+    async def check(self, request: ScoringRequest) -> None:
+        """Whether a request could be scored, but for the length of its candidates and a busy moment.
+
+        Raises:
+            InvalidInput: as `score` would.
+        """
+        await self._encoded([request], self._info())
+
     async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
         """A score per candidate of every request, all from one PRM version; what is wrong with one fails all.
 
@@ -87,14 +98,8 @@ class PrmScorer:
             VersionConflict: `require_version` is not the version that answers.
             Overloaded: too many requests wait already.
         """
-        info = self._info()
-        _check_size(requests, info)
-        readings = [_read(request, info) for request in requests]
-        if _is_slow_to_encode(requests):
-            encoded = await asyncio.to_thread(self._encode_all, requests, readings, info.max_tokens)
-        else:
-            encoded = self._encode_all(requests, readings, info.max_tokens)
-        groups = [_group(*each) for each in zip(requests, encoded, readings, strict=True)]
+        encoded, readings = await self._encoded(requests, self._info())
+        groups = [group for each in zip(requests, encoded, readings, strict=True) for group in _groups(*each)]
         batched = await self._token_scorer.score(groups)
         for request in requests:
             _require_version(request, batched.rewards.prm_version)
@@ -104,6 +109,16 @@ class PrmScorer:
             for each, reading in zip(encoded, readings, strict=True)
         ]
 
+    async def _encoded(
+        self, requests: Sequence[ScoringRequest], info: ScorerInfo
+    ) -> tuple[list[_Encoded], list[_Reading]]:
+        """The requests as tokens, and how each is read."""
+        _check_size(requests, info)
+        readings = [_read(request, info) for request in requests]
+        if _is_slow_to_encode(requests):
+            return await asyncio.to_thread(self._encode_all, requests, readings, info.max_tokens), readings
+        return self._encode_all(requests, readings, info.max_tokens), readings
+
     def _encode_all(
         self, requests: Sequence[ScoringRequest], readings: Sequence[_Reading], max_tokens: int
     ) -> list[_Encoded]:
@@ -111,33 +126,66 @@ class PrmScorer:
 
     def _encode(self, request: ScoringRequest, reading: _Reading, max_tokens: int) -> _Encoded:
         started = time.perf_counter()
+        if request.truncation is Truncation.ERROR:
+            _refuse_hopeless(request, max_tokens, longest_token=self._longest_token)
         prompt_ids = encode_scoring_prompt(self._tokenizer, request.prompt)
         responses = encode_candidates(
             self._tokenizer, request.candidates, split=reading.split, end_token=reading.end_token
         )
         longest = max(len(response.token_ids) for response in responses)
-        over = len(prompt_ids) + longest - max_tokens
-        if over > 0 and request.truncation is Truncation.ERROR:
+        if len(prompt_ids) + longest > max_tokens and request.truncation is Truncation.ERROR:
             raise InputTooLong(
                 f"the prompt has {len(prompt_ids)} tokens and its longest response {longest}, together more than the "
                 f"{max_tokens} that are read; shorten them, or ask for truncation left or right"
             )
-        if over > 0 and request.truncation is Truncation.LEFT:
-            # At least one token of the prompt is left, for it predicts the response's first.
-            prompt_ids = prompt_ids[min(over, len(prompt_ids) - 1) :]
-        room = max_tokens - len(prompt_ids)
-        if room < 1:
-            raise InputTooLong(
-                f"the prompt alone has {len(prompt_ids)} tokens of the {max_tokens} that are read; shorten it, or ask "
-                f"for truncation left"
-            )
-        cut_left = over > 0 and request.truncation is Truncation.LEFT
+        cuts_left = request.truncation is Truncation.LEFT
+        fitted = [_fit(prompt_ids, response, max_tokens, cuts_left=cuts_left) for response in responses]
         return _Encoded(
-            prompt_ids=prompt_ids,
-            responses=tuple(_cut(response, room) for response in responses),
-            truncated=tuple(cut_left or len(response.token_ids) > room for response in responses),
+            prompts=tuple(prompt for prompt, _ in fitted),
+            responses=tuple(response for _, response in fitted),
+            truncated=tuple(len(prompt_ids) + len(response.token_ids) > max_tokens for response in responses),
             seconds=time.perf_counter() - started,
         )
+
+
+def _refuse_hopeless(request: ScoringRequest, max_tokens: int, *, longest_token: int) -> None:
+    """Refuse what is too long whatever its tokens are: to encode megabytes costs seconds.
+
+    A text has at least a token for every `longest_token` characters; templates may cut blanks at its ends.
+    """
+    prompt = request.prompt
+    texts = [prompt.text, *(message.get("content") for message in prompt.messages)]
+    least = sum(_least_tokens(text, longest_token) for text in texts) + len(prompt.token_ids or ())
+    candidates = [
+        sum(_least_tokens(text, longest_token) for text in (each.text, *(each.steps or ()))) + len(each.token_ids or ())
+        for each in request.candidates
+    ]
+    if least + max(candidates) > max_tokens:
+        raise InputTooLong(
+            f"the prompt has {least} tokens or more and its longest response {max(candidates)} or more, together more "
+            f"than the {max_tokens} that are read; shorten them"
+        )
+
+
+def _least_tokens(text: Any, longest_token: int) -> int:
+    return -(-len(text.strip()) // longest_token) if isinstance(text, str) else 0
+
+
+def _fit(
+    prompt_ids: tuple[int, ...], response: EncodedResponse, max_tokens: int, *, cuts_left: bool
+) -> tuple[tuple[int, ...], EncodedResponse]:
+    """Prompt and response, cut to what is read; each response by itself, whatever its neighbours are."""
+    over = len(prompt_ids) + len(response.token_ids) - max_tokens
+    if over > 0 and cuts_left:
+        # At least one token of the prompt is left, for it predicts the response's first.
+        prompt_ids = prompt_ids[min(over, len(prompt_ids) - 1) :]
+    room = max_tokens - len(prompt_ids)
+    if room < 1:
+        raise InputTooLong(
+            f"the prompt alone has {len(prompt_ids)} tokens of the {max_tokens} that are read; shorten it, or ask "
+            f"for truncation left"
+        )
+    return prompt_ids, _cut(response, room)
 
 
 def _check_size(requests: Sequence[ScoringRequest], info: ScorerInfo) -> None:
@@ -191,7 +239,8 @@ def _read(request: ScoringRequest, info: ScorerInfo) -> _Reading:
     return reading
 
 
-def _group(request: ScoringRequest, encoded: _Encoded, reading: _Reading) -> PrmGroup:
+def _groups(request: ScoringRequest, encoded: _Encoded, reading: _Reading) -> Iterator[PrmGroup]:
+    """The responses in their order; neighbours with the same prompt are one group."""
     supplied: tuple[tuple[float, ...], ...] = ()
     if reading.reference is ReferenceSource.SUPPLIED:
         known = [candidate.reference_logprobs for candidate in request.candidates]
@@ -202,13 +251,17 @@ def _group(request: ScoringRequest, encoded: _Encoded, reading: _Reading) -> Prm
             tuple(each or ())[: len(response.token_ids)]
             for each, response in zip(known, encoded.responses, strict=True)
         )
-    return PrmGroup(
-        group_id="",
-        prompt_ids=encoded.prompt_ids,
-        responses=tuple(response.token_ids for response in encoded.responses),
-        reference_logprobs=supplied,
-        reference=reading.reference,
-    )
+    start = 0
+    for prompt_ids, same in groupby(encoded.prompts):
+        end = start + len(list(same))
+        yield PrmGroup(
+            group_id="",
+            prompt_ids=prompt_ids,
+            responses=tuple(response.token_ids for response in encoded.responses[start:end]),
+            reference_logprobs=supplied[start:end],
+            reference=reading.reference,
+        )
+        start = end
 
 
 def _cut(response: EncodedResponse, room: int) -> EncodedResponse:
@@ -286,7 +339,7 @@ def _step_scores(response: EncodedResponse, rewards: Sequence[float]) -> tuple[S
 def _usage(encoded: _Encoded, reference_cached: Sequence[bool]) -> ScoringUsage:
     lengths = [len(response.token_ids) for response in encoded.responses]
     return ScoringUsage(
-        prompt_tokens=len(encoded.prompt_ids),
+        prompt_tokens=max(map(len, encoded.prompts)),
         response_tokens=sum(lengths),
         reference_cached_tokens=sum(length for length, cached in zip(lengths, reference_cached, strict=True) if cached),
     )

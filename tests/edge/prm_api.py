@@ -16,6 +16,7 @@ from prime.ports import Scorer
 from primectl.places import free_port
 from services.prm.http.app import add_prm_routes
 from services.prm.main import open_scorer
+from services.prm.scoring import PrmScorer
 from services.prm.settings import ApiSettings, PrmSettings
 
 KEY = "a-key"
@@ -58,7 +59,7 @@ async def running_api(scorer: Scorer, settings: ApiSettings | None = None) -> As
         yield Api(url=url, client=client, scorer=scorer)
 
 
-def open_tiny_scorer(prm: Path, reference: Path, *, max_tokens: int = 0, max_candidates: int = 128) -> Scorer:
+def open_tiny_scorer(prm: Path, reference: Path, *, max_tokens: int = 0, max_candidates: int = 128) -> PrmScorer:
     """The real scorer over two tiny models."""
     settings = PrmSettings(
         reference=reference,

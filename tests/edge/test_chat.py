@@ -19,7 +19,7 @@ from prime.adapters.rollout_engine import RolloutEngine
 from prime.adapters.telemetry import Meters
 from prime.data.tiny import build_byte_tokenizer
 from prime.errors import InvalidInput, Overloaded, TokenizerMismatch
-from prime.ports import Scorer
+from prime.ports import CheckingScorer
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringReply, ScoringRequest
 from prime.types import AnswerClasses, PushManifest, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus
 from services.prm.best_of_n import BestOfN
@@ -93,7 +93,7 @@ class EqualHalves:
 
 @contextlib.asynccontextmanager
 async def _proxy(
-    scorer: Scorer, engine: Engine, *, votes: bool = False, settings: BestOfNSettings | None = None
+    scorer: CheckingScorer, engine: Engine, *, votes: bool = False, settings: BestOfNSettings | None = None
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     async with running_app(engine.add_to) as engine_url:
         generator = OpenAIEngine(f"{engine_url}/v1", timeout_s=20, setting="engine")
@@ -112,11 +112,11 @@ async def _proxy(
 
 
 @pytest.fixture(scope="module")
-def scorer(prm_pair: tuple[Path, Path]) -> Scorer:
+def scorer(prm_pair: tuple[Path, Path]) -> CheckingScorer:
     return open_tiny_scorer(*prm_pair)
 
 
-async def _offline(scorer: Scorer, answers: Sequence[str]) -> list[float]:
+async def _offline(scorer: CheckingScorer, answers: Sequence[str]) -> list[float]:
     reply = await scorer.score(
         ScoringRequest(
             prompt=Prompt(messages=tuple(MESSAGES)), candidates=tuple(Candidate(text=each) for each in answers)
@@ -125,7 +125,7 @@ async def _offline(scorer: Scorer, answers: Sequence[str]) -> list[float]:
     return [candidate.score for candidate in reply.candidates]
 
 
-async def test_the_winner_is_the_one_that_an_offline_score_names(scorer: Scorer) -> None:
+async def test_the_winner_is_the_one_that_an_offline_score_names(scorer: CheckingScorer) -> None:
     engine = Engine()
     async with _proxy(scorer, engine) as client:
         answer = await client.chat.completions.create(model="m", messages=MESSAGES, extra_body={"best_of": 4})
@@ -140,7 +140,7 @@ async def test_the_winner_is_the_one_that_an_offline_score_names(scorer: Scorer)
     assert engine.bodies == [{"model": "m", "messages": MESSAGES, "n": 4}]
 
 
-async def test_n_choices_come_best_first_and_the_caller_s_options_go_to_the_engine(scorer: Scorer) -> None:
+async def test_n_choices_come_best_first_and_the_caller_s_options_go_to_the_engine(scorer: CheckingScorer) -> None:
     engine = Engine()
     async with _proxy(scorer, engine) as client:
         answer = await client.chat.completions.create(
@@ -159,7 +159,7 @@ async def test_n_choices_come_best_first_and_the_caller_s_options_go_to_the_engi
 
 @pytest.mark.parametrize("kind", [{"takes_n": False}, {"ignores_n": True}])
 async def test_an_engine_that_gives_one_answer_a_call_is_called_often_enough(
-    scorer: Scorer, kind: dict[str, bool]
+    scorer: CheckingScorer, kind: dict[str, bool]
 ) -> None:
     engine = Engine(**kind)
     async with _proxy(scorer, engine) as client:
@@ -172,17 +172,21 @@ async def test_an_engine_that_gives_one_answer_a_call_is_called_often_enough(
     assert len({body["seed"] for body in alone}) == len(alone) > 2
 
 
-async def test_a_busy_moment_of_the_prm_does_not_lose_the_answers(scorer: Scorer) -> None:
+async def test_a_busy_moment_of_the_prm_does_not_lose_the_answers(scorer: CheckingScorer) -> None:
     class BusyOnce:
         refusals = 0
 
+        async def check(self, request: ScoringRequest) -> None:
+            await scorer.check(request)
+
         async def score(self, request: ScoringRequest) -> ScoringReply:
+            [reply] = await self.score_all([request])
+            return reply
+
+        async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
             if not self.refusals:
                 self.refusals += 1
                 raise Overloaded("a moment")
-            return await scorer.score(request)
-
-        async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
             return await scorer.score_all(requests)
 
         async def info(self) -> ScorerInfo:
@@ -195,7 +199,7 @@ async def test_a_busy_moment_of_the_prm_does_not_lose_the_answers(scorer: Scorer
     assert answer.choices[0].message.content
 
 
-async def test_votes_count_equal_answers(scorer: Scorer) -> None:
+async def test_votes_count_equal_answers(scorer: CheckingScorer) -> None:
     scores = await _offline(scorer, ANSWERS[:4])
     halves = max((1, 2), key=lambda number: scores[number])
     for selection in ("majority", "weighted"):
@@ -208,7 +212,7 @@ async def test_votes_count_equal_answers(scorer: Scorer) -> None:
         assert extension["classes"] == [-1, 0, 0, 1]
 
 
-async def test_a_stream_brings_the_winner_its_usage_and_its_scores(scorer: Scorer) -> None:
+async def test_a_stream_brings_the_winner_its_usage_and_its_scores(scorer: CheckingScorer) -> None:
     async with _proxy(scorer, Engine()) as client:
         stream = await client.chat.completions.create(
             model="m", messages=MESSAGES, n=2, stream=True, stream_options={"include_usage": True},
@@ -227,7 +231,7 @@ async def test_a_stream_brings_the_winner_its_usage_and_its_scores(scorer: Score
     assert (chunks[-1].model_extra or {})["prime"]["selected"] == best
 
 
-async def test_tools_and_earlier_turns_pass_through(scorer: Scorer) -> None:
+async def test_tools_and_earlier_turns_pass_through(scorer: CheckingScorer) -> None:
     engine = Engine()
     tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
     turns: Any = [
@@ -251,7 +255,7 @@ async def test_tools_and_earlier_turns_pass_through(scorer: Scorer) -> None:
     assert [call.index for call in calls] == [0]
 
 
-async def test_candidates_without_text_come_last_and_none_at_all_is_no_error(scorer: Scorer) -> None:
+async def test_candidates_without_text_come_last_and_none_at_all_is_no_error(scorer: CheckingScorer) -> None:
     engine = Engine()
     engine.next = 4
     async with _proxy(scorer, engine) as client:
@@ -275,7 +279,7 @@ async def test_candidates_without_text_come_last_and_none_at_all_is_no_error(sco
     ],
 )
 async def test_what_cannot_be_done_is_told_in_openais_form(
-    scorer: Scorer, changes: dict[str, Any], kind: type[Exception], text: str
+    scorer: CheckingScorer, changes: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
     for stream in (False, True):
         async with _proxy(scorer, Engine()) as client:
@@ -285,7 +289,7 @@ async def test_what_cannot_be_done_is_told_in_openais_form(
                 )
 
 
-async def test_an_engine_that_is_away_is_a_503_that_names_it(scorer: Scorer) -> None:
+async def test_an_engine_that_is_away_is_a_503_that_names_it(scorer: CheckingScorer) -> None:
     generator = OpenAIEngine("http://127.0.0.1:9/v1", timeout_s=2, setting="engine")
     best_of_n = BestOfN(generator, scorer, None, BestOfNSettings())
     add_routes = partial(
@@ -300,7 +304,7 @@ async def test_an_engine_that_is_away_is_a_503_that_names_it(scorer: Scorer) -> 
     await generator.close()
 
 
-async def test_a_client_that_hangs_up_ends_the_sampling(scorer: Scorer) -> None:
+async def test_a_client_that_hangs_up_ends_the_sampling(scorer: CheckingScorer) -> None:
     engine = Engine()
     engine.hold = asyncio.Event()
     async with _proxy(scorer, engine) as client:
@@ -317,7 +321,7 @@ async def test_a_client_that_hangs_up_ends_the_sampling(scorer: Scorer) -> None:
     assert again.choices
 
 
-async def test_models_are_the_engines(scorer: Scorer) -> None:
+async def test_models_are_the_engines(scorer: CheckingScorer) -> None:
     async with _proxy(scorer, Engine()) as client:
         assert [model.id async for model in client.models.list()] == ["tiny-engine"]
 
@@ -381,7 +385,7 @@ async def test_a_rollout_replica_can_be_the_engine() -> None:
         await RolloutEngine(replica, build_byte_tokenizer(), fingerprint="other").sample({"messages": MESSAGES}, 1)
 
 
-async def test_the_stream_says_that_it_is_alive_and_what_went_wrong(scorer: Scorer) -> None:
+async def test_the_stream_says_that_it_is_alive_and_what_went_wrong(scorer: CheckingScorer) -> None:
     engine = Engine()
     engine.hold = asyncio.Event()
     body = {"model": "m", "messages": MESSAGES, "stream": True}

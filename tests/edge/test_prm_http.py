@@ -170,7 +170,7 @@ def _inputs(**changes: Any) -> dict[str, Any]:
         (_inputs(prompt_token_ids=[5]), 422, "validation", "exactly one"),
         (_inputs(unknown=1), 422, "validation", "unknown"),
         (_inputs() | {"agregation": "min"}, 422, "validation", "agregation"),
-        (_inputs() | {"\ud800": 1}, 422, "validation", "unicode"),
+        (_inputs() | {"\ud800": 1}, 422, "validation", "half of a character"),
         (_inputs() | {"aggregation": "prod"}, 422, "validation", "ask for activation 'sigmoid'"),
         (_inputs() | {"aggregation": "median"}, 422, "validation", "aggregation"),
         (_inputs() | {"beta": -1}, 422, "validation", "beta"),
@@ -242,8 +242,11 @@ async def test_truncation_is_done_when_asked_and_flagged(prm_pair: tuple[Path, P
         refused = await api.client.post("/v1/prm/score", json=body)
         assert refused.json()["error_type"] == "too_long"
         left = await _score(api, body | {"truncation": "left"})
-        assert [each["truncated"] for each in left["data"][0]["responses"]] == [True, True]
-        assert left["usage"]["prompt_tokens"] == 40 - 25
+        # Each is cut for itself: what stands beside a response does not change its score.
+        assert [each["truncated"] for each in left["data"][0]["responses"]] == [True, False]
+        alone = await _score(api, {"inputs": {"prompt": "q" * 30, "responses": ["b"]}})
+        both = [each["data"][0]["responses"][-1]["score"] for each in (left, alone)]
+        assert both[0] == pytest.approx(both[1], abs=1e-6)
         right = await _score(api, {"inputs": {"prompt": "q", "responses": ["a\n\n" * 30, "b"]}, "truncation": "right"})
         long, short = right["data"][0]["responses"]
         assert (long["truncated"], short["truncated"]) == (True, False)

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
 from services.prm.best_of_n import BestOfN
 from services.prm.http import chat, native, predict, rerank, training, vllm
 from services.prm.http.edge import Edge
-from services.prm.http.errors import PlainRoute
+from services.prm.http.errors import Dialect, OpenAIRoute, PlainRoute, fault_of, openai_answer, plain_answer
 from services.prm.settings import ApiSettings
 
 _DESCRIPTION = """Implicit process rewards: `beta * (log pi_prm - log pi_ref)` of every token, summed to steps and
@@ -38,7 +39,19 @@ def add_prm_routes(
         app.include_router(router)
     if best_of_n is not None:
         app.include_router(chat.build_router(best_of_n))
-    app.add_middleware(Edge, token=token, settings=settings, meters=meters)
+    plain = {route.path for route in app.routes if isinstance(route, PlainRoute)}
+    openai = {route.path for route in app.routes if isinstance(route, OpenAIRoute)}
+
+    def dialect_of(path: str) -> Dialect:
+        """In whose words a path's clients are answered, also where there is no such path."""
+        is_openai = path in openai or (path.startswith("/v1/") and path not in plain)
+        return openai_answer if is_openai else plain_answer
+
+    async def nowhere(request: Request, error: Exception) -> Response:
+        return dialect_of(request.url.path)(fault_of(error))
+
+    app.add_exception_handler(HTTPException, nowhere)
+    app.add_middleware(Edge, token=token, settings=settings, meters=meters, dialect_of=dialect_of)
 
 
 def _about(scorer: Scorer) -> APIRouter:

@@ -5,15 +5,18 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
+from prime.errors import InvalidInput
 from prime.scoring import Aggregation
 from services.prm.best_of_n import BestOfN, BestOfReply, BestOfRequest, Selection
 from services.prm.http.errors import OpenAIRoute, fault_of, openai_body
+from services.prm.http.native import Beta, Separators
 
 _KEEP_ALIVE_SECONDS = 5.0
 _OURS = frozenset(("n", "best_of", "stream", "stream_options", "prime"))
@@ -26,8 +29,11 @@ class PrimeOptions(BaseModel):
 
     selection: Selection | None = None
     aggregation: Aggregation | None = None
-    beta: float | None = Field(None, gt=0)
-    step_separator: list[str] | None = None
+    beta: Beta | None = None
+    step_separator: Separators | None = None
+    min_candidates: int = Field(
+        1, ge=1, description="An engine may fail for some candidates; with fewer than these the request fails."
+    )
     scores: bool = Field(True, description="Whether the reply has a field `prime`; strict clients may refuse it.")
 
 
@@ -41,12 +47,17 @@ class ChatBody(BaseModel):
         },
     )
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    n: int = Field(1, ge=1, description="Choices in the reply: the best of the candidates.")
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True, min_length=1, max_length=65_536)]
+    n: int | None = Field(1, ge=1, description="Choices in the reply: the best of the candidates.")
     best_of: int | None = Field(None, ge=1, description="Candidates that are sampled.")
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
-    prime: PrimeOptions = PrimeOptions()
+    prime: PrimeOptions | None = PrimeOptions()
+
+    @property
+    def options(self) -> PrimeOptions:
+        """Ours."""
+        return self.prime or PrimeOptions()
 
 
 def build_router(best_of_n: BestOfN) -> APIRouter:
@@ -72,23 +83,43 @@ def build_router(best_of_n: BestOfN) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """What the engine serves."""
-        data = [{"id": name, "object": "model", "owned_by": "engine"} for name in await best_of_n.models()]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": [_model(name) for name in await best_of_n.models()]}
+
+    @router.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """One model of the engine."""
+        if name not in await best_of_n.models():
+            raise HTTPException(404, f"the engine serves no model {name!r}; GET /v1/models lists what it serves")
+        return _model(name)
 
     return router
 
 
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "engine"}
+
+
 def _request(body: ChatBody) -> BestOfRequest:
     passed_on = {key: value for key, value in body.model_dump(exclude_unset=True).items() if key not in _OURS}
+    try:
+        json.dumps(passed_on, allow_nan=False)
+    except ValueError:
+        raise InvalidInput("a number of the request is infinite or none at all, which no engine takes") from None
     return BestOfRequest(
         body=passed_on,
-        n=body.n,
+        n=body.n or 1,
         best_of=body.best_of,
-        selection=body.prime.selection,
-        aggregation=body.prime.aggregation,
-        beta=body.prime.beta,
-        separators=tuple(body.prime.step_separator or ()),
+        selection=body.options.selection,
+        aggregation=body.options.aggregation,
+        beta=body.options.beta,
+        min_candidates=body.options.min_candidates,
+        separators=_separators(body.options),
     )
+
+
+def _separators(options: PrimeOptions) -> tuple[str, ...]:
+    given = options.step_separator
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 # ---------------------------------------------------------------- the reply
@@ -108,7 +139,7 @@ def _completion(reply: BestOfReply, body: ChatBody) -> dict[str, Any]:
         ],
         "usage": _usage(reply),
     }
-    return answer | ({"prime": _extension(reply)} if body.prime.scores else {})
+    return answer | ({"prime": _extension(reply)} if body.options.scores else {})
 
 
 def _head(reply: BestOfReply, kind: str) -> dict[str, Any]:
@@ -133,15 +164,22 @@ def _extension(reply: BestOfReply) -> dict[str, Any]:
         "scores": reply.scores,
         "candidates": len(reply.scores),
     }
-    if reply.reply is not None:
+    if reply.replies:
+        first = reply.replies[0]
         extension |= {
-            "aggregation": reply.reply.aggregation,
-            "beta": reply.reply.beta,
-            "prm_version": reply.reply.prm_version,
-            "reference_id": reply.reply.reference_id,
-            "truncated": any(candidate.truncated for candidate in reply.reply.candidates),
-            "scored_tokens": reply.reply.usage.prompt_tokens + reply.reply.usage.response_tokens,
+            "aggregation": first.aggregation,
+            "beta": first.beta,
+            "prm_version": first.prm_version,
+            "reference_id": first.reference_id,
+            "truncated": any(candidate.truncated for each in reply.replies for candidate in each.candidates),
+            "scored_tokens": sum(each.usage.prompt_tokens + each.usage.response_tokens for each in reply.replies),
         }
+    if reply.cut:
+        extension["cut"] = reply.cut
+    if reply.samples.failed:
+        extension["failed"] = reply.samples.failed
+    if reply.fallback:
+        extension["fallback"] = reply.fallback
     if reply.classes is not None:
         extension |= {"answers": reply.classes.answers, "classes": reply.classes.classes}
     return extension
@@ -181,10 +219,10 @@ def _chunks(reply: BestOfReply, body: ChatBody) -> list[str]:
             events.append(_event(head | {"choices": [choice]}))
         last = {"index": index, "delta": {}, "finish_reason": candidate.finish_reason, "logprobs": candidate.logprobs}
         events.append(_event(head | {"choices": [last]}))
-    if body.prime.scores or wants_usage:
+    if body.options.scores or wants_usage:
         final = head | {"choices": []}
         final |= {"usage": _usage(reply)} if wants_usage else {}
-        events.append(_event(final | ({"prime": _extension(reply)} if body.prime.scores else {})))
+        events.append(_event(final | ({"prime": _extension(reply)} if body.options.scores else {})))
     return events
 
 

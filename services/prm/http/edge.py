@@ -10,7 +10,7 @@ from typing import Any
 
 from prime.adapters.telemetry import Meters
 from prime.errors import BatchTooLarge, Unauthenticated
-from services.prm.http.errors import answer, fault_of, plain_body
+from services.prm.http.errors import Dialect, fault_of
 from services.prm.settings import ApiSettings
 
 Scope = MutableMapping[str, Any]
@@ -28,9 +28,18 @@ _CLIENT_LEFT = 499
 class Edge:
     """ASGI middleware around the API."""
 
-    def __init__(self, app: App, *, token: str, settings: ApiSettings, meters: Meters) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        token: str,
+        settings: ApiSettings,
+        meters: Meters,
+        dialect_of: Callable[[str], Dialect],
+    ) -> None:
         self._app = app
-        self._key = f"Bearer {token}".encode() if settings.require_key else None
+        self._dialect_of = dialect_of
+        self._key = f"bearer {token}".encode() if settings.require_key else None
         self._limit = settings.max_body_mib * 2**20
         self._seconds = meters.histogram("prime_prm_http_seconds", "Time per HTTP request.", ("route", "status"))
         self._errors = meters.counter("prime_prm_http_errors", "HTTP requests that failed.", ("route", "error_type"))
@@ -57,7 +66,7 @@ class Edge:
             if refused is not None:
                 fault = fault_of(refused)
                 scope["state"]["error_type"] = fault.error_type
-                await answer(fault, plain_body)(scope, receive, send_with_clock)
+                await self._dialect_of(scope["path"])(fault)(scope, receive, send_with_clock)
             else:
                 if not await _stays(self._app, scope, self._bounded(receive), send_with_clock):
                     status = _CLIENT_LEFT
@@ -66,7 +75,9 @@ class Edge:
 
     def _refusal(self, scope: Scope) -> Exception | None:
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
-        presented = headers.get(b"authorization", b"")
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        # The scheme's case does not matter (RFC 9110, section 11.1); the key's does.
+        presented = scheme.lower() + b" " + key.strip()
         if self._key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(presented, self._key):
             return Unauthenticated(
                 "the API key is missing or wrong: send `Authorization: Bearer KEY`, with the key that the service "

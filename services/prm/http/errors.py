@@ -38,6 +38,7 @@ from prime.errors import (
     Unauthenticated,
     VersionConflict,
 )
+from services.prm.http.bodies import BoundedRequest
 
 _STATUSES: tuple[tuple[type[PrimeError], int, str], ...] = (
     (EmptyInput, 400, "empty"),
@@ -83,7 +84,8 @@ def fault_of(error: Exception) -> Fault:
             # What stopped the reading of a body is the cause of FastAPI's own complaint.
             if isinstance(error.__cause__, PrimeError):
                 return fault_of(error.__cause__)
-            return Fault(422 if error.status_code == 400 else error.status_code, "validation", str(error.detail))
+            said = "not_found" if error.status_code in (404, 405) else "validation"
+            return Fault(422 if error.status_code == 400 else error.status_code, said, str(error.detail))
     for kind, status, error_type in _STATUSES:
         if isinstance(error, kind):
             return Fault(status, error_type, str(error))
@@ -99,6 +101,21 @@ def plain_body(fault: Fault) -> dict[str, Any]:
 def openai_body(fault: Fault) -> dict[str, Any]:
     """As OpenAI and vLLM say it."""
     return {"error": {"message": fault.text, "type": fault.error_type, "param": None, "code": fault.status}}
+
+
+def plain_answer(fault: Fault) -> Response:
+    """As text-embeddings-inference answers."""
+    return answer(fault, plain_body)
+
+
+def openai_answer(fault: Fault) -> Response:
+    """As OpenAI answers: what is wrong with a request is a 400."""
+    if fault.status in (413, 422):
+        fault = Fault(400, fault.error_type, fault.text)
+    return answer(fault, openai_body)
+
+
+Dialect = Callable[[Fault], Response]
 
 
 def answer(fault: Fault, body: Callable[[Fault], dict[str, Any]]) -> JSONResponse:
@@ -119,7 +136,7 @@ class _FaultyRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
-                return await handler(request)
+                return await handler(BoundedRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  the edge: fault_of logs what it does not know
                 fault = fault_of(error)
                 request.state.error_type = fault.error_type
@@ -133,7 +150,7 @@ class PlainRoute(_FaultyRoute):
 
     def render(self, fault: Fault) -> Response:
         """As text-embeddings-inference says it."""
-        return answer(fault, plain_body)
+        return plain_answer(fault)
 
 
 class OpenAIRoute(_FaultyRoute):
@@ -141,9 +158,7 @@ class OpenAIRoute(_FaultyRoute):
 
     def render(self, fault: Fault) -> Response:
         """As OpenAI says it."""
-        if fault.status in (413, 422):
-            fault = Fault(400, fault.error_type, fault.text)
-        return answer(fault, openai_body)
+        return openai_answer(fault)
 
 
 def finite(value: float) -> float:

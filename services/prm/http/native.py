@@ -24,10 +24,18 @@ from prime.scoring import (
     Truncation,
 )
 from prime.types import ReferenceSource
+from services.prm.http.bodies import Listed, Numbers
 from services.prm.http.errors import PlainRoute, finite
 from services.prm.http.scored import scored
 
-_Ids = Annotated[list[int], Field(max_length=1_000_000)]
+_MOST_SEPARATORS = 16
+_LONGEST_SEPARATOR = 200
+_LARGEST_BETA = 1e6
+_Separator = Annotated[str, Field(max_length=_LONGEST_SEPARATOR)]
+_LogProb = Annotated[float, Field(le=1e-3, ge=-1e6)]
+"""At most 0, but for rounding."""
+Separators = _Separator | Annotated[list[_Separator], Field(fail_fast=True, max_length=_MOST_SEPARATORS)]
+Beta = Annotated[float, Field(gt=0, le=_LARGEST_BETA)]
 
 
 class _Body(BaseModel):
@@ -38,10 +46,10 @@ class ResponseBody(_Body):
     """One candidate: its text, its steps, or its token ids."""
 
     text: str | None = None
-    steps: list[str] | None = Field(None, description="Joined by the first separator; each is a step.")
-    token_ids: _Ids | None = Field(None, description="As sampled, end token included.")
-    step_ends: list[int] | None = Field(None, description="With token_ids: one past the last token of every step.")
-    ref_logprobs: list[float] | None = Field(
+    steps: Listed[str] | None = Field(None, description="Joined by the first separator; each is a step.")
+    token_ids: Numbers[int] | None = Field(None, description="As sampled, end token included.")
+    step_ends: Listed[int] | None = Field(None, description="With token_ids: one past the last token of every step.")
+    ref_logprobs: Numbers[_LogProb] | None = Field(
         None, description="With token_ids: of every token under the reference, for reference 'supplied'."
     )
 
@@ -49,12 +57,12 @@ class ResponseBody(_Body):
 class InputBody(_Body):
     """A question with its candidates; exactly one of messages, prompt and prompt_token_ids."""
 
-    messages: list[dict[str, Any]] | None = Field(None, description="As in chat completions.")
-    tools: list[dict[str, Any]] | None = None
+    messages: Listed[dict[str, Any]] | None = Field(None, description="As in chat completions.")
+    tools: Listed[dict[str, Any]] | None = None
     prompt: str | None = Field(None, description="One user turn; with template 'none' the prompt as the PRM reads it.")
-    prompt_token_ids: _Ids | None = None
+    prompt_token_ids: Numbers[int] | None = None
     template: Literal["chat", "none"] = "chat"
-    responses: list[str | ResponseBody]
+    responses: Listed[str | ResponseBody]
 
 
 class ScoreBody(_Body):
@@ -75,16 +83,18 @@ class ScoreBody(_Body):
         }
     )
 
-    inputs: InputBody | list[InputBody]
+    inputs: InputBody | Listed[InputBody]
     model: str | None = Field(None, description="Not looked at: a service has one PRM.")
-    step_separator: str | list[str] | None = None
-    step_pattern: str | None = Field(None, description="A regular expression after whose matches steps end.")
+    step_separator: Separators | None = None
+    step_pattern: str | None = Field(
+        None, min_length=1, description="A regular expression after whose matches steps end."
+    )
     step_value: StepValue | None = Field(None, description="A step's own reward, or all up to its end.")
     activation: Activation | None = Field(None, description="Done to every step's value before it is aggregated.")
-    aggregation: Aggregation | list[Aggregation] | None = Field(
+    aggregation: Aggregation | Listed[Aggregation] | None = Field(
         None, description="From step values to the score; of a list the first. The reply holds all of them."
     )
-    beta: float | None = Field(None, gt=0)
+    beta: Beta | None = None
     reference: ReferenceSource | None = None
     end_token: bool | None = Field(None, description="Whether the end token is appended to a text, and scored.")
     truncation: Truncation = Truncation.ERROR

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
+from services.prm.http.bodies import Listed
 from services.prm.http.rerank import TeiRoute, relevance
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import split_text
@@ -17,7 +18,7 @@ from services.prm.http.transcripts import split_text
 class PredictBody(BaseModel):
     """One text, one pair, or a batch of either."""
 
-    inputs: str | list[str] | list[list[str]]
+    inputs: str | Listed[str] | Listed[Listed[str]]
     raw_scores: bool = False
     truncate: bool = False
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"

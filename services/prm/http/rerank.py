@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from prime.errors import EmptyInput
+from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest, Truncation
+from services.prm.http.bodies import Listed
 from services.prm.http.errors import Fault, PlainRoute, finite
 from services.prm.http.scored import scored
 
@@ -30,17 +31,27 @@ class DocumentsBody(BaseModel):
 
     model: str = ""
     query: str
-    documents: list[str | Document]
+    documents: Listed[str | Document]
     top_n: int | None = Field(None, ge=0)
     return_documents: bool | None = None
     use_activation: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    truncation_side: Literal["left", "right"] = "left"
+    max_tokens_per_doc: int | None = None
+
+    @property
+    def truncation(self) -> Truncation:
+        """What to do with a pair that is too long."""
+        if self.max_tokens_per_doc is not None:
+            raise InvalidInput("max_tokens_per_doc: documents are read whole; shorten them before they are sent")
+        return vllm_truncation(self.truncate_prompt_tokens, self.truncation_side)
 
 
 class TextsBody(BaseModel):
     """As text-embeddings-inference sends it."""
 
     query: str
-    texts: list[str]
+    texts: Listed[str]
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool = False
@@ -85,6 +96,15 @@ def build_router(scorer: Scorer) -> APIRouter:
     return router
 
 
+def vllm_truncation(tokens: int | None, side: Literal["left", "right"]) -> Truncation:
+    """-1 is vLLM's word for what the model reads."""
+    if tokens is None:
+        return Truncation.ERROR
+    if tokens != -1:
+        raise InvalidInput("truncate_prompt_tokens: only -1 is known, which cuts to what the model reads")
+    return Truncation(side)
+
+
 def relevance(score: float, *, raw: bool) -> float:
     """A score as these clients want it: `1 / (1 + exp(-score))`, or as it is."""
     if raw:
@@ -111,7 +131,7 @@ async def score_texts(
 
 async def _documents(scorer: Scorer, body: DocumentsBody, *, shows_documents: bool) -> JSONResponse:
     texts = [each if isinstance(each, str) else each.text for each in body.documents]
-    reply = await score_texts(scorer, body.query, texts)
+    reply = await score_texts(scorer, body.query, texts, body.truncation)
     shows = shows_documents if body.return_documents is None else body.return_documents
     results = _ranked(
         reply,
@@ -128,7 +148,7 @@ async def _documents(scorer: Scorer, body: DocumentsBody, *, shows_documents: bo
         "model": body.model or (await scorer.info()).model_id,
         "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
         "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
-        "results": results[: body.top_n],
+        "results": results[: body.top_n or None],
     }
     return scored(answer, [reply])
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest
+from services.prm.http.bodies import Listed
 from services.prm.http.errors import PlainRoute, finite
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import is_rendered
@@ -24,15 +25,15 @@ _log = structlog.get_logger()
 class OpenRlhfBody(BaseModel):
     """Questions and answers as one text each, with special tokens, and the questions again."""
 
-    query: list[str]
-    prompts: list[str] | None = None
-    labels: list[Any] | None = None
+    query: Listed[str]
+    prompts: Listed[str] | None = None
+    labels: Listed[Any] | None = None
 
 
 class SlimeBody(BaseModel):
     """One sample."""
 
-    prompt: str | list[dict[str, Any]]
+    prompt: str | Listed[dict[str, Any]]
     response: str
     label: Any = None
 

@@ -9,6 +9,8 @@ from typing import Any
 from prime.errors import EmptyInput, InvalidInput
 from prime.scoring import Candidate, Prompt, ScorerInfo
 
+_STEP_MARK = "<extra_0>"
+"""With which clients of Qwen2.5-Math-PRM end every step. It is no part of the answer."""
 _HINT = "send messages, or a question and an answer apart (/v1/prm/score, /score, /rerank)"
 
 
@@ -22,7 +24,7 @@ def split_text(text: str, info: ScorerInfo) -> tuple[Prompt, Candidate]:
     before, found, answer = text.rpartition(opening)
     if not found:
         raise InvalidInput(f"the text holds no {opening!r}, so where the answer begins is not known; {_HINT}")
-    return Prompt(text=before + found, rendered=True), Candidate(text=_closed(answer, info))
+    return Prompt(text=before + found, rendered=True), _answer(_closed(answer, info))
 
 
 def split_ids(ids: Sequence[int], info: ScorerInfo) -> tuple[Prompt, Candidate]:
@@ -52,7 +54,15 @@ def split_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Prompt, Candi
         raise InvalidInput("the last message must be the assistant's answer, as text: it is what is scored")
     if not before:
         raise EmptyInput("there is no question before the answer")
-    return Prompt(messages=tuple(before)), Candidate(text=last["content"])
+    return Prompt(messages=tuple(before)), _answer(last["content"])
+
+
+def _answer(text: str) -> Candidate:
+    """An answer, with its steps where they are marked."""
+    if _STEP_MARK not in text:
+        return Candidate(text=text)
+    *steps, rest = text.split(_STEP_MARK)
+    return Candidate(steps=tuple(step for step in (*steps, rest) if step.strip()))
 
 
 def is_rendered(text: str, info: ScorerInfo) -> bool:

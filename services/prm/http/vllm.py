@@ -29,15 +29,17 @@ from prime.scoring import (
     ScorerInfo,
     ScoringReply,
     ScoringRequest,
+    StepSplit,
     StepValue,
     Truncation,
 )
+from services.prm.http.bodies import Listed, Numbers
 from services.prm.http.errors import OpenAIRoute
-from services.prm.http.rerank import relevance
+from services.prm.http.rerank import relevance, vllm_truncation
 from services.prm.http.scored import scored, usage_of
 from services.prm.http.transcripts import split_ids, split_messages, split_text
 
-_Conversation = str | list[int]
+_Conversation = str | Numbers[int]
 
 
 class _Options(BaseModel):
@@ -51,22 +53,18 @@ class _Options(BaseModel):
 
     @property
     def truncation(self) -> Truncation:
-        """-1 is vLLM's word for what the model reads."""
+        """What to do with a conversation that is too long."""
         if self.chat_template is not None:
             raise InvalidInput("chat_template: the PRM's own is used; render the text yourself and send it as input")
-        if self.truncate_prompt_tokens is None:
-            return Truncation.ERROR
-        if self.truncate_prompt_tokens != -1:
-            raise InvalidInput("truncate_prompt_tokens: only -1 is known, which cuts to what the model reads")
-        return Truncation(self.truncation_side)
+        return vllm_truncation(self.truncate_prompt_tokens, self.truncation_side)
 
 
 class ConversationsBody(_Options):
     """One or more conversations, each with the answer at its end."""
 
-    input: _Conversation | list[_Conversation] | None = None
-    messages: list[dict[str, Any]] | None = None
-    text: str | list[str] | None = Field(None, description="SGLang's word for input on /classify.")
+    input: _Conversation | Listed[_Conversation] | None = None
+    messages: Listed[dict[str, Any]] | None = None
+    text: str | Listed[str] | None = Field(None, description="SGLang's word for input on /classify.")
     encoding_format: Literal["float", "base64"] = "float"
     embed_dtype: Literal["float32"] = "float32"
     endianness: Literal["native", "little"] = "native"
@@ -75,8 +73,8 @@ class ConversationsBody(_Options):
 class PairsBody(_Options):
     """Questions and answers."""
 
-    first: str | list[str] = Field(validation_alias=AliasChoices("queries", "data_1", "text_1", "query"))
-    second: str | list[str] = Field(validation_alias=AliasChoices("documents", "items", "data_2", "text_2"))
+    first: str | Listed[str] = Field(validation_alias=AliasChoices("queries", "data_1", "text_1", "query"))
+    second: str | Listed[str] = Field(validation_alias=AliasChoices("documents", "items", "data_2", "text_2"))
 
 
 def build_router(scorer: Scorer) -> APIRouter:
@@ -143,7 +141,13 @@ async def _score_conversations(scorer: Scorer, body: ConversationsBody) -> list[
     pairs = _conversations(body, await scorer.info())
     return await scorer.score_all(
         [
-            ScoringRequest(prompt=prompt, candidates=(candidate,), truncation=body.truncation)
+            ScoringRequest(
+                prompt=prompt,
+                candidates=(candidate,),
+                truncation=body.truncation,
+                # Steps that are marked are joined as they were, without the marks.
+                split=StepSplit(separators=("",)) if candidate.steps is not None else None,
+            )
             for prompt, candidate in pairs
         ],
     )
