@@ -208,9 +208,12 @@ async def test_what_is_no_json_is_a_bad_request(api: Api, content: bytes) -> Non
 async def test_without_the_key_nothing_is_scored_and_health_is_open(api: Api) -> None:
     async with httpx.AsyncClient(base_url=api.url) as stranger:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):
-            for path in ("/v1/prm/score", "/rerank", "/pooling", "/nowhere"):
+            for path in ("/v1/prm/score", "/rerank", "/nowhere"):
                 response = await stranger.post(path, json=BODY, headers=headers)
                 assert (response.status_code, response.json()["error_type"]) == (401, "unauthenticated")
+            for path in ("/pooling", "/v1/nowhere"):
+                response = await stranger.post(path, json=BODY, headers=headers)
+                assert (response.status_code, response.json()["error"]["type"]) == (401, "unauthenticated")
         for path in ("/health", "/healthz", "/readyz", "/info", "/metrics", "/openapi.json", "/docs"):
             assert (await stranger.get(path)).status_code == 200
 
@@ -237,7 +240,7 @@ async def test_a_large_body_is_refused_before_it_is_read(prm_pair: tuple[Path, P
 
 
 async def test_truncation_is_done_when_asked_and_flagged(prm_pair: tuple[Path, Path]) -> None:
-    async with running_api(open_tiny_scorer(*prm_pair, max_tokens=40)) as api:
+    async with running_api(open_tiny_scorer(*prm_pair, max_tokens=64)) as api:
         body = {"inputs": {"prompt": "q" * 30, "responses": ["a\n\n" * 8, "b"]}, "return_tokens": True}
         refused = await api.client.post("/v1/prm/score", json=body)
         assert refused.json()["error_type"] == "too_long"
@@ -250,7 +253,7 @@ async def test_truncation_is_done_when_asked_and_flagged(prm_pair: tuple[Path, P
         right = await _score(api, {"inputs": {"prompt": "q", "responses": ["a\n\n" * 30, "b"]}, "truncation": "right"})
         long, short = right["data"][0]["responses"]
         assert (long["truncated"], short["truncated"]) == (True, False)
-        assert long["num_tokens"] == 40 - right["usage"]["prompt_tokens"]
+        assert long["num_tokens"] == 64 - right["usage"]["prompt_tokens"]
         assert long["steps"][-1]["token_end"] == long["num_tokens"]
         hopeless = await api.client.post(
             "/v1/prm/score", json={"inputs": {"prompt": "q" * 99, "responses": ["a"]}, "truncation": "right"}
