@@ -126,6 +126,13 @@ class PeerUnavailable(PrimeError):
     retryable = True
 
 
+class TookTooLong(PrimeError):
+    """A request was not done, or not even sent, within its time."""
+
+    grpc_status = "DEADLINE_EXCEEDED"
+    retryable = True
+
+
 class Overloaded(PrimeError):
     """A bounded queue is full; try again later."""
 

@@ -23,6 +23,8 @@ class ApiSettings(Settings):
     """Of a prompt with one response; 0: as many as the model has positions."""
     max_body_mib: int = Field(16, ge=1)
     """Larger bodies are refused before they are read."""
+    body_seconds: float = Field(60.0, gt=0)
+    """Within which a body has to come."""
 
 
 class BestOfNSettings(Settings):

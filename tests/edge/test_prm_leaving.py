@@ -80,6 +80,33 @@ async def test_the_rest_of_a_request_is_not_computed_when_its_client_has_gone(
         assert model.passes == 2
 
 
+@pytest.mark.parametrize("route", ["/v1/prm/score", "/score"])
+async def test_a_request_ends_when_its_time_is_over(route: str, prm_pair: tuple[Path, Path]) -> None:
+    async with _held_api(prm_pair) as (model, api):
+        late = await api.client.post(route, json=BODIES[route], headers={"X-Request-Timeout": "0.2"})
+        assert late.status_code == 408
+        assert "0.2 s of X-Request-Timeout" in late.text
+        model.go.set()
+        in_time = {"inputs": {"prompt": "q", "responses": ["a"]}}
+        answered = await api.client.post("/v1/prm/score", json=in_time, headers={"X-Request-Timeout": "60"})
+        assert (answered.status_code, model.passes) == (200, 2)
+        for wrong in ("soon", "0", "-1", "nan", "inf"):
+            refused = await api.client.post("/v1/prm/score", json=in_time, headers={"X-Request-Timeout": wrong})
+            assert refused.status_code == 422
+            assert "no number of seconds" in refused.json()["error"]
+
+
+async def test_a_body_has_to_come_in_its_time(prm_pair: tuple[Path, Path]) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"inputs"'
+        await asyncio.sleep(20)
+
+    settings = ApiSettings(body_seconds=0.2)
+    async with running_api(open_tiny_scorer(*prm_pair), settings) as api:
+        response = await api.client.post("/v1/prm/score", content=slowly())
+        assert (response.status_code, response.json()["error_type"]) == (408, "timeout")
+
+
 async def test_a_request_that_stays_is_computed_whole(prm_pair: tuple[Path, Path]) -> None:
     async with _held_api(prm_pair) as (model, api):
         model.go.set()

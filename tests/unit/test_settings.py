@@ -27,6 +27,7 @@ problems = "problems.jsonl"
 steps = 3
 """
 KEYS = [
+    "prm.api.body_seconds",
     "prm.api.max_body_mib",
     "prm.api.max_candidates",
     "prm.api.max_tokens",

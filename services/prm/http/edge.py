@@ -1,28 +1,26 @@
-"""What every request passes before its route: the key, the size of its body, the clock; and the end of its work when
-the client leaves. Plain ASGI, for speed.
+"""What every request passes before its route: the key, the size of its body and its time, the clock. Plain ASGI, for
+speed.
 """
 
 import asyncio
 import hmac
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from prime.adapters.telemetry import Meters
-from prime.errors import BatchTooLarge, Unauthenticated
+from prime.errors import BatchTooLarge, InvalidInput, TookTooLong, Unauthenticated
 from services.prm.http.errors import Dialect, fault_of
+from services.prm.http.presence import App, Ending, Message, Receive, Scope, Send, run_while_wanted
 from services.prm.settings import ApiSettings
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/health", "/metrics", "/info", "/docs", "/openapi.json"))
 """What tells nobody anything that costs or steers: asked for without a key."""
 
 _CLIENT_LEFT = 499
 """As nginx counts them."""
+_TIME = b"x-request-timeout"
 
 
 class Edge:
@@ -41,6 +39,7 @@ class Edge:
         self._dialect_of = dialect_of
         self._key = f"bearer {token}".encode() if settings.require_key else None
         self._limit = settings.max_body_mib * 2**20
+        self._body_seconds = settings.body_seconds
         self._seconds = meters.histogram("prime_prm_http_seconds", "Time per HTTP request.", ("route", "status"))
         self._errors = meters.counter("prime_prm_http_errors", "HTTP requests that failed.", ("route", "error_type"))
 
@@ -63,13 +62,16 @@ class Edge:
 
         try:
             refused = self._refusal(scope)
+            if refused is None:
+                ending = await run_while_wanted(
+                    self._app, scope, self._bounded(receive), send_with_clock, seconds=_seconds_of(scope)
+                )
+                status = _CLIENT_LEFT if ending is Ending.LEFT else status
+                refused = _late(scope) if ending is Ending.LATE else None
             if refused is not None:
                 fault = fault_of(refused)
                 scope["state"]["error_type"] = fault.error_type
                 await self._dialect_of(scope["path"])(fault)(scope, receive, send_with_clock)
-            else:
-                if not await _stays(self._app, scope, self._bounded(receive), send_with_clock):
-                    status = _CLIENT_LEFT
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
@@ -83,17 +85,27 @@ class Edge:
                 "the API key is missing or wrong: send `Authorization: Bearer KEY`, with the key that the service "
                 "printed at its start or took from PRIME_TOKEN"
             )
+        if _TIME in headers and _seconds_of(scope) is None:
+            return InvalidInput(f"X-Request-Timeout: {_quoted(headers[_TIME])} is no number of seconds above 0")
         length = headers.get(b"content-length", b"0")
         return self._too_large() if not length.isdigit() or int(length) > self._limit else None
 
     def _bounded(self, receive: Receive) -> Receive:
-        """A body of unknown length is counted while it comes."""
-        taken = 0
+        """A body of unknown length is counted while it comes, and it has to come within its time."""
+        taken, is_read = 0, False
+        last_s = asyncio.get_running_loop().time() + self._body_seconds
 
-        async def bounded() -> MutableMapping[str, Any]:
-            nonlocal taken
-            message = await receive()
+        async def bounded() -> Message:
+            nonlocal taken, is_read
+            try:
+                async with asyncio.timeout_at(None if is_read else last_s):
+                    message = await receive()
+            except TimeoutError:
+                raise TookTooLong(
+                    f"the body did not come within {self._body_seconds:g} s (setting `prm.api.body_seconds`)"
+                ) from None
             taken += len(message.get("body", b""))
+            is_read = not message.get("more_body", False)
             if taken > self._limit:
                 raise self._too_large()
             return message
@@ -112,39 +124,20 @@ class Edge:
             self._errors.labels(route, error_type).inc()
 
 
-async def _stays(app: App, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Run a request until it is answered, or its client has gone: then nothing is computed for it any more.
-
-    Whether the client stayed.
-    """
-    body_read = asyncio.Event()
-    answered = False
-
-    async def receive_and_see() -> MutableMapping[str, Any]:
-        message = await receive()
-        if not message.get("more_body", False):
-            body_read.set()
-        return message
-
-    async def send_and_see(message: MutableMapping[str, Any]) -> None:
-        nonlocal answered
-        answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-        await send(message)
-
-    async def leave() -> None:
-        # What comes after the body can only be that the client has left, or has its answer.
-        await body_read.wait()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working = asyncio.ensure_future(app(scope, receive_and_see, send_and_see))
-    leaving = asyncio.ensure_future(leave())
+def _seconds_of(scope: Scope) -> float | None:
+    """How long the client will wait; None where it does not say, or not in seconds."""
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done() or answered:
-            await working
-            return True
-        return False
-    finally:
-        leaving.cancel()
-        working.cancel()
+        seconds = float(dict(scope["headers"])[_TIME])
+    except (KeyError, ValueError):
+        return None
+    return seconds if 0 < seconds < math.inf else None
+
+
+def _late(scope: Scope) -> TookTooLong:
+    return TookTooLong(
+        f"the {_quoted(dict(scope['headers'])[_TIME])} s of X-Request-Timeout are over; what was asked for is dropped"
+    )
+
+
+def _quoted(value: bytes) -> str:
+    return value.decode("latin-1")[:40]

@@ -4,6 +4,7 @@
     EmptyInput         400     empty               nothing to score
     InputTooLong       400     too_long            over the limit, and truncation was not asked for (422 towards TEI)
     Unauthenticated    401     unauthenticated     no key, or a wrong one
+    TookTooLong        408     timeout             X-Request-Timeout is over, or the body did not come in time
     VersionConflict    412     version             require_version is not the version that answers
     BatchTooLarge      413     batch_too_large     too many candidates, or too large a body
     InvalidInput       422     validation          anything else that is wrong with a request
@@ -35,6 +36,7 @@ from prime.errors import (
     Overloaded,
     PeerUnavailable,
     PrimeError,
+    TookTooLong,
     Unauthenticated,
     VersionConflict,
 )
@@ -47,6 +49,7 @@ _STATUSES: tuple[tuple[type[PrimeError], int, str], ...] = (
     (InvalidInput, 422, "validation"),
     (Unauthenticated, 401, "unauthenticated"),
     (VersionConflict, 412, "version"),
+    (TookTooLong, 408, "timeout"),
     (Overloaded, 429, "overloaded"),
     (NotReady, 503, "unhealthy"),
     (PeerUnavailable, 503, "unhealthy"),
