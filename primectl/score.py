@@ -1,6 +1,7 @@
 """`primectl score`: scores a file of candidates, here or by a running service, and prints a report."""
 
 import asyncio
+import io
 import json
 import time
 from pathlib import Path
@@ -14,6 +15,18 @@ from primectl.scorers import ScorerOptions, open_scorer
 from primectl.written import refuse_existing, written
 
 _FAULTS_SHOWN = 10
+_ROWS_SHOWN = 20
+
+
+class _FirstLines(io.StringIO):
+    """Keeps as many rows as are shown where no file is wanted."""
+
+    rows = 0
+
+    def write(self, text: str) -> int:
+        """Take a row, or let it go."""
+        self.rows += 1
+        return super().write(text) if self.rows <= _ROWS_SHOWN else len(text)
 
 
 def run_score(
@@ -31,6 +44,8 @@ def run_score(
     total = sum(1 for _ in read_candidates(path))
     started = time.monotonic()
 
+    first = _FirstLines()
+
     async def work() -> tuple[ScoreReport, dict[str, Any]]:
         async with open_scorer(asked) as scorer:
             info = await scorer.info()
@@ -39,7 +54,7 @@ def run_score(
                 report = await score_rows(
                     read_candidates(path),
                     scorer,
-                    lines,
+                    first if lines is None else lines,
                     aggregation=Aggregation(aggregation) if aggregation else None,
                     truncation=Truncation(truncation),
                     on_progress=lambda done: bar.update(
@@ -54,6 +69,8 @@ def run_score(
         print(json.dumps(summary))
     else:
         _print(display, summary, report, out)
+        if out is None:
+            _print_scores(display, first.getvalue(), rows=report.rows)
     return 1 if report.faults else 0
 
 
@@ -84,3 +101,15 @@ def _print(display: Display, summary: dict[str, Any], report: ScoreReport, out: 
         display.say(f"not scored: {fault}")
     if out is not None:
         display.say(f"scores: {out}")
+
+
+def _print_scores(display: Display, lines: str, *, rows: int) -> None:
+    for line in lines.splitlines():
+        row = json.loads(line)
+        if "scores" in row:
+            scores = "  ".join(
+                f"{score:.4f}{'*' if number == row['best'] else ''}" for number, score in enumerate(row["scores"])
+            )
+            display.say(f"row {row['row']}: {scores}")
+    more = f"; {rows - _ROWS_SHOWN} rows more" if rows > _ROWS_SHOWN else ""
+    display.say(f"* the best of its row{more}. --out FILE keeps all, with their steps")

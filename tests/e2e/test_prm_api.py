@@ -79,6 +79,9 @@ def test_a_file_is_scored_alike_by_a_service_and_in_this_process(folder: Path, t
         remote = _primectl("score", folder / "rows.jsonl", "--address", url, "--out", there, "--json")
         assert remote.returncode == 0, remote.stderr
         assert json.loads(remote.stdout.splitlines()[-1])["candidates"] == 10
+        shown = _primectl("score", folder / "rows.jsonl", "--address", url)
+        assert "row 1: " in shown.stdout
+        assert shown.stdout.count("*") == shown.stdout.count("row ") + 1
         stranger = _primectl("score", folder / "rows.jsonl", "--address", url, key="wrong")
         assert stranger.returncode == 1
         assert "the API key is missing or wrong" in stranger.stderr
