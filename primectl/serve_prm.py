@@ -7,7 +7,9 @@ from pathlib import Path
 from prime.adapters.settings import RunSettings, given_token, load_settings, read_token
 from prime.errors import SettingsError
 from prime.lm.model import require_model_folder
+from primectl.verifiers import open_verifier_of
 from services.prm.settings import PrmSettings
+from services.verifier.settings import VerifierSettings
 
 NO_REFERENCE = "none"
 
@@ -41,7 +43,10 @@ def run_serve_prm(settings: PrmSettings, *, token_file: Path | None) -> int:
     print(f"PRM scoring API: http://{settings.ops_listen}   (what it takes: /docs; which PRM: /info)")
     print(f"API key: {token}   ({origin})" if settings.api.require_key else "API key: none asked for", flush=True)
     # A frozen PRM has no run: nothing is written anywhere.
-    main(RunSettings(name="prm", model=settings.model or Path()), settings, token)
+    run = RunSettings(name="prm", model=settings.model or Path())
+    # Answers are compared and no program is run, so the sandbox's best is not asked for.
+    verifier = load_settings(VerifierSettings, None, ["min_tier=B"])
+    main(run, settings, token, open_grouper=lambda: open_verifier_of("", None, verifier, "prm"))
     return 0
 
 

@@ -105,7 +105,7 @@ class BestOfN:
         if selection is not Selection.BEST and grouper is None:
             raise InvalidInput(
                 f"selection {selection.value!r} votes over equal answers, and no verifier is configured to tell them: "
-                f"set prm.best_of_n.verifier, or ask for selection 'best'"
+                f"set prm.best_of_n.verifier, start `primectl serve-prm` with best_of_n.votes=true, or ask for 'best'"
             )
         await self._scorer.check(_scoring(request, ["?"]))
         samples = await self._generator.sample(request.body, best_of)

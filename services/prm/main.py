@@ -20,7 +20,7 @@ from prime.data.rendering import generation_prompt
 from prime.errors import SettingsError
 from prime.lm.model import settle_torch
 from prime.lm.world import follow, join_world
-from prime.ports import CheckingScorer, Generator
+from prime.ports import AnswerGrouper, CheckingScorer, Generator
 from prime.scoring import ScorerInfo
 from prime.v1 import prm_pb2_grpc
 from services.prm.batching import Batcher
@@ -36,22 +36,36 @@ from services.prm.settings import BestOfNSettings, PrmSettings
 _log = structlog.get_logger()
 
 
-def main(run: RunSettings, settings: PrmSettings, token: str) -> None:
-    """Serve until stopped."""
+GrouperOpener = Callable[[], contextlib.AbstractAsyncContextManager[AnswerGrouper]]
+
+
+def main(run: RunSettings, settings: PrmSettings, token: str, *, open_grouper: GrouperOpener | None = None) -> None:
+    """Serve until stopped; `open_grouper` opens what votes ask where no verifier is named.
+
+    Raises:
+        SettingsError: votes are wanted, and there is neither.
+    """
+    best_of_n = settings.best_of_n
+    if best_of_n.votes and not best_of_n.verifier and open_grouper is None:
+        raise SettingsError(
+            "prm.best_of_n.votes has `primectl serve-prm` run a verifier; here, name one: prm.best_of_n.verifier"
+        )
     configure_telemetry("prm")
     settle_torch(device=settings.device, threads=settings.threads)
     world = join_world(settings.device)
     prm = ImplicitPrm(settings, start=run.model, world=world)
     if world.is_leader:
         _warn_of_another_reference(prm)
-        asyncio.run(_serve(run, settings, prm, token))
+        asyncio.run(_serve(run, settings, prm, token, open_grouper if best_of_n.votes else None))
         world.send(None)
     else:
         follow(prm)
     world.leave()
 
 
-async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, token: str) -> None:
+async def _serve(
+    run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, token: str, open_grouper: GrouperOpener | None
+) -> None:
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
@@ -62,7 +76,11 @@ async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, toke
         waiting=lambda: batcher.unanswered,
     )
     tls = Tls.of(run.tls_folder)
-    async with _open_best_of_n(settings.best_of_n, scorer, prm, token, tls) as best_of_n:
+    async with contextlib.AsyncExitStack() as open_ones:
+        grouper = await open_ones.enter_async_context(_open_grouper(settings.best_of_n, token, tls, open_grouper))
+        best_of_n = await open_ones.enter_async_context(
+            _open_best_of_n(settings.best_of_n, scorer, prm, token, tls, grouper)
+        )
         await serve(
             Service(
                 name="prime.v1.PrmService",
@@ -87,7 +105,12 @@ async def _serve(run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, toke
 
 @contextlib.asynccontextmanager
 async def _open_best_of_n(
-    settings: BestOfNSettings, scorer: CheckingScorer, prm: ImplicitPrm, token: str, tls: Tls | None
+    settings: BestOfNSettings,
+    scorer: CheckingScorer,
+    prm: ImplicitPrm,
+    token: str,
+    tls: Tls | None,
+    grouper: AnswerGrouper | None,
 ) -> AsyncIterator[BestOfN | None]:
     """Best-of-N where an engine is configured, with its connections."""
     kind, _, address = settings.engine.partition("://")
@@ -116,11 +139,25 @@ async def _open_best_of_n(
                 raise SettingsError(
                     f"prm.best_of_n.engine = {settings.engine!r} is neither http://HOST:PORT/v1 nor grpc://HOST:PORT"
                 )
-        grouper = None
-        if settings.verifier:
-            grouper = GrpcVerifier(settings.verifier, token, deadline_s=seconds, tls=tls)
-            open_ones.push_async_callback(grouper.close)
         yield BestOfN(generator, scorer, grouper, settings)
+
+
+@contextlib.asynccontextmanager
+async def _open_grouper(
+    settings: BestOfNSettings, token: str, tls: Tls | None, open_own: GrouperOpener | None
+) -> AsyncIterator[AnswerGrouper | None]:
+    """Who says which answers are equal: the verifier that is named, else one of our own where there is to be one."""
+    if settings.verifier:
+        named = GrpcVerifier(settings.verifier, token, deadline_s=settings.engine_seconds, tls=tls)
+        try:
+            yield named
+        finally:
+            await named.close()
+    elif open_own is not None:
+        async with open_own() as own:
+            yield own
+    else:
+        yield None
 
 
 def _warn_of_another_reference(prm: ImplicitPrm) -> None:

@@ -41,6 +41,8 @@ class BestOfNSettings(Settings):
     """`majority` and `weighted` vote over mathematically equal answers and need a verifier."""
     verifier: str = ""
     """`host:port` of the verifier that says which answers are equal; empty: none."""
+    votes: bool = False
+    """Have `primectl serve-prm` run the verifier that votes need; a run has one already, which `verifier` names."""
     engine_seconds: float = Field(600.0, gt=0)
     """How long the engine may take."""
 

@@ -5,9 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -95,6 +98,44 @@ def test_a_file_is_scored_alike_by_a_service_and_in_this_process(folder: Path, t
         assert remote_row["scores"] == pytest.approx(local_row["scores"], abs=1e-4)
         assert [len(steps) for steps in remote_row["steps"]] == [1, 2]
         assert remote_row["reference_id"] == local_row["reference_id"]
+
+
+class HalvesEngine(BaseHTTPRequestHandler):
+    """An OpenAI-compatible engine with three answers, two of which are equal."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        choices = [
+            {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            for index, text in enumerate(("\\boxed{1/2}", "It is \\boxed{0.5}", "\\boxed{2}"))
+        ]
+        body = json.dumps({"choices": choices, "model": "halves", "usage": {}}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+def test_votes_need_one_setting_and_no_verifier(folder: Path) -> None:
+    engine = ThreadingHTTPServer(("127.0.0.1", 0), HalvesEngine)
+    threading.Thread(target=engine.serve_forever, daemon=True).start()
+    address = f"best_of_n.engine=http://127.0.0.1:{engine.server_port}/v1"
+    body = {"messages": [{"role": "user", "content": "?"}], "best_of": 3, "prime": {"selection": "majority"}}
+    try:
+        with _serving(folder, address, "best_of_n.votes=true") as url:
+            headers = {"Authorization": f"Bearer {KEY}"}
+            response = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+            assert response.status_code == 200, response.text
+            found = response.json()["prime"]
+            assert (found["selection"], found["classes"]) == ("majority", [0, 0, 1])
+            assert found["selected"][0] in (0, 1)
+    finally:
+        engine.shutdown()
+        engine.server_close()
 
 
 def test_a_newcomers_mistakes_are_one_message_each(folder: Path) -> None:

@@ -42,6 +42,7 @@ KEYS = [
     "prm.best_of_n.max_best_of",
     "prm.best_of_n.selection",
     "prm.best_of_n.verifier",
+    "prm.best_of_n.votes",
     "prm.beta",
     "prm.compute.compile",
     "prm.compute.dtype",
