@@ -15,6 +15,10 @@ BASELINE, PLACEBO, ORACLE = "rloo", "placebo", "oracle"
 FIRST_REPORTED_SEED = 100
 """Seeds below it are for tuning."""
 SAMPLES_PER_PROMPT = 4
+_THRESHOLDS = (0.8, 0.9)
+"""Beside the baseline's final accuracy on tuning seeds, which few runs may reach."""
+_NEVER = 2.0
+"""What a run costs that does not get there, in the largest cost of any run: it would go on for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,12 @@ class ArmOutcome:
 
     setting: Setting
     curves: tuple[Curve, ...]
-    reached: int
-    """Seeds that reached the threshold."""
+    reached: Mapping[float, int]
+    """Seeds that reached each threshold."""
+    samples_to: Mapping[float, Ratio]
+    """How many times fewer samples than the baseline it needed to get to each threshold."""
     samples: Ratio
-    """How many times fewer samples than the baseline it needed to get there."""
+    """The same for the threshold of the family."""
     flops: Ratio
     seconds: Ratio
     gain: Ratio
@@ -58,7 +64,9 @@ class FamilyOutcome:
     """All arms of a family, in the order of `ARMS`."""
 
     family: str
+    thresholds: tuple[float, ...]
     threshold: float
+    """The highest that at least half of the baseline's reporting runs reach."""
     seeds: int
     """Of the arm with the fewest."""
     arms: Mapping[str, ArmOutcome]
@@ -88,20 +96,22 @@ def outcome_of(family: str, rows: Iterable[Mapping[str, Any]]) -> FamilyOutcome:
     if BASELINE not in chosen:
         raise ValueError(f"{family}: the arm {BASELINE!r} has no tuning runs")
     of_tuning = [curve.final for seed, curve in curves[chosen[BASELINE]].items() if seed < FIRST_REPORTED_SEED]
-    threshold = float(np.mean(of_tuning))
+    thresholds = tuple(sorted({*_THRESHOLDS, float(np.mean(of_tuning))}))
     reported = {arm: _reported(curves[setting]) for arm, setting in chosen.items()}
     if not reported[BASELINE]:
         raise ValueError(f"{family}: the arm {BASELINE!r} has no reporting runs")
+    compare = _Comparison(reported[BASELINE], [curve for each in reported.values() for curve in each], thresholds)
     arms = {}
     for arm, setting in chosen.items():
         if reported[arm]:
             of_arm = [
                 of_run for (each, seed), of_run in runs.items() if each == setting and seed >= FIRST_REPORTED_SEED
             ]
-            arms[arm] = _compare(setting, reported[BASELINE], reported[arm], threshold, _diagnose(of_arm))
+            arms[arm] = compare.outcome(setting, reported[arm], _diagnose(of_arm))
     return FamilyOutcome(
         family=family,
-        threshold=threshold,
+        thresholds=thresholds,
+        threshold=compare.threshold,
         seeds=min(len(each.curves) for each in arms.values()),
         arms=arms,
         tuned=tuned,
@@ -155,32 +165,51 @@ def _reported(by_seed: Mapping[int, Curve]) -> tuple[Curve, ...]:
     return tuple(curve for seed, curve in sorted(by_seed.items()) if seed >= FIRST_REPORTED_SEED)
 
 
-def _compare(
-    setting: Setting,
-    baseline: Sequence[Curve],
-    arm: Sequence[Curve],
-    threshold: float,
-    diagnostics: Mapping[str, float],
-) -> ArmOutcome:
-    ratios = {}
-    for name in ("samples", "flops", "seconds"):
-        theirs, ours = (_costs(curves, name, threshold) for curves in (baseline, arm))
-        ratios[name] = ratio_of(theirs, ours)
-    finals = [np.array([curve.final for curve in curves]) for curves in (baseline, arm)]
-    difference = difference_of(*finals)
-    mean = float(finals[0].mean())
-    gain = Ratio(value=difference.value / mean, low=difference.low / mean, high=difference.high / mean)
-    reached = sum(math.isfinite(cost_to_reach(curve.samples, curve.smooth, threshold)) for curve in arm)
-    return ArmOutcome(setting=setting, curves=tuple(arm), reached=reached, gain=gain, diagnostics=diagnostics, **ratios)
+class _Comparison:
+    """Arms against the baseline, over the same thresholds."""
+
+    def __init__(self, baseline: Sequence[Curve], everyone: Sequence[Curve], thresholds: Sequence[float]) -> None:
+        self._baseline = baseline
+        self._thresholds = thresholds
+        self._never = {unit: _NEVER * max(float(_cost(curve, unit)[-1]) for curve in everyone) for unit in _UNITS}
+        self.threshold = max(
+            (each for each in thresholds if 2 * _reached(baseline, each) >= len(baseline)), default=min(thresholds)
+        )
+
+    def outcome(self, setting: Setting, arm: Sequence[Curve], diagnostics: Mapping[str, float]) -> ArmOutcome:
+        """What became of an arm."""
+        finals = [np.array([curve.final for curve in curves]) for curves in (self._baseline, arm)]
+        difference = difference_of(*finals)
+        mean = float(finals[0].mean())
+        return ArmOutcome(
+            setting=setting,
+            curves=tuple(arm),
+            reached={threshold: _reached(arm, threshold) for threshold in self._thresholds},
+            samples_to={threshold: self._ratio(arm, "samples", threshold) for threshold in self._thresholds},
+            gain=Ratio(value=difference.value / mean, low=difference.low / mean, high=difference.high / mean),
+            diagnostics=diagnostics,
+            **{unit: self._ratio(arm, unit, self.threshold) for unit in _UNITS},
+        )
+
+    def _ratio(self, arm: Sequence[Curve], unit: str, threshold: float) -> Ratio:
+        return ratio_of(*(self._costs(curves, unit, threshold) for curves in (self._baseline, arm)))
+
+    def _costs(self, curves: Sequence[Curve], unit: str, threshold: float) -> Array:
+        """What each run needed to get there."""
+        needed = [cost_to_reach(_cost(each, unit), each.smooth, threshold) for each in curves]
+        return np.minimum(needed, self._never[unit])
 
 
-def _costs(curves: Sequence[Curve], name: str, threshold: float) -> Array:
-    """What each run needed; all that it cost where it never got there."""
-    needed = []
-    for curve in curves:
-        cost: Array = getattr(curve, name)
-        needed.append(min(cost_to_reach(cost, curve.smooth, threshold), float(cost[-1])))
-    return np.array(needed)
+_UNITS = ("samples", "flops", "seconds")
+
+
+def _cost(curve: Curve, unit: str) -> Array:
+    cost: Array = getattr(curve, unit)
+    return cost
+
+
+def _reached(curves: Sequence[Curve], threshold: float) -> int:
+    return sum(math.isfinite(cost_to_reach(curve.samples, curve.smooth, threshold)) for curve in curves)
 
 
 def _diagnose(runs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:

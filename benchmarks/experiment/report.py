@@ -79,6 +79,7 @@ def figures_of(outcomes: Sequence[FamilyOutcome]) -> dict[str, Any]:
     best = max(candidates, key=lambda each: outcome.tuned[each.setting])
     return {
         "family": outcome.family,
+        "threshold": round(outcome.threshold, 3),
         "step_ratio": round(best.samples.value, 3),
         "step_ratio_low": round(best.samples.low, 3),
         "step_ratio_high": round(best.samples.high, 3),
@@ -96,10 +97,11 @@ def _ratio_or_none(arm: ArmOutcome | None) -> float | None:
 
 
 def _table(outcome: FamilyOutcome) -> str:
+    known = ", ".join(f"{each:.3f}" for each in outcome.thresholds)
     lines = [
         f"## {outcome.family}\n",
-        f"Threshold {outcome.threshold:.3f}, at least {outcome.seeds} seeds per arm. Ratios are over `{BASELINE}`, "
-        "with 95 % intervals.\n",
+        f"{outcome.seeds} seeds or more per arm. Ratios are over `{BASELINE}`, with 95 % intervals: samples, operations"
+        f" and seconds to accuracy of {outcome.threshold:.3f}, the highest of {known} that half of its runs reach.\n",
         "| arm | policy rate | PRM rate | reached | samples | operations | seconds | final | gain |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -108,14 +110,28 @@ def _table(outcome: FamilyOutcome) -> str:
             BY_NAME[name].title,
             f"{arm.setting.lr:g}",
             f"{arm.setting.prm_lr:g}" if arm.setting.prm_lr else "-",
-            f"{arm.reached} of {len(arm.curves)}",
+            f"{arm.reached[outcome.threshold]} of {len(arm.curves)}",
             *(_interval(each) for each in (arm.samples, arm.flops, arm.seconds)),
             f"{arm.final:.3f}",
             _interval(arm.gain, signed=True),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *_other_thresholds(outcome)]
     lines += ["", *_diagnostics(outcome), "", *_tuning(outcome), ""]
     return "\n".join(lines)
+
+
+def _other_thresholds(outcome: FamilyOutcome) -> list[str]:
+    rows = []
+    for name, arm in outcome.arms.items():
+        cells = [f"{_interval(arm.samples_to[each])}, {arm.reached[each]}" for each in outcome.thresholds]
+        rows.append(f"| {BY_NAME[name].title} | {' | '.join(cells)} |")
+    return [
+        "Samples to each accuracy, and how many seeds got there:\n",
+        f"| arm | {' | '.join(f'{each:.3f}' for each in outcome.thresholds)} |",
+        f"|---|{'---|' * len(outcome.thresholds)}",
+        *rows,
+    ]
 
 
 def _diagnostics(outcome: FamilyOutcome) -> list[str]:

@@ -142,7 +142,9 @@ def _results() -> list[dict[str, Any]]:
 
 def test_the_outcome_follows_the_protocol() -> None:
     found = outcome_of("chain-16", _results())
+    # Nobody gets to 0.8, so the baseline's final accuracy on tuning seeds is the threshold.
     assert found.threshold == pytest.approx(0.6)
+    assert found.thresholds == pytest.approx((0.6, 0.8, 0.9))
     assert found.seeds == 3
     # The placebo was never tuned, so it has no setting to report.
     assert list(found.arms) == ["rloo", "prime"]
@@ -150,7 +152,7 @@ def test_the_outcome_follows_the_protocol() -> None:
     prime = found.arms["prime"]
     # The mean of the last three evaluations is 0.6 after four steps of 64 samples, and 0.6 after six of the baseline's.
     assert prime.samples.value == pytest.approx(6 / 4)
-    assert prime.reached == 3
+    assert prime.reached[found.threshold] == 3
     assert prime.gain.value == pytest.approx(1.0)
     # A step of the baseline costs 800 operations per parameter, and one with a PRM 1,800.
     assert prime.flops.value == pytest.approx(6 / 4 * 800 / 1800)
