@@ -16,6 +16,7 @@
     │   └── StaleBase               DATA_LOSS            no      what changed is told of weights that are not held
     ├── EngineError                 INTERNAL             no      the generation engine or a model broke
     ├── SandboxError                INTERNAL             no      the sandbox itself cannot work on this machine
+    ├── TookTooLong                 DEADLINE_EXCEEDED    no      a request was not done, or not sent, within its time
     ├── TrackerError                INTERNAL             no      an experiment tracker refused figures, or is away
     ├── NotReady                    UNAVAILABLE          yes     a service holds no weights yet, or is stopping
     ├── PeerUnavailable             UNAVAILABLE          yes     Redis or another service cannot be reached
@@ -130,7 +131,6 @@ class TookTooLong(PrimeError):
     """A request was not done, or not even sent, within its time."""
 
     grpc_status = "DEADLINE_EXCEEDED"
-    retryable = True
 
 
 class Overloaded(PrimeError):

@@ -156,6 +156,8 @@ def _offline(arguments: argparse.Namespace) -> None:
     candidates = arguments.folder / "candidates" / family.name
     if not (candidates / "test.jsonl").is_file():
         write_candidates(family, material, candidates)
+    kept = arguments.kept / "results" / "offline"
+    kept.mkdir(parents=True, exist_ok=True)
     found = []
     for seed, loss, lr in itertools.product(arguments.seeds, LOSSES, arguments.lr):
         result = train_and_measure(
@@ -169,9 +171,8 @@ def _offline(arguments: argparse.Namespace) -> None:
         )
         print(result, file=sys.stderr, flush=True)
         found.append(asdict(result))
-    kept = arguments.kept / "results" / "offline"
-    kept.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(found), kept / f"{family.name}.parquet", compression="zstd")
+        # After each, so that what is stopped has not been in vain.
+        pq.write_table(pa.Table.from_pylist(found), kept / f"{family.name}.parquet", compression="zstd")
 
 
 def _report(kept: Path) -> None:
