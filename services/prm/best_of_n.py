@@ -109,10 +109,10 @@ class BestOfN:
             )
         await self._scorer.check(_scoring(request, ["?"]))
         samples = await self._generator.sample(request.body, best_of)
-        if len(samples.candidates) < max(1, request.min_candidates):
+        if len(samples.candidates) < request.min_candidates:
             raise EngineError(
                 f"the engine gave {len(samples.candidates)} candidates of {best_of}; at least "
-                f"{max(1, request.min_candidates)} are needed to choose from"
+                f"{request.min_candidates} are needed to choose from"
             )
         texts = [text_of(candidate) for candidate in samples.candidates]
         cut = [number for number, each in enumerate(samples.candidates) if each.finish_reason == _CUT]
@@ -143,6 +143,8 @@ class BestOfN:
             raise InvalidInput(f"best_of = {best_of} is below n = {request.n}: there must be as many to choose from")
         if best_of > most:
             raise InvalidInput(f"{best_of} candidates are asked for; at most {most} are (prm.best_of_n.max_best_of)")
+        if best_of < request.min_candidates:
+            raise InvalidInput(f"min_candidates = {request.min_candidates} is above best_of = {best_of}")
         return best_of
 
     async def _score(

@@ -262,6 +262,7 @@ async def test_without_its_verifier_a_vote_is_the_best_and_says_so(prm_pair: tup
         {"user": "\ud83d"},
         {"messages": [{"role": "user", "content": "\ud83d"}]},
         {"prime": {"selection": "majority"}},
+        {"prime": {"min_candidates": 3}},
     ],
 )
 async def test_what_cannot_be_done_is_refused_before_anything_is_sampled(
