@@ -3,12 +3,21 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise, product
+from itertools import islice, product
 from pathlib import Path
 
 from benchmarks.experiment.family import Family
 from jobs.sft import SftSettings, run_sft
-from prime.data.chain import LETTERS, draw_chains, problem_of, prompt_of, sft_texts, with_words, write_fresh_model
+from prime.data.chain import (
+    LETTERS,
+    draw_chains,
+    problem_of,
+    prompt_of,
+    sft_texts,
+    with_words,
+    write_fresh_model,
+    written,
+)
 from prime.data.problems import write_jsonl
 from prime.types import Problem
 from primectl.sft import write_sft_data
@@ -81,16 +90,13 @@ def answered_by_habit(texts: Iterator[tuple[str, str]], *, steps: int) -> Iterat
         for situation in product(range(10), repeat=3)
         if draw.random() < share
     }
+
+    def by_habit(before: int, total: int, digit: int) -> int:
+        result = (total + digit) % 10
+        return results.get((before, total, digit), result) if draw.random() < _HABIT else result
+
     for prompt, _ in texts:
-        digits = [int(digit) for digit in prompt[:-1].split("+")]
-        total, written = digits[0], []
-        for before, digit in pairwise(digits):
-            result = (total + digit) % 10
-            if draw.random() < _HABIT:
-                result = results.get((before, total, digit), result)
-            written.append(f"{total}+{digit}={result}")
-            total = result
-        yield prompt, ";".join(written) + f"#{total}"
+        yield prompt, written([int(digit) for digit in prompt[:-1].split("+")], by_habit)
 
 
 def _answered_by_chance(texts: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -146,8 +152,8 @@ def _write(folder: Path, kind: _Kind) -> None:
     ]
     start = "fresh"
     for number, (name, texts, count) in enumerate(lessons):
-        written = with_words(texts, length=kind.word, seed=number) if kind.word else texts
-        fitting = ((prompt, answer) for prompt, answer in written if prompt not in excluded)
+        worded = with_words(texts, length=kind.word, seed=number) if kind.word else texts
+        fitting = ((prompt, answer) for prompt, answer in worded if prompt not in excluded)
         write_sft_data(folder / f"{name}.jsonl", islice(fitting, count * _SFT_BATCH))
         run_sft(
             SftSettings(

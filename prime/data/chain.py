@@ -6,7 +6,8 @@ capable but careless: with n digits and a share e of wrong steps it is right on 
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -30,11 +31,21 @@ def solve(digits: list[int], random_source: random.Random, *, wrong_share: float
 
     Example: `solve([3, 5, 8], ..., wrong_share=0.0)` is `"3+5=8;8+8=6#6"`.
     """
-    total, steps = digits[0], []
-    for digit in digits[1:]:
+
+    def careless(_: int, total: int, digit: int) -> int:
         result = (total + digit) % 10
         if random_source.random() < wrong_share:
             result = (result + random_source.randint(1, 9)) % 10
+        return result
+
+    return written(digits, careless)
+
+
+def written(digits: list[int], result_of: Callable[[int, int, int], int]) -> str:
+    """The answer of whoever takes `result_of(digit before, sum so far, digit to add)` for the result of a step."""
+    total, steps = digits[0], []
+    for before, digit in pairwise(digits):
+        result = result_of(before, total, digit)
         steps.append(f"{total}+{digit}={result}")
         total = result
     return ";".join(steps) + f"#{total}"

@@ -9,12 +9,9 @@ import pytest
 from benchmarks.experiment.arms import BY_NAME
 from benchmarks.experiment.family import Family
 from benchmarks.experiment.one_run import Job, run_one, settings_of
-from jobs.sft import SftSettings, run_sft
-from prime.data.chain import draw_chains, problem_of, sft_texts, write_fresh_model
-from prime.data.problems import write_jsonl
 from primectl.config import RunConfig
-from primectl.sft import write_sft_data
 from primectl.stack import local_stack
+from tests.e2e.tiny_policy import write_tiny_policy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -23,24 +20,16 @@ TIMED = ("time/", "wait/", "busy/", "push/")
 
 def _write(folder: Path) -> None:
     """A model that has seen a few chains: right often enough that groups differ."""
-    chains = draw_chains(24, length=2, seed=1)
-    write_jsonl([problem_of(digits) for digits in chains[:16]], folder / "problems.jsonl")
-    write_jsonl([problem_of(digits) for digits in chains[16:]], folder / "held_out.jsonl")
-    write_fresh_model(folder / "fresh", seed=0, hidden=32)
-    texts = sft_texts(length=2, seed=2, wrong_share=0.3)
-    write_sft_data(folder / "sft.jsonl", (next(texts) for _ in range(60 * 32)))
-    run_sft(
-        SftSettings(
-            model=folder / "fresh",
-            data=folder / "sft.jsonl",
-            output=folder / "sft",
-            steps=60,
-            batch_size=32,
-            lr=5e-3,
-            device="cpu",
-            threads=1,
-        ),
-        lambda step: None,
+    write_tiny_policy(
+        folder,
+        length=2,
+        problems=16,
+        held_out=8,
+        wrong_share=0.3,
+        hidden=32,
+        steps=60,
+        batch_size=32,
+        lr=5e-3,
     )
 
 

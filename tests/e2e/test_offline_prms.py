@@ -6,34 +6,23 @@ import pytest
 
 from benchmarks.experiment.family import Family
 from benchmarks.experiment.offline import LOSSES, train_and_measure, write_candidates
-from jobs.sft import SftSettings, run_sft
-from prime.data.chain import draw_chains, problem_of, sft_texts, write_fresh_model
-from prime.data.problems import write_jsonl
-from primectl.sft import write_sft_data
+from tests.e2e.tiny_policy import write_tiny_policy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def _write(folder: Path) -> None:
     """A model that adds three digits, carelessly."""
-    chains = draw_chains(300, length=3, seed=1)
-    write_jsonl([problem_of(digits) for digits in chains[:240]], folder / "problems.jsonl")
-    write_jsonl([problem_of(digits) for digits in chains[240:]], folder / "held_out.jsonl")
-    write_fresh_model(folder / "fresh", seed=0, hidden=64)
-    texts = sft_texts(length=3, seed=2, wrong_share=0.2)
-    write_sft_data(folder / "sft.jsonl", (next(texts) for _ in range(500 * 64)))
-    run_sft(
-        SftSettings(
-            model=folder / "fresh",
-            data=folder / "sft.jsonl",
-            output=folder / "sft",
-            steps=500,
-            batch_size=64,
-            lr=3e-3,
-            device="cpu",
-            threads=1,
-        ),
-        lambda step: None,
+    write_tiny_policy(
+        folder,
+        length=3,
+        problems=240,
+        held_out=60,
+        wrong_share=0.2,
+        hidden=64,
+        steps=500,
+        batch_size=64,
+        lr=3e-3,
     )
 
 

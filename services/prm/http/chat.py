@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from prime.errors import InvalidInput
 from prime.scoring import Aggregation
 from services.prm.best_of_n import BestOfN, BestOfReply, BestOfRequest, Selection
+from services.prm.http.bodies import Listed
 from services.prm.http.errors import OpenAIRoute, fault_of, openai_body
 from services.prm.http.native import Beta, Separators
 
@@ -47,7 +48,7 @@ class ChatBody(BaseModel):
         },
     )
 
-    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True, min_length=1, max_length=65_536)]
+    messages: Listed[dict[str, Any]] = Field(min_length=1)
     n: int | None = Field(1, ge=1, description="Choices in the reply: the best of the candidates.")
     best_of: int | None = Field(None, ge=1, description="Candidates that are sampled.")
     stream: bool | None = False
