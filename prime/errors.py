@@ -134,7 +134,11 @@ class TookTooLong(PrimeError):
 
 
 class Overloaded(PrimeError):
-    """A bounded queue is full; try again later."""
+    """A bounded queue is full; try again after `retry_after_s` seconds."""
 
     grpc_status = "RESOURCE_EXHAUSTED"
     retryable = True
+
+    def __init__(self, text: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s

@@ -204,6 +204,9 @@ class PrmConfig:
     activation: Activation = Activation.NONE
     separators: tuple[str, ...] = ("\n\n",)
     end_token: bool = True
+    prompt_pattern: str = ""
+    """A regular expression of a whole prompt, for a chat template that writes nothing before an answer: where one text
+    holds both, the answer begins after its first match at the text's start."""
     trained_with: Mapping[str, Any] = field(default_factory=dict)
     """Loss, data and reference of its training, for people."""
 

@@ -13,7 +13,8 @@ from typing import Any
 from rich.table import Table
 
 from jobs.sft import SftSettings
-from prime.data.chain import draw_chains, problem_of, prompt_of, sft_texts, write_fresh_model
+from prime.data.chain import READING, draw_chains, problem_of, prompt_of, sft_texts, write_fresh_model
+from prime.data.prm_config import write_prm_config
 from prime.data.problems import write_jsonl
 from prime.errors import EngineError, SettingsError
 from primectl.config import RunConfig, load_config
@@ -60,6 +61,7 @@ def make_material(display: Display, material: Path) -> None:
     _write_material(material)
     _fine_tune(display, material, start="fresh", data="sums.jsonl", output="sums", steps=_SUMS_STEPS)
     _fine_tune(display, material, start="sums", data="chains.jsonl", output="sft", steps=_CHAINS_STEPS)
+    write_prm_config(READING, material / "sft")
 
 
 def _write_material(material: Path) -> None:

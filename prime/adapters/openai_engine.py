@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 import structlog
 
-from prime.chat import ChatCandidate, ChatSamples
+from prime.chat import ChatCandidate, ChatSamples, added_usage
 from prime.errors import EngineError, InvalidInput, Overloaded, PeerUnavailable, PrimeError
 
 _AT_ONCE = 16
@@ -16,6 +17,8 @@ _LONGEST_QUOTE = 500
 _LARGEST_OR_NOTHING = {"-Infinity": -9999.0}
 """Of numbers that JSON has no words for and engines send all the same: a log-prob of what cannot be, in OpenAI's words;
 of the others nothing."""
+_OF_A_CHOICE = frozenset(("index", "message", "finish_reason", "logprobs"))
+_OF_A_REPLY = frozenset(("id", "object", "created", "model", "choices", "usage"))
 _log = structlog.get_logger()
 
 
@@ -99,19 +102,19 @@ class OpenAIEngine:
     async def _call(self, body: Mapping[str, Any]) -> ChatSamples:
         answer = await self._send("POST", "/chat/completions", body)
         try:
-            usage = answer.get("usage") or {}
             return ChatSamples(
                 candidates=tuple(
                     ChatCandidate(
                         message=dict(choice["message"]),
                         finish_reason=choice.get("finish_reason"),
                         logprobs=choice.get("logprobs"),
+                        more=_others(choice, _OF_A_CHOICE),
                     )
                     for choice in answer["choices"]
                 ),
                 model=str(answer.get("model") or body["model"]),
-                prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                completion_tokens=int(usage.get("completion_tokens") or 0),
+                usage=dict(answer["usage"]) if answer.get("usage") else None,
+                more=_others(answer, _OF_A_REPLY),
             )
         except (KeyError, TypeError, ValueError):
             raise EngineError(f"the engine at {self._url} does not answer as OpenAI's chat completions do") from None
@@ -138,12 +141,29 @@ class OpenAIEngine:
         words = f"the engine says {response.status_code}: {response.text[:_LONGEST_QUOTE]}"
         match response.status_code:
             case 401 | 403:
-                return EngineError(f"{words} (its key is read from PRIME_ENGINE_KEY)")
+                # Its words may quote the key, which is ours and not the client's.
+                return EngineError(
+                    f"the engine refuses this service's key with a {response.status_code}; the key is read from "
+                    "PRIME_ENGINE_KEY"
+                )
             case 429:
-                return Overloaded(words)
+                return Overloaded(words, retry_after_s=_retry_after_s(response))
             case status if status < 500:
                 return InvalidInput(words)
         return PeerUnavailable(words)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """What the engine asks for; a second where it says nothing, or a date."""
+    try:
+        seconds = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return 1.0
+    return seconds if 0 < seconds < math.inf else 1.0
+
+
+def _others(fields: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in known and value is not None}
 
 
 def _alone(body: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -157,7 +177,7 @@ def _joined(first: ChatSamples, others: Sequence[ChatSamples], *, failed: int) -
     return ChatSamples(
         candidates=tuple(candidate for part in parts for candidate in part.candidates),
         model=first.model,
-        prompt_tokens=sum(part.prompt_tokens for part in parts),
-        completion_tokens=sum(part.completion_tokens for part in parts),
+        usage=added_usage(part.usage for part in parts),
+        more=first.more,
         failed=failed,
     )

@@ -1,11 +1,17 @@
 """The HTTP app of every service: is it alive, is it ready, what do its metrics say, and what it serves besides."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+_HEADER_SECONDS = 20.0
+"""Within which the headers of a request have to come."""
 
 
 def ops_app(
@@ -41,14 +47,47 @@ def ops_app(
     return app
 
 
+def _hurrying(protocol: type[Any], seconds: float) -> type[Any]:
+    """uvicorn's protocol, which closes a connection whose headers do not come within `seconds`.
+
+    uvicorn itself waits for ever, so half-open connections would pile up.
+    """
+
+    class Hurrying(protocol):  # type: ignore[misc]
+        _closing: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._closing = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            is_asked = self.cycle is not None and not self.cycle.response_complete
+            if is_asked and self._closing is not None:
+                self._closing.cancel()
+                self._closing = None
+            elif not is_asked and self._closing is None:
+                self._closing = self.loop.call_later(seconds, self.transport.close)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            if self._closing is not None:
+                self._closing.cancel()
+            super().connection_lost(error)
+
+    return Hurrying
+
+
 class OpsServer(uvicorn.Server):
     """Uvicorn inside a loop that somebody else owns: it leaves the signals to the service."""
 
-    def __init__(self, app: FastAPI, listen: str, *, grace_seconds: float) -> None:
+    def __init__(
+        self, app: FastAPI, listen: str, *, grace_seconds: float, header_seconds: float = _HEADER_SECONDS
+    ) -> None:
         host, _, port = listen.rpartition(":")
         super().__init__(
             uvicorn.Config(
                 app,
+                http=_hurrying(AutoHTTPProtocol, header_seconds),
                 host=host,
                 port=int(port),
                 log_level="error",

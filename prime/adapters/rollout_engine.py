@@ -76,8 +76,11 @@ class RolloutEngine:
         return ChatSamples(
             candidates=tuple(self._candidate(sample, stops) for sample in group.samples),
             model="policy",
-            prompt_tokens=len(prompt_ids),
-            completion_tokens=group.num_response_tokens,
+            usage={
+                "prompt_tokens": len(prompt_ids),
+                "completion_tokens": group.num_response_tokens,
+                "total_tokens": len(prompt_ids) + group.num_response_tokens,
+            },
         )
 
     async def models(self) -> Sequence[str]:

@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prime.data.tiny import write_untrained_model
+from prime.scoring import PrmConfig
 from prime.types import Message, Problem
 
 DATA_SOURCE = "chain"
@@ -23,6 +24,8 @@ LETTERS = "abcdefgh"
 """Of words, which mean nothing."""
 PROMPT_END = "="
 _PROMPT = re.compile(rf"\d(\+\d)+{PROMPT_END}")
+READING = PrmConfig(separators=(";", "#"), prompt_pattern=_PROMPT.pattern)
+"""How a PRM of the task is read: a step per sum, and the answer."""
 _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 

@@ -1,6 +1,7 @@
 """`prm_config.json` beside a PRM's weights: how it wants to be read. A folder without one has the defaults."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -49,12 +50,17 @@ def _parse(tree: Any) -> PrmConfig:
         activation=Activation(tree.get("activation", default.activation)),
         separators=tuple(map(str, tree.get("separators", default.separators))),
         end_token=bool(tree.get("end_token", default.end_token)),
+        prompt_pattern=str(tree.get("prompt_pattern", default.prompt_pattern)),
         trained_with=dict(tree.get("trained_with", {})),
     )
     if config.beta <= 0:
         raise ValueError(f"beta must be above 0, not {config.beta}")
     if not config.separators or not all(config.separators):
         raise ValueError("separators must be a list of texts that are not empty")
+    try:
+        re.compile(config.prompt_pattern)
+    except re.error as error:
+        raise ValueError(f"prompt_pattern is no regular expression: {error}") from None
     if config.aggregation is Aggregation.PROD and config.activation is not Activation.SIGMOID:
         raise ValueError("aggregation 'prod' needs activation 'sigmoid': implicit rewards are no probabilities")
     return config

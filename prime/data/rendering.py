@@ -15,6 +15,7 @@ from typing import Any
 
 import regex
 
+from prime.chat import plain_text
 from prime.errors import EmptyInput, InvalidInput
 from prime.scoring import Candidate, Prompt, StepSpan, StepSplit
 
@@ -155,11 +156,13 @@ def _matches(pattern: str, text: str) -> list[int]:
 
 
 def _encode_chat(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
-    messages = [dict(message) for message in prompt.messages] or [{"role": "user", "content": prompt.text}]
+    # Text models' templates take no content in parts, and some no absent one.
+    messages = [{**message, "content": plain_text(message.get("content"))} for message in prompt.messages]
+    messages = messages or [{"role": "user", "content": prompt.text or ""}]
     if not tokenizer.chat_template:
         if prompt.tools:
             raise InvalidInput("tools are given, and this PRM's tokenizer has no chat template that could show them")
-        text = "\n\n".join(str(message.get("content") or "") for message in messages)
+        text = "\n\n".join(message["content"] for message in messages)
         _refuse_half_characters(text)
         return tuple(tokenizer(text)["input_ids"])
     tools = {"tools": [dict(tool) for tool in prompt.tools]} if prompt.tools else {}

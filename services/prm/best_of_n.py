@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prime.chat import ChatCandidate, ChatSamples
+from prime.chat import ChatCandidate, ChatSamples, plain_text
 from prime.errors import EngineError, InvalidInput, PrimeError
 from prime.maths.aggregation import vote
 from prime.patience import patiently
@@ -74,6 +74,8 @@ class BestOfReply:
     """Where there was a vote."""
     fallback: str
     """Why there was none, although one was asked for."""
+    unread: tuple[str, ...]
+    """Types of content that the engine saw and the PRM cannot read, e.g. `("image_url",)`."""
 
 
 class BestOfN:
@@ -114,7 +116,8 @@ class BestOfN:
                 f"the engine gave {len(samples.candidates)} candidates of {best_of}; at least "
                 f"{request.min_candidates} are needed to choose from"
             )
-        texts = [text_of(candidate) for candidate in samples.candidates]
+        begun = _begun(request.body)
+        texts = [begun + text_of(candidate) for candidate in samples.candidates]
         cut = [number for number, each in enumerate(samples.candidates) if each.finish_reason == _CUT]
         scores, replies = await self._score(request, texts, cut)
         classes, fallback = None, ""
@@ -134,6 +137,7 @@ class BestOfN:
             cut=tuple(cut),
             classes=classes,
             fallback=fallback,
+            unread=_unread(request.body["messages"]),
         )
 
     def _candidates_of(self, request: BestOfRequest) -> int:
@@ -169,9 +173,10 @@ class BestOfN:
 
 
 def _scoring(request: BestOfRequest, texts: Sequence[str], *, end_token: bool | None = None) -> ScoringRequest:
+    messages = request.body["messages"]
     return ScoringRequest(
         prompt=Prompt(
-            messages=tuple(map(_readable, request.body["messages"])),
+            messages=tuple(map(_readable, messages[:-1] if _begun(request.body) else messages)),
             tools=tuple(request.body.get("tools") or ()),
         ),
         candidates=tuple(Candidate(text=text) for text in texts),
@@ -184,26 +189,41 @@ def _scoring(request: BestOfRequest, texts: Sequence[str], *, end_token: bool | 
     )
 
 
+def _readable(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message without what the engine may see and the PRM cannot read, such as pictures."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": [part for part in content if not _is_unread(part)]}
+
+
+def _is_unread(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type", "text") != "text"
+
+
+def _unread(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The types of those parts, each once."""
+    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+    return tuple(sorted({str(part["type"]) for content in contents for part in content if _is_unread(part)}))
+
+
+def _begun(body: Mapping[str, Any]) -> str:
+    """What the client wrote of the answer itself, which the engine goes on with: the PRM reads it with what follows."""
+    last = body["messages"][-1]
+    if body.get("continue_final_message") and last.get("role") == "assistant":
+        return plain_text(last.get("content"))
+    return ""
+
+
 def text_of(candidate: ChatCandidate) -> str:
     """What the PRM reads of a candidate: its content, and the names and arguments of its tool calls as JSON.
 
     A call's id is random, and equal calls are to have equal scores.
     """
-    content = _plain(candidate.message.get("content"))
+    content = plain_text(candidate.message.get("content"))
     calls = [call.get("function", call) for call in candidate.message.get("tool_calls") or ()]
     named = [{"name": call.get("name"), "arguments": call.get("arguments")} for call in calls]
     return "\n".join(part for part in (content, json.dumps(named) if named else "") if part)
-
-
-def _readable(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A message as a text model's template takes it: of a content in parts, the text."""
-    return {**message, "content": _plain(message.get("content"))}
-
-
-def _plain(content: Any) -> str:
-    if isinstance(content, list):
-        return "\n".join(str(part["text"]) for part in content if isinstance(part, Mapping) and "text" in part)
-    return content if isinstance(content, str) else ""
 
 
 def _order(

@@ -182,11 +182,19 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     return PrmScorer(batcher, prm.tokenizer, _info_reader(prm, settings, model))
 
 
+def _name_of(folder: Path) -> str:
+    """The folder's name; of a run's checkpoint the run and the step, `demo-1/step_40`, for all are named `prm`."""
+    step, checkpoints = folder.parent, folder.parent.parent
+    if checkpoints.name == "checkpoints" and step.name.startswith("step_"):
+        return f"{checkpoints.parent.name}/{step.name}"
+    return folder.name
+
+
 def _info_reader(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
     """Everything but the version stays as it is."""
     opening = generation_prompt(prm.tokenizer)
     info = ScorerInfo(
-        model_id=settings.api.model_id or (settings.model or start).resolve().name,
+        model_id=settings.api.model_id or _name_of((settings.model or start).resolve()),
         prm_version=prm.version,
         reference_id=prm.reference_id,
         reference=REFERENCE_SOURCES[settings.reference_mode],

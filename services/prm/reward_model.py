@@ -97,7 +97,8 @@ class ImplicitPrm:
         if settings.watch_frozen and not settings.frozen:
             self._frozen = self._load(self._start, Compute(dtype=compute.dtype, offload=compute.offload))
         self._cache = ReferenceCache(capacity_bytes=settings.reference_cache_mib * 2**20)
-        self.version = 0
+        # Of one that is served the version tells how much it has learnt; of one that learns, how much in this run.
+        self.version = int(self.config.trained_with.get("updates", 0)) if settings.frozen else 0
         self._recent = RecentLogprobs(capacity_tokens=_RECENT_TOKENS)
 
     @property

@@ -32,11 +32,14 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def running_app(add_routes: Callable[[FastAPI], None], meters: Meters | None = None) -> AsyncIterator[str]:
+async def running_app(
+    add_routes: Callable[[FastAPI], None], meters: Meters | None = None, *, header_seconds: float = 20.0
+) -> AsyncIterator[str]:
     """An app with these routes behind a real socket; yields its address."""
     listen = f"127.0.0.1:{free_port()}"
     registry = (meters or Meters()).registry
-    server = OpsServer(ops_app("test", lambda: True, registry, add_routes), listen, grace_seconds=1)
+    app = ops_app("test", lambda: True, registry, add_routes)
+    server = OpsServer(app, listen, grace_seconds=1, header_seconds=header_seconds)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +16,17 @@ from fastapi.responses import JSONResponse
 
 from prime.adapters.openai_engine import OpenAIEngine
 from prime.adapters.telemetry import Meters
+from prime.data import chain
+from prime.data.prm_config import write_prm_config
 from prime.errors import PeerUnavailable
 from prime.ports import AnswerGrouper
+from prime.scoring import PrmConfig
 from prime.types import AnswerClasses
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
 from services.prm.http.bodies import MOST_VALUES
-from services.prm.settings import ApiSettings, BestOfNSettings
+from services.prm.main import open_scorer
+from services.prm.settings import ApiSettings, BestOfNSettings, PrmSettings
 from tests.edge.prm_api import KEY, Api, open_tiny_scorer, running_api, running_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -160,11 +166,98 @@ async def test_the_scheme_of_the_key_has_no_case(api: Api) -> None:
         assert (await client.post("/v1/prm/score", json=_scoring())).status_code == 200
 
 
+async def test_a_content_in_parts_is_read_as_its_text_and_other_parts_are_refused(api: Api) -> None:
+    def turns(answer: Any, *more: dict[str, Any]) -> list[dict[str, Any]]:
+        question = [{"type": "text", "text": "q"}, *more]
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+    plain = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "abc"}]
+    in_parts = turns([{"type": "text", "text": "abc"}])
+    for route in ("/pooling", "/classify"):
+        expected = (await _post(api, route, {"messages": plain})).json()["data"]
+        assert (await _post(api, route, {"messages": in_parts})).json()["data"] == expected
+    scored = {"inputs": {"messages": in_parts[:1], "responses": ["abc"]}}
+    assert (await _post(api, "/v1/prm/score", scored)).status_code == 200
+    for wrong in (turns("abc", {"type": "image_url", "image_url": {"url": "data:"}}), turns(5)):
+        response = await _post(api, "/pooling", {"messages": wrong})
+        assert response.status_code == 400
+        assert "image_url" in response.text or "int" in response.text
+
+
+async def test_an_empty_document_costs_the_others_nothing(api: Api) -> None:
+    alone = (await _post(api, "/rerank", {"query": "q", "documents": ["abc"]})).json()["results"]
+    both = (await _post(api, "/rerank", {"query": "q", "documents": ["", "abc"]})).json()["results"]
+    found = {each["index"]: each["relevance_score"] for each in both}
+    assert found[1] == pytest.approx(alone[0]["relevance_score"], abs=1e-6)
+    ends_at_once = {"inputs": {"prompt": "q", "responses": [(await api.scorer.info()).end_text]}, "activation": "none"}
+    score = (await _post(api, "/v1/prm/score", ends_at_once)).json()["data"][0]["responses"][0]["score"]
+    assert found[0] == pytest.approx(1 / (1 + math.exp(-score)), abs=1e-6)
+
+
+async def test_without_an_engine_the_models_are_the_prm(api: Api) -> None:
+    listed = (await api.client.get("/v1/models")).json()["data"]
+    assert [each["id"] for each in listed] == ["tiny-prm"]
+    assert (await api.client.get("/v1/models/tiny-prm")).json() == listed[0]
+    assert (await api.client.get("/v1/models/other")).status_code == 404
+
+
+async def test_a_connection_whose_headers_do_not_come_is_closed() -> None:
+    async with running_app(lambda app: None, header_seconds=0.2) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        for begun in (b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(begun)
+            assert await asyncio.wait_for(reader.read(), timeout=20) == b""
+            writer.close()
+        # A second request on a connection has its time anew, and one that came is answered.
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).split()[1] == b"200"
+        writer.write(b"GET /healthz HTTP/1.1\r\n")
+        assert b"alive" in await asyncio.wait_for(reader.read(), timeout=20)
+        writer.close()
+
+
+async def test_a_checkpoint_tells_its_run_and_step_and_how_much_it_learnt(
+    prm_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "demo-7" / "checkpoints" / "step_40" / "prm"
+    shutil.copytree(prm_pair[0], folder)
+    write_prm_config(PrmConfig(trained_with={"updates": 40}), folder)
+    scorer = open_scorer(PrmSettings(reference=prm_pair[1], device="cpu", frozen=True), model=folder)
+    info = await scorer.info()
+    assert (info.model_id, info.prm_version) == ("demo-7/step_40", 40)
+    async with running_api(scorer) as api:
+        assert (await api.client.get("/v1/models/demo-7/step_40")).status_code == 200
+        assert (await _post(api, "/v1/prm/score", _scoring())).json()["model"] == "demo-7/step_40"
+
+
+async def test_a_prm_whose_template_writes_nothing_before_an_answer_reads_whole_texts(tmp_path: Path) -> None:
+    chain.write_fresh_model(tmp_path, seed=0)
+    write_prm_config(chain.READING, tmp_path)
+    text, answer = "3+5+8=3+5=8;8+8=6#6", "3+5=8;8+8=6#6"
+    async with running_api(open_scorer(PrmSettings(device="cpu", frozen=True), model=tmp_path)) as api:
+        steps = (await _post(api, "/pooling", {"input": text})).json()["data"][0]["data"]
+        assert len(steps) == 3
+        [probability] = (await _post(api, "/classify", {"input": text})).json()["data"][0]["probs"]
+        ranked = (await _post(api, "/rerank", {"query": "3+5+8=", "documents": [answer]})).json()["results"]
+        assert probability == pytest.approx(ranked[0]["relevance_score"], abs=1e-6)
+        for route, body in (("/predict", {"inputs": text}), ("/v1/embeddings", {"input": text})):
+            assert (await _post(api, route, body)).status_code == 200
+
+
 class Engine:
     """An engine of one answer per call; call i gives answer i, and fails as often as it is told."""
 
-    def __init__(self, answers: Sequence[dict[str, Any]], *, failures: dict[int, int] | None = None) -> None:
-        self.answers, self.failures = answers, failures or {}
+    def __init__(
+        self,
+        answers: Sequence[dict[str, Any]],
+        *,
+        failures: dict[int, int] | None = None,
+        refusal: Response | None = None,
+        usage: dict[str, Any] | None = None,
+    ) -> None:
+        self.answers, self.failures, self.refusal, self.usage = answers, failures or {}, refusal, usage
         self.calls = 0
         self.seeds: dict[int, int] = {}
 
@@ -172,6 +265,8 @@ class Engine:
         @app.post("/v1/chat/completions")
         async def complete(request: Request) -> Response:
             body = await request.json()
+            if self.refusal is not None:
+                return self.refusal
             if body.get("n", 1) > 1:
                 return JSONResponse({"error": {"message": "n > 1 is not supported"}}, status_code=400)
             self.calls += 1
@@ -180,8 +275,7 @@ class Engine:
                 self.failures[number] -= 1
                 return JSONResponse({"error": {"message": "out of memory"}}, status_code=500)
             choice = {"index": 0, "finish_reason": "stop", "logprobs": None} | self.answers[number]
-            usage = {"prompt_tokens": 1, "completion_tokens": 1}
-            answer = {"choices": [choice], "model": "m", "usage": usage}
+            answer = {"choices": [choice], "model": "m", "usage": self.usage, "system_fingerprint": "fp_1"}
             return Response(json.dumps(answer), media_type="application/json")
 
         @app.get("/v1/models")
@@ -320,6 +414,50 @@ async def test_a_log_prob_that_json_cannot_carry_does_not_lose_the_answers(prm_p
     response = await _ask(prm_pair, Engine(_said(*"ab", logprobs=logprobs)))
     assert response.status_code == 200
     assert response.json()["choices"][0]["logprobs"]["content"][0]["logprob"] == -9999.0
+
+
+async def test_what_the_engine_says_besides_comes_through_and_usage_is_added_up(prm_pair: tuple[Path, Path]) -> None:
+    usage = {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+    answers = _said("a", "b", stop_reason=7, token_ids=[1, 2])
+    found = (await _ask(prm_pair, Engine(answers, usage=usage))).json()
+    assert found["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 4,
+        "total_tokens": 10,
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    assert found["system_fingerprint"] == "fp_1"
+    assert (found["choices"][0]["stop_reason"], found["choices"][0]["token_ids"]) == (7, [1, 2])
+    assert (await _ask(prm_pair, Engine(answers))).json()["usage"] is None
+
+
+async def test_an_engines_refusal_keeps_its_key_to_itself_and_says_when_to_come_again(
+    prm_pair: tuple[Path, Path],
+) -> None:
+    refused = JSONResponse({"error": {"message": "Incorrect API key: sk-secret"}}, status_code=401)
+    response = await _ask(prm_pair, Engine(_said("a"), refusal=refused))
+    assert response.status_code == 424
+    assert "secret" not in response.text
+    assert "PRIME_ENGINE_KEY" in response.text
+    busy = JSONResponse({"error": {"message": "slow down"}}, status_code=429, headers={"Retry-After": "37"})
+    response = await _ask(prm_pair, Engine(_said("a"), refusal=busy))
+    assert (response.status_code, response.headers["retry-after"]) == (429, "37")
+
+
+async def test_an_answer_that_the_client_began_is_scored_as_a_whole(prm_pair: tuple[Path, Path]) -> None:
+    question = {"role": "user", "content": "q"}
+    begun = [question, {"role": "assistant", "content": "so "}]
+    changes: dict[str, Any] = {"continue_final_message": True, "messages": begun}
+    continued = (await _ask(prm_pair, Engine(_said("a", "b")), **changes)).json()
+    whole = (await _ask(prm_pair, Engine(_said("so a", "so b")), messages=[question])).json()
+    assert continued["prime"]["scores"] == pytest.approx(whole["prime"]["scores"], abs=1e-6)
+    # What is given back is the engine's own answer.
+    assert continued["choices"][0]["message"]["content"] in ("a", "b")
 
 
 async def test_health_answers_while_hostile_bodies_are_read(api: Api) -> None:

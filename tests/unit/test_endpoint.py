@@ -34,7 +34,7 @@ class Engine:
             raise self.failures.pop(0)
         content = self.content.format(seed=request["seed"]) if isinstance(self.content, str) else self.content
         candidate = ChatCandidate(message={"role": "assistant", "content": content}, finish_reason="stop")
-        return ChatSamples(candidates=(candidate,), model="m", prompt_tokens=10, completion_tokens=20)
+        return ChatSamples(candidates=(candidate,), model="m", usage={"prompt_tokens": 10, "completion_tokens": 20})
 
 
 @pytest.fixture

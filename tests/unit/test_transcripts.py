@@ -68,3 +68,12 @@ def test_a_conversation_must_end_with_an_answer_in_text() -> None:
             split_messages(wrong)
     with pytest.raises(EmptyInput, match="no question"):
         split_messages([answer])
+
+
+@pytest.mark.parametrize("text", ["3+5+8=3+5=8;8+8=6#6", "3+5+8=3+5=8;8+8=6#6<e>"])
+def test_where_the_template_writes_nothing_a_pattern_tells_the_prompt(text: str) -> None:
+    config = PrmConfig(prompt_pattern=r"\d(\+\d)+=")
+    info = replace(INFO, generation_prompt="", generation_prompt_ids=(), config=config)
+    assert split_text(text, info) == (Prompt(text="3+5+8=", rendered=True), Candidate(text=text[6:]))
+    with pytest.raises(InvalidInput, match="does not begin with a prompt"):
+        split_text("no chain", info)

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
 from services.prm.best_of_n import BestOfN
-from services.prm.http import chat, native, predict, rerank, training, vllm
+from services.prm.http import chat, models, native, predict, rerank, training, vllm
 from services.prm.http.edge import Edge
 from services.prm.http.errors import Dialect, OpenAIRoute, PlainRoute, fault_of, openai_answer, plain_answer
 from services.prm.settings import ApiSettings
@@ -28,6 +28,10 @@ def add_prm_routes(
 ) -> None:
     """Add all routes, behind the key check; those of best-of-N where there is an engine to sample from."""
     app.title, app.description = "PRIME: PRM scoring API", _DESCRIPTION
+
+    async def own_name() -> list[str]:
+        return [(await scorer.info()).model_id]
+
     for router in (
         native.build_router(scorer),
         vllm.build_router(scorer),
@@ -37,8 +41,11 @@ def add_prm_routes(
         _about(scorer),
     ):
         app.include_router(router)
-    if best_of_n is not None:
+    if best_of_n is None:
+        app.include_router(models.build_router(own_name, owner="prime"))
+    else:
         app.include_router(chat.build_router(best_of_n))
+        app.include_router(models.build_router(best_of_n.models, owner="engine"))
     plain = {route.path for route in app.routes if isinstance(route, PlainRoute)}
     openai = {route.path for route in app.routes if isinstance(route, OpenAIRoute)}
 

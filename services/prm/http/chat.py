@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
 from prime.errors import InvalidInput
 from prime.scoring import Aggregation
@@ -81,23 +80,7 @@ def build_router(best_of_n: BestOfN) -> APIRouter:
             raise
         return StreamingResponse(_stream(working, body), media_type="text/event-stream")
 
-    @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """What the engine serves."""
-        return {"object": "list", "data": [_model(name) for name in await best_of_n.models()]}
-
-    @router.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        """One model of the engine."""
-        if name not in await best_of_n.models():
-            raise HTTPException(404, f"the engine serves no model {name!r}; GET /v1/models lists what it serves")
-        return _model(name)
-
     return router
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "engine"}
 
 
 def _request(body: ChatBody) -> BestOfRequest:
@@ -135,10 +118,12 @@ def _completion(reply: BestOfReply, body: ChatBody) -> dict[str, Any]:
                 "message": dict(candidate.message),
                 "finish_reason": candidate.finish_reason,
                 "logprobs": candidate.logprobs,
+                **candidate.more,
             }
             for index, candidate in enumerate(candidates)
         ],
-        "usage": _usage(reply),
+        # What was sampled: all candidates, not the chosen ones alone.
+        "usage": reply.samples.usage,
     }
     return answer | ({"prime": _extension(reply)} if body.options.scores else {})
 
@@ -149,13 +134,8 @@ def _head(reply: BestOfReply, kind: str) -> dict[str, Any]:
         "object": kind,
         "created": int(time.time()),
         "model": reply.samples.model,
+        **reply.samples.more,
     }
-
-
-def _usage(reply: BestOfReply) -> dict[str, int]:
-    """What the engine was asked for and sampled: all candidates, not the chosen ones alone."""
-    prompt, completion = reply.samples.prompt_tokens, reply.samples.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _extension(reply: BestOfReply) -> dict[str, Any]:
@@ -181,6 +161,8 @@ def _extension(reply: BestOfReply) -> dict[str, Any]:
         extension["failed"] = reply.samples.failed
     if reply.fallback:
         extension["fallback"] = reply.fallback
+    if reply.unread:
+        extension["unread"] = reply.unread
     if reply.classes is not None:
         extension |= {"answers": reply.classes.answers, "classes": reply.classes.classes}
     return extension
@@ -218,11 +200,17 @@ def _chunks(reply: BestOfReply, body: ChatBody) -> list[str]:
         for delta in _deltas(candidate.message):
             choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
             events.append(_event(head | {"choices": [choice]}))
-        last = {"index": index, "delta": {}, "finish_reason": candidate.finish_reason, "logprobs": candidate.logprobs}
+        last = {
+            "index": index,
+            "delta": {},
+            "finish_reason": candidate.finish_reason,
+            "logprobs": candidate.logprobs,
+            **candidate.more,
+        }
         events.append(_event(head | {"choices": [last]}))
     if body.options.scores or wants_usage:
         final = head | {"choices": []}
-        final |= {"usage": _usage(reply)} if wants_usage else {}
+        final |= {"usage": reply.samples.usage} if wants_usage else {}
         events.append(_event(final | ({"prime": _extension(reply)} if body.options.scores else {})))
     return events
 

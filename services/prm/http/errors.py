@@ -55,24 +55,24 @@ _STATUSES: tuple[tuple[type[PrimeError], int, str], ...] = (
     (PeerUnavailable, 503, "unhealthy"),
     (EngineError, 424, "backend"),
 )
-_RETRY_SECONDS = 1
 _log = structlog.get_logger()
 
 
 class Fault(Exception):
     """What goes over the wire instead of an answer: `Fault(429, "overloaded", "64 requests wait already")`."""
 
-    def __init__(self, status: int, error_type: str, text: str) -> None:
+    def __init__(self, status: int, error_type: str, text: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(text)
         # What was sent may be quoted, and need not be text that can be sent back.
         self.text = text.encode("utf-8", "replace").decode()
         self.status, self.error_type = status, error_type
+        self.retry_after_s = retry_after_s
 
     @property
     def headers(self) -> Mapping[str, str]:
         """`Retry-After` where trying again helps."""
         if self.status in (429, 503):
-            return {"Retry-After": str(_RETRY_SECONDS)}
+            return {"Retry-After": str(math.ceil(self.retry_after_s))}
         return {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
 
 
@@ -91,7 +91,7 @@ def fault_of(error: Exception) -> Fault:
             return Fault(422 if error.status_code == 400 else error.status_code, said, str(error.detail))
     for kind, status, error_type in _STATUSES:
         if isinstance(error, kind):
-            return Fault(status, error_type, str(error))
+            return Fault(status, error_type, str(error), retry_after_s=getattr(error, "retry_after_s", 1.0))
     _log.error("request failed", exc_info=error)
     return Fault(500, "internal", "the service failed on this request; its log has the reason")
 

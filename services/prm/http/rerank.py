@@ -120,10 +120,12 @@ async def score_texts(
     """Scores of plain answers to a plain question."""
     if not question:
         raise EmptyInput("the query is empty")
+    # An answer of nothing is one that ends at once; it must not cost the others their scores.
+    end_text = (await scorer.info()).end_text
     return await scorer.score(
         ScoringRequest(
             prompt=Prompt(text=question),
-            candidates=tuple(Candidate(text=answer) for answer in answers),
+            candidates=tuple(Candidate(text=answer if answer.strip() else end_text) for answer in answers),
             truncation=truncation,
         )
     )

@@ -3,9 +3,11 @@
 A boundary is only taken where the PRM's own chat template has put one; nothing is guessed.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prime.chat import plain_text
 from prime.errors import EmptyInput, InvalidInput
 from prime.scoring import Candidate, Prompt, ScorerInfo
 
@@ -18,8 +20,14 @@ def split_text(text: str, info: ScorerInfo) -> tuple[Prompt, Candidate]:
     """A rendered conversation: its last answer, and all before it.
 
     Raises:
-        InvalidInput: the PRM's chat template opens no answer in it.
+        InvalidInput: the PRM's chat template opens no answer in it, nor is what it begins with known as a prompt.
     """
+    pattern = info.config.prompt_pattern
+    if pattern and not info.generation_prompt:
+        prompt = re.match(pattern, text)
+        if prompt is None:
+            raise InvalidInput(f"the text does not begin with a prompt ({pattern!r} in prm_config.json); {_HINT}")
+        return Prompt(text=prompt[0], rendered=True), _answer(_closed(text[prompt.end() :], info))
     opening = _opening(info)
     before, found, answer = text.rpartition(opening)
     if not found:
@@ -50,11 +58,12 @@ def split_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Prompt, Candi
         EmptyInput: there is nothing before the answer.
     """
     *before, last = messages or [{}]
-    if last.get("role") != "assistant" or not isinstance(last.get("content"), str):
+    answer = plain_text(last.get("content"))
+    if last.get("role") != "assistant" or not answer:
         raise InvalidInput("the last message must be the assistant's answer, as text: it is what is scored")
     if not before:
         raise EmptyInput("there is no question before the answer")
-    return Prompt(messages=tuple(before)), _answer(last["content"])
+    return Prompt(messages=tuple(before)), _answer(answer)
 
 
 def _answer(text: str) -> Candidate:
