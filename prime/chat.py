@@ -93,3 +93,29 @@ def _part(part: Any) -> str:
         return text
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     raise InvalidInput(f"a message has a part of type {kind!r}, and the PRM reads text only")
+
+
+def begun_answer(body: Mapping[str, Any]) -> str:
+    """What the client of a chat completion wrote of the answer itself, which the engine goes on with; "" if nothing."""
+    last = body["messages"][-1]
+    if body.get("continue_final_message") and last.get("role") == "assistant":
+        return plain_text(last.get("content"))
+    return ""
+
+
+def readable(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message without what an engine may see and a PRM cannot read, such as pictures."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": [part for part in content if not _is_unread(part)]}
+
+
+def unread_types(messages: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The types of what `readable` leaves out, each once."""
+    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+    return tuple(sorted({str(part["type"]) for content in contents for part in content if _is_unread(part)}))
+
+
+def _is_unread(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type", "text") != "text"

@@ -62,6 +62,8 @@ class Prompt:
     """One user turn; with `rendered`, the prompt as the model reads it."""
     rendered: bool = False
     token_ids: tuple[int, ...] | None = None
+    begun_ids: tuple[int, ...] = ()
+    """What is there of the answer already, after the question: a search scores the next step alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prime.chat import ChatCandidate, ChatSamples
+from prime.chat import ChatCandidate, ChatSamples, plain_text
 from prime.data.prompts import response_text
 from prime.data.rendering import encode_scoring_prompt
 from prime.errors import InvalidInput, TokenizerMismatch
@@ -28,6 +28,9 @@ _KNOWN = frozenset(
         "max_completion_tokens",
         "seed",
         "user",
+        "continue_final_message",
+        "add_generation_prompt",
+        "include_stop_str_in_output",
     )
 )
 _DEFAULT_TOKENS = 512
@@ -56,8 +59,7 @@ class RolloutEngine:
         status = await self._rollout.status()
         if status.tokenizer_fingerprint != self._fingerprint:
             raise TokenizerMismatch("the rollout replica has another tokenizer than the PRM")
-        prompt = Prompt(messages=tuple(request["messages"]), tools=tuple(request.get("tools") or ()))
-        prompt_ids = encode_scoring_prompt(self._tokenizer, prompt)
+        prompt_ids = self._prompt_ids(request)
         [group] = await self._rollout.generate(
             [
                 RolloutRequest(
@@ -72,9 +74,9 @@ class RolloutEngine:
                 )
             ]
         )
-        stops = _strings(request.get("stop"))
+        stops, shows = _strings(request.get("stop")), bool(request.get("include_stop_str_in_output"))
         return ChatSamples(
-            candidates=tuple(self._candidate(sample, stops) for sample in group.samples),
+            candidates=tuple(self._candidate(sample, stops, shows=shows) for sample in group.samples),
             model="policy",
             usage={
                 "prompt_tokens": len(prompt_ids),
@@ -87,10 +89,24 @@ class RolloutEngine:
         """There is one."""
         return ["policy"]
 
-    def _candidate(self, sample: Sample, stops: Sequence[str]) -> ChatCandidate:
-        """A stop string is no part of what is answered, as with OpenAI."""
+    def _prompt_ids(self, request: Mapping[str, Any]) -> tuple[int, ...]:
+        """Of the messages; with `continue_final_message` also of what there is of the answer."""
+        messages, tools = tuple(request["messages"]), tuple(request.get("tools") or ())
+        if not request.get("continue_final_message"):
+            return encode_scoring_prompt(self._tokenizer, Prompt(messages=messages, tools=tools))
+        *before, last = messages
+        if last.get("role") != "assistant" or not before:
+            raise InvalidInput("continue_final_message: the last message has to be the assistant's, after another one")
+        begun = self._tokenizer(plain_text(last.get("content")), add_special_tokens=False)["input_ids"]
+        return encode_scoring_prompt(
+            self._tokenizer, Prompt(messages=tuple(before), tools=tools, begun_ids=tuple(begun))
+        )
+
+    def _candidate(self, sample: Sample, stops: Sequence[str], *, shows: bool) -> ChatCandidate:
+        """A stop string is no part of what is answered, as with OpenAI, unless it is asked for (`shows`)."""
         text = response_text(self._tokenizer, sample.response_ids)
-        text = text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+        ends = [text.index(stop) + (len(stop) if shows else 0) for stop in stops if stop in text]
+        text = text[: min(ends, default=len(text))]
         return ChatCandidate(
             message={"role": "assistant", "content": text},
             finish_reason="length" if sample.finish_reason is FinishReason.LENGTH else "stop",

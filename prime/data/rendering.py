@@ -54,7 +54,7 @@ def encode_scoring_prompt(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
         ids = _encode_chat(tokenizer, prompt)
     if not ids:
         raise EmptyInput("the prompt encodes to no token, so nothing would predict the response's first one")
-    return ids
+    return ids + _checked_ids(tokenizer, prompt.begun_ids, "what the answer begins with")
 
 
 def generation_prompt(tokenizer: Any) -> str:

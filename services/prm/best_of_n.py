@@ -2,11 +2,14 @@
 
     request ──► engine: `best_of` candidates ──► PRM: a score each ──► best, or a vote over equal answers ──► `n`
 
+Candidates are sampled whole, as many as asked for or as it takes (`Adaptive`), or searched step by step (`search.py`).
+
 Selection: `best` is the highest score; `majority` the most frequent answer; `weighted` the answer with the largest sum
 of sigmoid(score) (ImplicitPRM, arXiv 2412.01981, section 4).
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,13 +17,23 @@ from typing import Any
 
 import torch
 
-from prime.chat import ChatCandidate, ChatSamples, plain_text
+from prime.chat import (
+    ChatCandidate,
+    ChatSamples,
+    added_usage,
+    begun_answer,
+    plain_text,
+    readable,
+    unread_types,
+)
 from prime.errors import EngineError, InvalidInput, PrimeError
 from prime.maths.aggregation import vote
+from prime.maths.search import is_settled
 from prime.patience import patiently
 from prime.ports import AnswerGrouper, CheckingScorer, Generator
 from prime.scoring import Aggregation, Candidate, Prompt, ScoringReply, ScoringRequest, StepSplit, Truncation
 from prime.types import AnswerClasses
+from services.prm.search import Reading, Search, Searched, SearchPlan, Strategy
 from services.prm.settings import BestOfNSettings
 
 _PATIENCE_S = 60.0
@@ -37,6 +50,30 @@ class Selection(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """Stop sampling before `best_of`: `Adaptive(first=4, confidence=0.95)`, `Adaptive(score=1.5)`."""
+
+    first: int = 4
+    """Candidates before the first look, and between looks."""
+    confidence: float = 0.95
+    """At which a vote is settled."""
+    score: float | None = None
+    """A candidate with this much is good enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """How answers are found: `SearchOptions(strategy=Strategy.BEAM, width=4)`; `search.py` says what they mean."""
+
+    strategy: Strategy = Strategy.BEST_OF_N
+    width: int = 4
+    delimiters: tuple[str, ...] = ()
+    """Empty: where the PRM's steps end."""
+    max_steps: int = 40
+    max_sampled_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfRequest:
     """What is asked: `BestOfRequest(body={"model": "qwen", "messages": [...]}, n=1, best_of=8)`."""
 
@@ -50,6 +87,8 @@ class BestOfRequest:
     separators: tuple[str, ...] = ()
     min_candidates: int = 1
     """With fewer the request fails, although some were sampled."""
+    adaptive: Adaptive | None = None
+    search: SearchOptions = SearchOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +115,10 @@ class BestOfReply:
     """Why there was none, although one was asked for."""
     unread: tuple[str, ...]
     """Types of content that the engine saw and the PRM cannot read, e.g. `("image_url",)`."""
+    saved: int
+    """Candidates that were not needed."""
+    searched: Searched | None
+    """Where answers were searched step by step."""
 
 
 class BestOfN:
@@ -102,43 +145,92 @@ class BestOfN:
             EngineError: the engine gave no candidate, or fewer than `min_candidates`.
         """
         best_of = self._candidates_of(request)
+        selection = self._selection_of(request)
+        await self._scorer.check(_scoring(request, ["?"]))
+        found = _Found(request, selection)
+        if request.search.strategy is Strategy.BEST_OF_N:
+            await self._sample(found, best_of)
+        else:
+            await self._search(found, best_of)
+        if len(found.candidates) < request.min_candidates:
+            raise EngineError(
+                f"the engine gave {len(found.candidates)} candidates of {best_of}; at least {request.min_candidates} "
+                "are needed to choose from"
+            )
+        return found.reply(best_of)
+
+    async def _sample(self, found: "_Found", best_of: int) -> None:
+        """Whole answers: all at once, or where it may stop early as many as it takes."""
+        adaptive = found.request.adaptive
+        at_once = adaptive.first if adaptive else best_of
+        while (missing := best_of - found.asked) > 0:
+            count = min(at_once, missing)
+            try:
+                samples = await self._generator.sample(_with_seed(found.request.body, found.asked), count)
+            except PrimeError:
+                if not found.candidates:
+                    raise
+                found.failed += missing  # those that came are paid for
+                break
+            found.asked += count
+            await self._add(found, samples)
+            if adaptive and found.is_settled(adaptive, remaining=best_of - found.asked):
+                break
+
+    async def _search(self, found: "_Found", best_of: int) -> None:
+        """Answers written step by step."""
+        request, info = found.request, await self._scorer.info()
+        options, config = request.search, info.config
+        search = Search(
+            self._generator,
+            self._scorer,
+            request.body,
+            SearchPlan(
+                strategy=options.strategy,
+                answers=best_of,
+                width=1 if options.strategy is Strategy.PARTICLE else options.width,
+                delimiters=options.delimiters or request.separators or config.separators,
+                max_steps=options.max_steps,
+                max_sampled_tokens=options.max_sampled_tokens,
+            ),
+            reading=Reading(
+                step_value=config.step_value,
+                activation=config.activation,
+                aggregation=request.aggregation or config.aggregation,
+                beta=request.beta or config.beta,
+            ),
+            form=self._settings.continuation,
+        )
+        found.searched = await search.run()
+        found.asked = best_of
+        await self._add(found, found.searched.samples)
+
+    async def _add(self, found: "_Found", samples: ChatSamples) -> None:
+        """Score more candidates, and vote over all that there are."""
+        await self._score(found, found.take(samples))
+        if found.selection is not Selection.BEST and self._grouper is not None:
+            try:
+                found.classes = await self._grouper.group_answers(found.texts)
+            except PrimeError as error:
+                # The answers are paid for: without a vote there is still the best of them.
+                found.selection = Selection.BEST
+                found.fallback = f"the verifier could not say which answers are equal: {error}"
+                found.classes = None
+
+    def _selection_of(self, request: BestOfRequest) -> Selection:
         selection = request.selection or Selection(self._settings.selection)
-        grouper = self._grouper
-        if selection is not Selection.BEST and grouper is None:
+        if selection is not Selection.BEST and self._grouper is None:
             raise InvalidInput(
                 f"selection {selection.value!r} votes over equal answers, and no verifier is configured to tell them: "
                 f"set prm.best_of_n.verifier, start `primectl serve-prm` with best_of_n.votes=true, or ask for 'best'"
             )
-        await self._scorer.check(_scoring(request, ["?"]))
-        samples = await self._generator.sample(request.body, best_of)
-        if len(samples.candidates) < request.min_candidates:
-            raise EngineError(
-                f"the engine gave {len(samples.candidates)} candidates of {best_of}; at least "
-                f"{request.min_candidates} are needed to choose from"
+        if request.adaptive and request.search.strategy is not Strategy.BEST_OF_N:
+            raise InvalidInput("adaptive: it stops the sampling of whole answers, and a search samples steps")
+        if request.adaptive and selection is Selection.BEST and request.adaptive.score is None:
+            raise InvalidInput(
+                "adaptive: with selection 'best' it needs a `score` at which it stops; votes stop when they are settled"
             )
-        begun = _begun(request.body)
-        texts = [begun + text_of(candidate) for candidate in samples.candidates]
-        cut = [number for number, each in enumerate(samples.candidates) if each.finish_reason == _CUT]
-        scores, replies = await self._score(request, texts, cut)
-        classes, fallback = None, ""
-        if selection is not Selection.BEST and grouper is not None:
-            try:
-                classes = await grouper.group_answers(texts)
-            except PrimeError as error:
-                # The answers are paid for: without a vote there is still the best of them.
-                selection, fallback = Selection.BEST, f"the verifier could not say which answers are equal: {error}"
-        order = _order(scores, classes, selection, cut)
-        return BestOfReply(
-            samples=samples,
-            scores=tuple(scores),
-            selected=tuple(order[: request.n]),
-            selection=selection,
-            replies=replies,
-            cut=tuple(cut),
-            classes=classes,
-            fallback=fallback,
-            unread=_unread(request.body["messages"]),
-        )
+        return selection
 
     def _candidates_of(self, request: BestOfRequest) -> int:
         most = self._settings.max_best_of
@@ -151,32 +243,110 @@ class BestOfN:
             raise InvalidInput(f"min_candidates = {request.min_candidates} is above best_of = {best_of}")
         return best_of
 
-    async def _score(
-        self, request: BestOfRequest, texts: Sequence[str], cut: Sequence[int]
-    ) -> tuple[list[float | None], tuple[ScoringReply, ...]]:
+    async def _score(self, found: "_Found", numbers: Sequence[int]) -> None:
         """Scores of those with text. Nobody sampled an end token where an answer was cut, so none is scored there."""
-        scores: list[float | None] = [None] * len(texts)
-        with_text = [number for number, text in enumerate(texts) if text.strip()]
-        complete = [number for number in with_text if number not in cut]
-        kinds = [each for each in (complete, [number for number in with_text if number in cut]) if each]
+        with_text = [number for number in numbers if found.texts[number].strip()]
+        complete = [number for number in with_text if number not in found.cut]
+        kinds = [each for each in (complete, [number for number in with_text if number in found.cut]) if each]
         if not kinds:
-            return scores, ()
+            return
         asked = [
-            _scoring(request, [texts[number] for number in kind], end_token=None if kind is complete else False)
+            _scoring(
+                found.request,
+                [found.texts[number] for number in kind],
+                end_token=None if kind is complete else False,
+            )
             for kind in kinds
         ]
         replies = await patiently(lambda: self._scorer.score_all(asked), seconds=_PATIENCE_S)
         for kind, reply in zip(kinds, replies, strict=True):
             for number, candidate in zip(kind, reply.candidates, strict=True):
-                scores[number] = candidate.score
-        return scores, tuple(replies)
+                found.scores[number] = candidate.score
+        found.replies += replies
+
+
+class _Found:
+    """The candidates of one request as they come, and what is known of them."""
+
+    def __init__(self, request: BestOfRequest, selection: Selection) -> None:
+        self.request = request
+        self.selection = selection
+        self.begun = begun_answer(request.body)
+        self.asked = self.failed = 0
+        self.samples: list[ChatSamples] = []
+        self.candidates: list[ChatCandidate] = []
+        self.texts: list[str] = []
+        self.cut: list[int] = []
+        self.scores: list[float | None] = []
+        self.replies: list[ScoringReply] = []
+        self.classes: AnswerClasses | None = None
+        self.fallback = ""
+        self.searched: Searched | None = None
+
+    def take(self, samples: ChatSamples) -> range:
+        """Add candidates without scores; their numbers."""
+        numbers = range(len(self.candidates), len(self.candidates) + len(samples.candidates))
+        self.samples.append(samples)
+        self.candidates += samples.candidates
+        self.texts += [self.begun + text_of(candidate) for candidate in samples.candidates]
+        self.cut += [number for number in numbers if self.candidates[number].finish_reason == _CUT]
+        self.scores += [None] * len(numbers)
+        self.failed += samples.failed
+        return numbers
+
+    def is_settled(self, adaptive: "Adaptive", *, remaining: int) -> bool:
+        """Whether `remaining` candidates more would hardly change what is chosen."""
+        complete = [(n, score) for n, score in enumerate(self.scores) if score is not None and n not in self.cut]
+        if adaptive.score is not None and any(score >= adaptive.score for _, score in complete):
+            return True
+        if self.classes is None:
+            return False
+        votes: dict[int, float] = defaultdict(float)
+        for number, score in complete:
+            if self.classes.classes[number] >= 0:
+                votes[self.classes.classes[number]] += _sigmoid(score) if self.selection is Selection.WEIGHTED else 1.0
+        return is_settled(list(votes.values()), remaining, adaptive.confidence)
+
+    def reply(self, best_of: int) -> BestOfReply:
+        """The best of them."""
+        samples = ChatSamples(
+            candidates=tuple(self.candidates),
+            model=self.samples[0].model if self.samples else "",
+            usage=added_usage(each.usage for each in self.samples),
+            more=self.samples[0].more if self.samples else {},
+            failed=self.failed,
+        )
+        order = _order(self.scores, self.classes, self.selection, self.cut)
+        return BestOfReply(
+            samples=samples,
+            scores=tuple(self.scores),
+            selected=tuple(order[: self.request.n]),
+            selection=self.selection,
+            replies=tuple(self.replies),
+            cut=tuple(self.cut),
+            classes=self.classes,
+            fallback=self.fallback,
+            unread=unread_types(self.request.body["messages"]),
+            saved=best_of - self.asked,
+            searched=self.searched,
+        )
+
+
+def _sigmoid(score: float) -> float:
+    return float(torch.sigmoid(torch.tensor(score, dtype=torch.float64)))
+
+
+def _with_seed(body: Mapping[str, Any], asked: int) -> Mapping[str, Any]:
+    """Later candidates with other seeds, or they would be the first ones again."""
+    seed = body.get("seed")
+    return {**body, "seed": seed + asked} if isinstance(seed, int) and asked else body
 
 
 def _scoring(request: BestOfRequest, texts: Sequence[str], *, end_token: bool | None = None) -> ScoringRequest:
     messages = request.body["messages"]
     return ScoringRequest(
         prompt=Prompt(
-            messages=tuple(map(_readable, messages[:-1] if _begun(request.body) else messages)),
+            messages=tuple(map(readable, messages[:-1] if begun_answer(request.body) else messages)),
             tools=tuple(request.body.get("tools") or ()),
         ),
         candidates=tuple(Candidate(text=text) for text in texts),
@@ -187,32 +357,6 @@ def _scoring(request: BestOfRequest, texts: Sequence[str], *, end_token: bool | 
         # The answers are paid for: neither a prompt too long for the PRM nor a busy moment may lose them.
         truncation=Truncation.LEFT,
     )
-
-
-def _readable(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A message without what the engine may see and the PRM cannot read, such as pictures."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    return {**message, "content": [part for part in content if not _is_unread(part)]}
-
-
-def _is_unread(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type", "text") != "text"
-
-
-def _unread(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The types of those parts, each once."""
-    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
-    return tuple(sorted({str(part["type"]) for content in contents for part in content if _is_unread(part)}))
-
-
-def _begun(body: Mapping[str, Any]) -> str:
-    """What the client wrote of the answer itself, which the engine goes on with: the PRM reads it with what follows."""
-    last = body["messages"][-1]
-    if body.get("continue_final_message") and last.get("role") == "assistant":
-        return plain_text(last.get("content"))
-    return ""
 
 
 def text_of(candidate: ChatCandidate) -> str:

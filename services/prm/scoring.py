@@ -156,6 +156,7 @@ def _refuse_hopeless(request: ScoringRequest, max_tokens: int, *, longest_token:
     prompt = request.prompt
     texts = [prompt.text, *(message.get("content") for message in prompt.messages)]
     least = sum(_least_tokens(text, longest_token) for text in texts) + len(prompt.token_ids or ())
+    least += len(prompt.begun_ids)
     candidates = [
         sum(_least_tokens(text, longest_token) for text in (each.text, *(each.steps or ()))) + len(each.token_ids or ())
         for each in request.candidates

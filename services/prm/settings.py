@@ -43,6 +43,9 @@ class BestOfNSettings(Settings):
     """`host:port` of the verifier that says which answers are equal; empty: none."""
     votes: bool = False
     """Have `primectl serve-prm` run the verifier that votes need; a run has one already, which `verifier` names."""
+    continuation: Literal["vllm", "sglang", "plain"] = "vllm"
+    """In whose words a search asks the engine to go on with an answer: vLLM's, which our replicas know too, SGLang's,
+    or `plain`: an assistant's message at the end and nothing more, as llama.cpp takes it."""
     engine_seconds: float = Field(600.0, gt=0)
     """How long the engine may take."""
 

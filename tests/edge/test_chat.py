@@ -385,6 +385,20 @@ async def test_a_rollout_replica_can_be_the_engine() -> None:
         await RolloutEngine(replica, build_byte_tokenizer(), fingerprint="other").sample({"messages": MESSAGES}, 1)
 
 
+async def test_a_rollout_replica_goes_on_with_an_answer_and_leaves_the_delimiter_in_it() -> None:
+    replica, tokenizer = OneReplica("same"), build_byte_tokenizer()
+    engine = RolloutEngine(replica, tokenizer, fingerprint="same")
+    await engine.sample({"messages": MESSAGES}, 1)
+    begun = [*MESSAGES, {"role": "assistant", "content": "so "}]
+    more = {"continue_final_message": True, "add_generation_prompt": False}
+    samples = await engine.sample({"messages": begun, "stop": ["4"], "include_stop_str_in_output": True, **more}, 1)
+    assert samples.candidates[0].message["content"] == "4"
+    fresh, continued = (request.prompt_ids for request in replica.requests)
+    assert continued == (*fresh, *tokenizer("so ", add_special_tokens=False)["input_ids"])
+    with pytest.raises(InvalidInput, match="assistant"):
+        await engine.sample({"messages": MESSAGES, **more}, 1)
+
+
 async def test_the_stream_says_that_it_is_alive_and_what_went_wrong(scorer: CheckingScorer) -> None:
     engine = Engine()
     engine.hold = asyncio.Event()

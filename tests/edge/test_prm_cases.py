@@ -460,6 +460,52 @@ async def test_an_answer_that_the_client_began_is_scored_as_a_whole(prm_pair: tu
     assert continued["choices"][0]["message"]["content"] in ("a", "b")
 
 
+class StepEngine(Engine):
+    """An engine that writes three steps, in vLLM's words, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.bodies: list[dict[str, Any]] = []
+
+    def add_to(self, app: FastAPI) -> None:
+        @app.post("/v1/chat/completions")
+        async def complete(request: Request) -> Response:
+            body = await request.json()
+            self.bodies.append(body)
+            last = body["messages"][-1]
+            step = last["content"].count(";") if last["role"] == "assistant" else 0
+            choices = [
+                {
+                    "index": index,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": f"{step}{index}" + (";" if step < 2 else "")},
+                }
+                for index in range(body.get("n", 1))
+            ]
+            usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices)}
+            return JSONResponse({"choices": choices, "model": "m", "usage": usage})
+
+
+@pytest.mark.parametrize(("strategy", "calls"), [("beam", 5), ("dvts", 5), ("particle", None)])
+async def test_a_search_over_the_chat_route(prm_pair: tuple[Path, Path], strategy: str, calls: int | None) -> None:
+    engine = StepEngine()
+    options = {"strategy": strategy, "width": 2, "step_delimiters": ";"}
+    response = await _ask(prm_pair, engine, best_of=4, n=2, prime=options)
+    assert response.status_code == 200, response.text
+    found = response.json()
+    assert [len(choice["message"]["content"].split(";")) for choice in found["choices"]] == [3, 3]
+    assert found["prime"]["search"]["engine_calls"] == len(engine.bodies)
+    assert calls in (len(engine.bodies), None)
+    assert found["usage"]["prompt_tokens"] == 5 * len(engine.bodies)
+    # The scores are those of the whole answers, as the native route gives them.
+    answers = [choice["message"]["content"] for choice in found["choices"]]
+    async with running_api(open_tiny_scorer(*prm_pair)) as api:
+        asked = {"inputs": {"messages": [{"role": "user", "content": "q"}], "responses": answers}}
+        native = (await _post(api, "/v1/prm/score", asked)).json()["data"][0]["responses"]
+    scores = [found["prime"]["scores"][number] for number in found["prime"]["selected"]]
+    assert scores == pytest.approx([each["score"] for each in native], abs=1e-5)
+
+
 async def test_health_answers_while_hostile_bodies_are_read(api: Api) -> None:
     body = {"inputs": {"prompt": "q", "responses": [1] * (MOST_VALUES - 10)}}
     hostile = [asyncio.ensure_future(_post(api, "/v1/prm/score", body)) for _ in range(4)]

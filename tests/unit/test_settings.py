@@ -36,6 +36,7 @@ KEYS = [
     "prm.api.require_key",
     "prm.balance",
     "prm.best_of_n.best_of",
+    "prm.best_of_n.continuation",
     "prm.best_of_n.engine",
     "prm.best_of_n.engine_model",
     "prm.best_of_n.engine_seconds",

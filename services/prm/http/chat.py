@@ -13,13 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prime.errors import InvalidInput
 from prime.scoring import Aggregation
-from services.prm.best_of_n import BestOfN, BestOfReply, BestOfRequest, Selection
+from services.prm.best_of_n import Adaptive, BestOfN, BestOfReply, BestOfRequest, SearchOptions, Selection
 from services.prm.http.bodies import Listed
 from services.prm.http.errors import OpenAIRoute, fault_of, openai_body
 from services.prm.http.native import Beta, Separators
+from services.prm.search import Strategy
 
 _KEEP_ALIVE_SECONDS = 5.0
 _OURS = frozenset(("n", "best_of", "stream", "stream_options", "prime"))
+
+
+class AdaptiveOptions(BaseModel):
+    """When to stop before `best_of` candidates."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    first: int = Field(4, ge=1, description="Candidates before the first look, and between looks.")
+    confidence: float = Field(0.95, gt=0.5, le=1, description="At which a vote is settled.")
+    score: float | None = Field(None, description="A candidate with this score is good enough.")
 
 
 class PrimeOptions(BaseModel):
@@ -31,6 +42,12 @@ class PrimeOptions(BaseModel):
     aggregation: Aggregation | None = None
     beta: Beta | None = None
     step_separator: Separators | None = None
+    strategy: Strategy = Strategy.BEST_OF_N
+    width: int = Field(4, ge=1, le=64, description="Of a search: continuations of a beginning.")
+    step_delimiters: Separators | None = Field(None, description="Of a search: texts that end a step.")
+    max_steps: int = Field(40, ge=1, le=1000)
+    max_sampled_tokens: int | None = Field(None, ge=1, description="Of a search, over all continuations.")
+    adaptive: AdaptiveOptions | None = Field(None, description="Stop sampling when more would change nothing.")
     min_candidates: int = Field(
         1, ge=1, description="An engine may fail for some candidates; with fewer than these the request fails."
     )
@@ -89,6 +106,7 @@ def _request(body: ChatBody) -> BestOfRequest:
         json.dumps(passed_on, allow_nan=False)
     except ValueError:
         raise InvalidInput("a number of the request is infinite or none at all, which no engine takes") from None
+    adaptive = body.options.adaptive
     return BestOfRequest(
         body=passed_on,
         n=body.n or 1,
@@ -97,12 +115,19 @@ def _request(body: ChatBody) -> BestOfRequest:
         aggregation=body.options.aggregation,
         beta=body.options.beta,
         min_candidates=body.options.min_candidates,
-        separators=_separators(body.options),
+        separators=_texts(body.options.step_separator),
+        adaptive=None if adaptive is None else Adaptive(**adaptive.model_dump()),
+        search=SearchOptions(
+            strategy=body.options.strategy,
+            width=body.options.width,
+            delimiters=_texts(body.options.step_delimiters),
+            max_steps=body.options.max_steps,
+            max_sampled_tokens=body.options.max_sampled_tokens,
+        ),
     )
 
 
-def _separators(options: PrimeOptions) -> tuple[str, ...]:
-    given = options.step_separator
+def _texts(given: str | list[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
@@ -161,6 +186,15 @@ def _extension(reply: BestOfReply) -> dict[str, Any]:
         extension["failed"] = reply.samples.failed
     if reply.fallback:
         extension["fallback"] = reply.fallback
+    if reply.saved:
+        extension["saved"] = reply.saved
+    if reply.searched is not None:
+        extension["search"] = {
+            "rounds": reply.searched.rounds,
+            "engine_calls": reply.searched.engine_calls,
+            "sampled_tokens": reply.searched.sampled_tokens,
+            "scored_tokens": reply.searched.scored_tokens,
+        }
     if reply.unread:
         extension["unread"] = reply.unread
     if reply.classes is not None:
