@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean
+.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -98,6 +98,12 @@ bench-differential: setup ## the verifier beside Math-Verify on the same rows; a
 
 bench-prm: setup ## PRM scoring beside the plain way, and vLLM where `make vllm` was run; about 25 minutes
 	$(BIN)/python -m benchmarks.prm
+
+bench-prm-load: setup ## the scoring service with a greedy client, clients that leave, hostile bodies; about three minutes
+	$(BIN)/python -m benchmarks.prm_load
+
+bench-search: setup ## beam, trees and particles beside best-of-N and votes at equal tokens; about half an hour
+	$(BIN)/python -m benchmarks.search
 
 bench-rollout: vllm ## the rollout service beside raw vLLM; about six minutes
 	$(VLLM_BIN)/python -m benchmarks.rollout

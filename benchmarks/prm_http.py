@@ -3,27 +3,19 @@ what it does when far more is asked than it takes.
 """
 
 import asyncio
-import contextlib
 import http.client
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 
-from prime.data.tiny import write_tiny_model
-from primectl.places import free_ports
+from benchmarks.prm_server import Server, scoring_service
 
-_KEY = "bench"
 _REQUESTS, _WARM_UP = 300, 30
 _CAPACITY, _AT_ONCE = 8, 200
-_START_SECONDS = 60.0
 
 
 def measure_http() -> dict[str, object]:
@@ -31,8 +23,11 @@ def measure_http() -> dict[str, object]:
 
     Overhead is the client's time for a request without what the engine says it took: to encode, to wait, to compute.
     """
-    with tempfile.TemporaryDirectory() as folder, _service(Path(folder)) as url:
-        return _overhead(url) | asyncio.run(_burst(url))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        scoring_service(Path(folder), f"api.max_waiting={_CAPACITY}") as server,
+    ):
+        return _overhead(server) | asyncio.run(_burst(server))
 
 
 def _body(candidates: int, number: int) -> dict[str, object]:
@@ -41,18 +36,17 @@ def _body(candidates: int, number: int) -> dict[str, object]:
     return {"inputs": {"prompt": "What is 7 * 8?", "responses": responses}}
 
 
-def _overhead(url: str) -> dict[str, object]:
+def _overhead(server: Server) -> dict[str, object]:
     report: dict[str, object] = {}
     # The plainest client there is: what it costs is not what the service costs.
-    client = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-    headers = {"Authorization": f"Bearer {_KEY}", "Content-Type": "application/json"}
+    client = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     for candidates in (4, 16):
         spent: list[float] = []
         tokenizing: list[float] = []
         for number in range(_WARM_UP + _REQUESTS):
             body = json.dumps(_body(candidates, number))
             started = time.perf_counter()
-            client.request("POST", "/v1/prm/score", body, headers)
+            client.request("POST", "/v1/prm/score", body, server.headers)
             response = client.getresponse()
             response.read()
             seconds = time.perf_counter() - started
@@ -71,12 +65,10 @@ def _overhead(url: str) -> dict[str, object]:
     return report
 
 
-async def _burst(url: str) -> dict[str, object]:
+async def _burst(server: Server) -> dict[str, object]:
     """Many requests at once against a service that takes a few: each is answered, or told to come again."""
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=url, headers={"Authorization": f"Bearer {_KEY}"}, timeout=120, limits=limits
-    ) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=server.headers, timeout=120, limits=limits) as client:
         asked = [client.post("/v1/prm/score", json=_body(4, number)) for number in range(_AT_ONCE)]
         responses = await asyncio.gather(*asked)
         metrics = (await client.get("/metrics")).text
@@ -91,32 +83,3 @@ async def _burst(url: str) -> dict[str, object]:
             next(line for line in metrics.splitlines() if line.startswith("prime_prm_waiting")).split()[1]
         ),
     }
-
-
-@contextlib.contextmanager
-def _service(folder: Path) -> Iterator[str]:
-    for name, seed in (("prm", 1), ("reference", 2)):
-        write_tiny_model(folder / name, seed=seed, context=4096)
-    grpc, ops = free_ports(2)
-    command = [sys.executable, "-m", "primectl", "serve-prm", str(folder / "prm")]
-    command += ["--reference", str(folder / "reference"), f"listen=127.0.0.1:{grpc}", f"ops_listen=127.0.0.1:{ops}"]
-    command += [f"api.max_waiting={_CAPACITY}"]
-    environment = {**os.environ, "PRIME_TOKEN": _KEY}  # noqa: TID251  handed on to the service
-    log = (folder / "log").open("w")
-    with log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
-        try:
-            url = f"http://127.0.0.1:{ops}"
-            _wait_until_up(url, process)
-            yield url
-        finally:
-            process.terminate()
-
-
-def _wait_until_up(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        time.sleep(0.2)
-    raise SystemExit("the scoring service did not start")

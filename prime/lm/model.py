@@ -111,6 +111,12 @@ class CausalLM:
         return self.compute.needs_sharding(self.world)
 
     @property
+    def changes_as_it_reads(self) -> bool:
+        """Whether a pass changes the module: rotary frequencies that follow the length of what is read."""
+        scaling = getattr(self.module.config.get_text_config(), "rope_scaling", None) or {}
+        return any("dynamic" in str(each) or "longrope" in str(each) for each in scaling.values())
+
+    @property
     def max_positions(self) -> int:
         """Tokens of the longest sequence that the model was made for."""
         return int(getattr(self.module.config, "max_position_embeddings", 0)) or sys.maxsize

@@ -71,7 +71,7 @@ async def _serve(
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
     scorer = MeteredScorer(
-        PrmScorer(batcher, prm.tokenizer, _info_reader(prm, settings, run.model)),
+        PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, run.model)),
         meters,
         waiting=lambda: batcher.unanswered,
     )
@@ -179,7 +179,7 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=Path())
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
-    return PrmScorer(batcher, prm.tokenizer, _info_reader(prm, settings, model))
+    return PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, model))
 
 
 def _name_of(folder: Path) -> str:
@@ -190,8 +190,8 @@ def _name_of(folder: Path) -> str:
     return folder.name
 
 
-def _info_reader(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
-    """Everything but the version stays as it is."""
+def info_reader(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
+    """What the service says of itself; everything but the version stays as it is."""
     opening = generation_prompt(prm.tokenizer)
     info = ScorerInfo(
         model_id=settings.api.model_id or _name_of((settings.model or start).resolve()),

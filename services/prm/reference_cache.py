@@ -1,6 +1,7 @@
 """Keeps log-probs of the reference: it is frozen, so what it once said of a sequence holds for good."""
 
 import hashlib
+import threading
 from array import array
 from collections import OrderedDict
 
@@ -12,7 +13,7 @@ _BYTES_PER_TOKEN = 4
 
 
 class ReferenceCache:
-    """Log-probs of whole responses, the least recently used dropped first. Not safe for concurrent use.
+    """Log-probs of whole responses, the least recently used dropped first. Threads may share it.
 
     Belongs to one reference model and its tokenizer, so the key is the token ids alone.
     """
@@ -21,26 +22,29 @@ class ReferenceCache:
         self._capacity = capacity_bytes
         self._used = 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, row: TokenRow) -> Tensor | None:
         """Log-prob of every response token, fp32 [T]; None when they are not kept."""
         key = _key(row)
-        if key not in self._kept:
-            return None
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key]
 
     def put(self, row: TokenRow, logprobs_T: Tensor) -> None:
         """Keep them; what is larger than the whole cache is not kept."""
         key, size = _key(row), _size(logprobs_T)
-        if size > self._capacity or key in self._kept:
-            return
-        # A row of a batch is a view, which would keep the whole batch alive.
-        self._kept[key] = logprobs_T.clone()
-        self._used += size
-        while self._used > self._capacity:
-            _, dropped_T = self._kept.popitem(last=False)
-            self._used -= _size(dropped_T)
+        with self._lock:
+            if size > self._capacity or key in self._kept:
+                return
+            # A row of a batch is a view, which would keep the whole batch alive.
+            self._kept[key] = logprobs_T.clone()
+            self._used += size
+            while self._used > self._capacity:
+                _, dropped_T = self._kept.popitem(last=False)
+                self._used -= _size(dropped_T)
 
 
 def _key(row: TokenRow) -> bytes:

@@ -15,6 +15,7 @@ import structlog
 from prime.errors import CheckpointError, InvalidInput, VersionConflict
 from prime.ports import PendingCheckpoint
 from prime.types import PrmGroup, PrmInfo, PrmMetrics, TokenRewards
+from services.prm.shared_lock import SharedLock
 
 _log = structlog.get_logger()
 
@@ -37,6 +38,10 @@ class Prm(Protocol):
     reference_id: str
     fingerprint: str
 
+    @property
+    def scores_side_by_side(self) -> bool:
+        """Whether `score` with `reuse` may be called while another such call is under way."""
+
     def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
         """Token rewards of every sample, rows of all groups in order; with `reuse`, from kept reference log-probs."""
 
@@ -56,7 +61,7 @@ class RewardService:
     def __init__(self, prm: Prm, *, checkpoints: Path) -> None:
         self._prm = prm
         self._checkpoints = checkpoints
-        self._lock = asyncio.Lock()
+        self._lock = SharedLock()
         self._learnt: tuple[int, PrmMetrics] | None = None
         self._saving: PendingCheckpoint | None = None
 
@@ -76,7 +81,7 @@ class RewardService:
                 reference_cached=tuple(scored.reference_cached),
             )
 
-        return await self._to_its_end(work)
+        return await self._to_its_end(work, shared=reuse and self._prm.scores_side_by_side)
 
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one batch. A step number that was learnt last is answered again and not learnt twice.
@@ -129,19 +134,19 @@ class RewardService:
 
         return await self._to_its_end(work)
 
-    async def _to_its_end(self, work: Callable[[], AnswerT]) -> AnswerT:
-        """Run blocking work alone and whole, even when its caller goes away once it has begun.
+    async def _to_its_end(self, work: Callable[[], AnswerT], *, shared: bool = False) -> AnswerT:
+        """Run blocking work whole, even when its caller goes away once it has begun; alone, or `shared` with its like.
 
         A call that is cancelled (a deadline, a dead trainer) does not stop its thread; were the lock free by then, a
         repeated Learn would run beside it. A caller who goes before its turn leaves nothing to be done.
         """
-        await self._lock.acquire()
+        await self._lock.acquire(shared=shared)
 
         async def run() -> AnswerT:
             try:
                 return await asyncio.to_thread(work)
             finally:
-                self._lock.release()
+                await self._lock.release(shared=shared)
 
         return await asyncio.shield(asyncio.ensure_future(run()))
 

@@ -106,6 +106,11 @@ class ImplicitPrm:
         """Tokens of the longest sequence that the PRM reads."""
         return self._lm.max_positions
 
+    @property
+    def scores_side_by_side(self) -> bool:
+        """Whether two passes may be under way: not where ranks meet in each pass, nor where one changes the module."""
+        return self.world.size == 1 and not self._lm.is_sharded and not self._lm.changes_as_it_reads
+
     @on_every_rank
     def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
         """Token rewards of every sample, rows of all groups in order.

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,8 +146,9 @@ class Written:
 
 
 class SlowPrm:
-    """Learns in a while, and counts how many learn at once."""
+    """Learns in a while, and counts how many learn at once; two scores meet, or wait for each other in vain."""
 
+    scores_side_by_side = True
     version = 0
     beta = 0.05
     reference_id = "r"
@@ -154,8 +156,12 @@ class SlowPrm:
 
     def __init__(self) -> None:
         self.at_once = self.most_at_once = 0
+        self.meeting = threading.Barrier(2)
 
     def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
+        assert self.at_once == 0, "a score while something is learnt"
+        if reuse:
+            self.meeting.wait(timeout=20)
         return ScoredRows(rewards=[], reference_cached=[])
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
@@ -171,6 +177,15 @@ class SlowPrm:
 
     def restore(self, folder: Path | None) -> None:
         self.version = 0
+
+
+async def test_scores_of_the_api_are_computed_side_by_side_and_none_while_the_prm_learns(tmp_path: Path) -> None:
+    service = RewardService(SlowPrm(), checkpoints=tmp_path)
+    learning = asyncio.create_task(service.learn(1, GROUPS, OUTCOMES))
+    await asyncio.sleep(0.05)
+    scores = await asyncio.gather(*(service.score(GROUPS, reuse=True) for _ in range(2)), service.score(GROUPS))
+    assert [each.prm_version for each in scores] == [1, 1, 1]
+    await learning
 
 
 async def test_a_caller_that_goes_away_and_repeats_has_its_step_learnt_once(tmp_path: Path) -> None:
