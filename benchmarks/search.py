@@ -26,13 +26,13 @@ from benchmarks.experiment.parts import NearVerifier
 from benchmarks.machine import machine
 from jobs.train_prm import TrainPrmSettings, run_train_prm
 from prime.adapters.rollout_engine import RolloutEngine
+from prime.chat import Selection, Strategy
 from prime.data.problems import load_problems
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
 from prime.ports import CheckingScorer
 from prime.types import AnswerClasses, GradeItem, Problem, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus
-from services.prm.best_of_n import Adaptive, BestOfN, BestOfRequest, SearchOptions, Selection
+from services.prm.best_of_n import Adaptive, BestOfN, BestOfRequest, SearchOptions
 from services.prm.main import open_scorer
-from services.prm.search import Strategy
 from services.prm.settings import BestOfNSettings, PrmSettings
 from services.rollout.local import LocalRollout, open_rollout
 from services.rollout.settings import RolloutSettings

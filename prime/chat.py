@@ -2,9 +2,27 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from prime.errors import InvalidInput
+
+
+class Selection(StrEnum):
+    """How a winner is found."""
+
+    BEST = "best"
+    MAJORITY = "majority"
+    WEIGHTED = "weighted"
+
+
+class Strategy(StrEnum):
+    """How answers are found: whole, or searched step by step."""
+
+    BEST_OF_N = "best_of_n"
+    BEAM = "beam"
+    DVTS = "dvts"
+    PARTICLE = "particle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -20,6 +19,8 @@ import torch
 from prime.chat import (
     ChatCandidate,
     ChatSamples,
+    Selection,
+    Strategy,
     added_usage,
     begun_answer,
     plain_text,
@@ -33,20 +34,12 @@ from prime.patience import patiently
 from prime.ports import AnswerGrouper, CheckingScorer, Generator
 from prime.scoring import Aggregation, Candidate, Prompt, ScoringReply, ScoringRequest, StepSplit, Truncation
 from prime.types import AnswerClasses
-from services.prm.search import Reading, Search, Searched, SearchPlan, Strategy
+from services.prm.search import Reading, Search, Searched, SearchPlan
 from services.prm.settings import BestOfNSettings
 
 _PATIENCE_S = 60.0
 _CUT = "length"
 """The reason with which an engine ends an answer at its longest."""
-
-
-class Selection(StrEnum):
-    """How a winner is found."""
-
-    BEST = "best"
-    MAJORITY = "majority"
-    WEIGHTED = "weighted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,13 +20,13 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 from typing import Any, Literal
 
 import structlog
 import torch
 
-from prime.chat import ChatCandidate, ChatSamples, added_usage, begun_answer, plain_text, readable
+from prime.chat import ChatCandidate, ChatSamples, Strategy, added_usage, begun_answer, plain_text, readable
 from prime.errors import InvalidInput, PrimeError
 from prime.maths.aggregation import aggregates
 from prime.maths.search import highest, resample
@@ -53,15 +53,6 @@ _TURNS = frozenset(("messages", "continue_final_message", "add_generation_prompt
 """Of a request, what each call to the engine has its own of."""
 _REFUSED = ("stop", "tools", "logprobs", "top_logprobs")
 _log = structlog.get_logger()
-
-
-class Strategy(StrEnum):
-    """How answers are found."""
-
-    BEST_OF_N = "best_of_n"
-    BEAM = "beam"
-    DVTS = "dvts"
-    PARTICLE = "particle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,11 +20,11 @@ from prime.data import chain
 from prime.data.prm_config import write_prm_config
 from prime.errors import PeerUnavailable
 from prime.ports import AnswerGrouper
+from prime.prm_api import MOST_VALUES
 from prime.scoring import PrmConfig
 from prime.types import AnswerClasses
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
-from services.prm.http.bodies import MOST_VALUES
 from services.prm.main import open_scorer
 from services.prm.settings import ApiSettings, BestOfNSettings, PrmSettings
 from tests.edge.prm_api import KEY, Api, open_tiny_scorer, running_api, running_app

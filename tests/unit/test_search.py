@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prime.chat import ChatCandidate, ChatSamples
+from prime.chat import ChatCandidate, ChatSamples, Strategy
 from prime.errors import InvalidInput, PeerUnavailable
 from prime.scoring import (
     Activation,
@@ -24,7 +24,7 @@ from prime.scoring import (
 )
 from prime.types import ReferenceSource
 from services.prm.best_of_n import Adaptive, BestOfN, BestOfReply, BestOfRequest, SearchOptions
-from services.prm.search import ContinuationForm, Strategy
+from services.prm.search import ContinuationForm
 from services.prm.settings import BestOfNSettings
 
 STEPS = 6

@@ -1,12 +1,11 @@
 """Puts the API on the service's HTTP app: the native route, those of other servers' clients, best-of-N."""
 
-from typing import Any
-
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
+from prime.prm_api import InfoReply
 from services.prm.best_of_n import BestOfN
 from services.prm.http import chat, models, native, predict, rerank, training, vllm
 from services.prm.http.edge import Edge
@@ -65,31 +64,30 @@ def _about(scorer: Scorer) -> APIRouter:
     router = APIRouter(route_class=PlainRoute, tags=["about"])
 
     @router.get("/info")
-    async def info() -> dict[str, Any]:
+    async def info() -> InfoReply:
         """Which PRM answers, how it reads, and the limits."""
         about = await scorer.info()
-        return {
-            "model_id": about.model_id,
-            "prm_version": about.prm_version,
-            "reference": about.reference,
-            "reference_id": about.reference_id,
-            "tokenizer_fingerprint": about.tokenizer_fingerprint,
-            "dtype": about.dtype,
-            "beta": about.config.beta,
-            "aggregation": about.config.aggregation,
-            "step_value": about.config.step_value,
-            "activation": about.config.activation,
-            "step_separators": about.config.separators,
-            "end_token": about.config.end_token,
-            "generation_prompt": about.generation_prompt,
-            "generation_prompt_ids": about.generation_prompt_ids,
-            "end_text": about.end_text,
-            "relevance_score": "sigmoid(score); the score itself with raw_scores or use_activation false",
-            "max_input_length": about.max_tokens,
-            "max_client_batch_size": about.max_candidates,
-            "max_concurrent_requests": about.max_waiting,
-            "max_batch_tokens": about.token_budget,
-        }
+        return InfoReply(
+            model_id=about.model_id,
+            prm_version=about.prm_version,
+            reference=about.reference,
+            reference_id=about.reference_id,
+            tokenizer_fingerprint=about.tokenizer_fingerprint,
+            dtype=about.dtype,
+            beta=about.config.beta,
+            aggregation=about.config.aggregation,
+            step_value=about.config.step_value,
+            activation=about.config.activation,
+            step_separators=list(about.config.separators),
+            end_token=about.config.end_token,
+            generation_prompt=about.generation_prompt,
+            generation_prompt_ids=list(about.generation_prompt_ids),
+            end_text=about.end_text,
+            max_input_length=about.max_tokens,
+            max_client_batch_size=about.max_candidates,
+            max_concurrent_requests=about.max_waiting,
+            max_batch_tokens=about.token_budget,
+        )
 
     @router.get("/health")
     async def health() -> dict[str, str]:

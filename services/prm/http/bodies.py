@@ -1,4 +1,4 @@
-"""What a body may hold, found before it is read as JSON, and lists whose first fault is their last.
+"""What a body may hold, found before it is read as JSON.
 
 Reading JSON and validating it hold up everybody else: both run in the event loop's thread or keep its lock. A megabyte
 of one-character values costs seconds there, and a megabyte of text a millisecond. So it is values that are bounded.
@@ -8,23 +8,12 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 from fastapi import Request
-from pydantic import Field
 
 from prime.errors import BatchTooLarge, InvalidInput
-
-MOST_VALUES = 300_000
-"""Numbers, texts, lists and objects in one body: 128 candidates of 2,000 token ids, and more."""
-_MOST_ITEMS = 65_536
-
-ItemT = TypeVar("ItemT")
-
-Listed = Annotated[list[ItemT], Field(fail_fast=True, max_length=_MOST_ITEMS)]
-"""A list of a body. Of many wrong items the first is said, for each costs a kilobyte."""
-Numbers = Annotated[list[ItemT], Field(fail_fast=True, max_length=MOST_VALUES)]
-"""A list with an item per token."""
+from prime.prm_api import MOST_VALUES
 
 _STRUCTURE = (b",", b"[", b"{")
 _TEXT_OR_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[,\[{]', re.DOTALL)

@@ -9,72 +9,14 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from prime.errors import InvalidInput
-from prime.scoring import Aggregation
-from services.prm.best_of_n import Adaptive, BestOfN, BestOfReply, BestOfRequest, SearchOptions, Selection
-from services.prm.http.bodies import Listed
+from prime.prm_api import ChatBody
+from services.prm.best_of_n import Adaptive, BestOfN, BestOfReply, BestOfRequest, SearchOptions
 from services.prm.http.errors import OpenAIRoute, fault_of, openai_body
-from services.prm.http.native import Beta, Separators
-from services.prm.search import Strategy
 
 _KEEP_ALIVE_SECONDS = 5.0
 _OURS = frozenset(("n", "best_of", "stream", "stream_options", "prime"))
-
-
-class AdaptiveOptions(BaseModel):
-    """When to stop before `best_of` candidates."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    first: int = Field(4, ge=1, description="Candidates before the first look, and between looks.")
-    confidence: float = Field(0.95, gt=0.5, le=1, description="At which a vote is settled.")
-    score: float | None = Field(None, description="A candidate with this score is good enough.")
-
-
-class PrimeOptions(BaseModel):
-    """Our part of a request; everything may be left out."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    selection: Selection | None = None
-    aggregation: Aggregation | None = None
-    beta: Beta | None = None
-    step_separator: Separators | None = None
-    strategy: Strategy = Strategy.BEST_OF_N
-    width: int = Field(4, ge=1, le=64, description="Of a search: continuations of a beginning.")
-    step_delimiters: Separators | None = Field(None, description="Of a search: texts that end a step.")
-    max_steps: int = Field(40, ge=1, le=1000)
-    max_sampled_tokens: int | None = Field(None, ge=1, description="Of a search, over all continuations.")
-    adaptive: AdaptiveOptions | None = Field(None, description="Stop sampling when more would change nothing.")
-    min_candidates: int = Field(
-        1, ge=1, description="An engine may fail for some candidates; with fewer than these the request fails."
-    )
-    scores: bool = Field(True, description="Whether the reply has a field `prime`; strict clients may refuse it.")
-
-
-class ChatBody(BaseModel):
-    """A chat completion. What is not named here goes to the engine as it is."""
-
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [{"model": "qwen", "messages": [{"role": "user", "content": "What is 7 * 8?"}], "best_of": 8}]
-        },
-    )
-
-    messages: Listed[dict[str, Any]] = Field(min_length=1)
-    n: int | None = Field(1, ge=1, description="Choices in the reply: the best of the candidates.")
-    best_of: int | None = Field(None, ge=1, description="Candidates that are sampled.")
-    stream: bool | None = False
-    stream_options: dict[str, Any] | None = None
-    prime: PrimeOptions | None = PrimeOptions()
-
-    @property
-    def options(self) -> PrimeOptions:
-        """Ours."""
-        return self.prime or PrimeOptions()
 
 
 def build_router(best_of_n: BestOfN) -> APIRouter:

@@ -1,4 +1,4 @@
-"""From the error tree to HTTP: one table of statuses and classes, and the two bodies that clients know.
+"""From the error tree to HTTP, by the table `prime.prm_api.REFUSALS`, and the two bodies that clients know.
 
     class              status  error_type          raised when
     EmptyInput         400     empty               nothing to score
@@ -26,35 +26,10 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from prime.errors import (
-    BatchTooLarge,
-    EmptyInput,
-    EngineError,
-    InputTooLong,
-    InvalidInput,
-    NotReady,
-    Overloaded,
-    PeerUnavailable,
-    PrimeError,
-    TookTooLong,
-    Unauthenticated,
-    VersionConflict,
-)
+from prime.errors import EngineError, PrimeError
+from prime.prm_api import REFUSALS
 from services.prm.http.bodies import BoundedRequest
 
-_STATUSES: tuple[tuple[type[PrimeError], int, str], ...] = (
-    (EmptyInput, 400, "empty"),
-    (InputTooLong, 400, "too_long"),
-    (BatchTooLarge, 413, "batch_too_large"),
-    (InvalidInput, 422, "validation"),
-    (Unauthenticated, 401, "unauthenticated"),
-    (VersionConflict, 412, "version"),
-    (TookTooLong, 408, "timeout"),
-    (Overloaded, 429, "overloaded"),
-    (NotReady, 503, "unhealthy"),
-    (PeerUnavailable, 503, "unhealthy"),
-    (EngineError, 424, "backend"),
-)
 _log = structlog.get_logger()
 
 
@@ -89,7 +64,7 @@ def fault_of(error: Exception) -> Fault:
                 return fault_of(error.__cause__)
             said = "not_found" if error.status_code in (404, 405) else "validation"
             return Fault(422 if error.status_code == 400 else error.status_code, said, str(error.detail))
-    for kind, status, error_type in _STATUSES:
+    for kind, status, error_type in REFUSALS:
         if isinstance(error, kind):
             return Fault(status, error_type, str(error), retry_after_s=getattr(error, "retry_after_s", 1.0))
     _log.error("request failed", exc_info=error)

@@ -1,123 +1,41 @@
 """`POST /v1/prm/score`: everything that the PRM can say about candidates; what the other routes cannot carry."""
 
-import base64
-from array import array
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Response
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
-from prime.scoring import (
-    Activation,
-    Aggregation,
-    Candidate,
-    CandidateScore,
-    Prompt,
-    ScoringReply,
-    ScoringRequest,
-    StepSplit,
-    StepValue,
-    Truncation,
+from prime.prm_api import (
+    InputBody,
+    InputReply,
+    Packing,
+    ResponseBody,
+    ResponseReply,
+    ScoreBody,
+    ScoreReply,
+    ScoreUsage,
+    StepReply,
+    pack,
 )
-from prime.types import ReferenceSource
-from services.prm.http.bodies import Listed, Numbers
+from prime.scoring import Aggregation, Candidate, CandidateScore, Prompt, ScoringReply, ScoringRequest, StepSplit
 from services.prm.http.errors import PlainRoute, finite
-from services.prm.http.scored import scored
-
-_MOST_SEPARATORS = 16
-_LONGEST_SEPARATOR = 200
-_LARGEST_BETA = 1e6
-_Separator = Annotated[str, Field(max_length=_LONGEST_SEPARATOR)]
-_LogProb = Annotated[float, Field(le=1e-3, ge=-1e6)]
-"""At most 0, but for rounding."""
-Separators = _Separator | Annotated[list[_Separator], Field(fail_fast=True, max_length=_MOST_SEPARATORS)]
-Beta = Annotated[float, Field(gt=0, le=_LARGEST_BETA)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class ResponseBody(_Body):
-    """One candidate: its text, its steps, or its token ids."""
-
-    text: str | None = None
-    steps: Listed[str] | None = Field(None, description="Joined by the first separator; each is a step.")
-    token_ids: Numbers[int] | None = Field(None, description="As sampled, end token included.")
-    step_ends: Listed[int] | None = Field(None, description="With token_ids: one past the last token of every step.")
-    ref_logprobs: Numbers[_LogProb] | None = Field(
-        None, description="With token_ids: of every token under the reference, for reference 'supplied'."
-    )
-
-
-class InputBody(_Body):
-    """A question with its candidates; exactly one of messages, prompt and prompt_token_ids."""
-
-    messages: Listed[dict[str, Any]] | None = Field(None, description="As in chat completions.")
-    tools: Listed[dict[str, Any]] | None = None
-    prompt: str | None = Field(None, description="One user turn; with template 'none' the prompt as the PRM reads it.")
-    prompt_token_ids: Numbers[int] | None = None
-    template: Literal["chat", "none"] = "chat"
-    responses: Listed[str | ResponseBody]
-
-
-class ScoreBody(_Body):
-    """What is asked. Options that are left out are as the PRM's folder says; `/info` shows them."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "inputs": {
-                        "messages": [{"role": "user", "content": "What is 7 * 8?"}],
-                        "responses": ["7 * 8 = 56\n\nSo it is 56.", {"steps": ["7 * 8 = 54", "So it is 54."]}],
-                    },
-                    "aggregation": ["sum", "min"],
-                    "return_tokens": True,
-                }
-            ]
-        }
-    )
-
-    inputs: InputBody | Listed[InputBody]
-    model: str | None = Field(None, description="Not looked at: a service has one PRM.")
-    step_separator: Separators | None = None
-    step_pattern: str | None = Field(
-        None, min_length=1, description="A regular expression after whose matches steps end."
-    )
-    step_value: StepValue | None = Field(None, description="A step's own reward, or all up to its end.")
-    activation: Activation | None = Field(None, description="Done to every step's value before it is aggregated.")
-    aggregation: Aggregation | Listed[Aggregation] | None = Field(
-        None, description="From step values to the score; of a list the first. The reply holds all of them."
-    )
-    beta: Beta | None = None
-    reference: ReferenceSource | None = None
-    end_token: bool | None = Field(None, description="Whether the end token is appended to a text, and scored.")
-    truncation: Truncation = Truncation.ERROR
-    require_version: int | None = Field(None, description="412 unless this version of the PRM answers.")
-    return_tokens: bool = Field(False, description="With token ids and the reward of every token.")
-    encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: token_rewards as little-endian float32, token_ids as little-endian uint32."
-    )
+from services.prm.http.scored import scored_shape
 
 
 def build_router(scorer: Scorer) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=PlainRoute, tags=["score"])
 
-    @router.post("/v1/prm/score")
-    async def score(body: ScoreBody) -> JSONResponse:
+    @router.post("/v1/prm/score", response_model=ScoreReply)
+    async def score(body: ScoreBody) -> Response:
         """Token, step and response rewards of every candidate."""
         inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
         if not inputs:
             raise EmptyInput("inputs: there is nothing to score")
         replies = await scorer.score_all([_request(body, each) for each in inputs])
         model_id = (await scorer.info()).model_id
-        return scored(_reply(body, model_id, replies), replies)
+        return scored_shape(_reply(body, model_id, replies), replies)
 
     return router
 
@@ -172,62 +90,55 @@ def _split(body: ScoreBody) -> StepSplit | None:
     return StepSplit(separators=tuple(separators))
 
 
-def _reply(body: ScoreBody, model_id: str, replies: Sequence[ScoringReply]) -> dict[str, Any]:
+def _reply(body: ScoreBody, model_id: str, replies: Sequence[ScoringReply]) -> ScoreReply:
     first = replies[0]
     prompt_tokens = sum(reply.usage.prompt_tokens for reply in replies)
     response_tokens = sum(reply.usage.response_tokens for reply in replies)
-    reply: dict[str, Any] = {
-        "object": "prm.score",
-        "model": model_id,
-        "data": [
-            {"index": index, "responses": [_response(body, each) for each in one.candidates]}
+    return ScoreReply(
+        model=model_id,
+        data=[
+            InputReply(index=index, responses=[_response(body, each) for each in one.candidates])
             for index, one in enumerate(replies)
         ],
-        "aggregation": first.aggregation,
-        "step_value": first.step_value,
-        "activation": first.activation,
-        "beta": first.beta,
-        "reference": first.reference,
-        "reference_id": first.reference_id,
-        "prm_version": first.prm_version,
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "response_tokens": response_tokens,
-            "total_tokens": prompt_tokens + response_tokens,
-            "reference_cached_tokens": sum(each.usage.reference_cached_tokens for each in replies),
-        },
-    }
-    if body.encoding_format == "base64" and body.return_tokens:
-        reply["encoding"] = {"token_rewards": "float32", "token_ids": "uint32", "byteorder": "little"}
-    return reply
+        aggregation=first.aggregation,
+        step_value=first.step_value,
+        activation=first.activation,
+        beta=first.beta,
+        reference=first.reference,
+        reference_id=first.reference_id,
+        prm_version=first.prm_version,
+        usage=ScoreUsage(
+            prompt_tokens=prompt_tokens,
+            response_tokens=response_tokens,
+            total_tokens=prompt_tokens + response_tokens,
+            reference_cached_tokens=sum(each.usage.reference_cached_tokens for each in replies),
+        ),
+        encoding=Packing() if body.encoding_format == "base64" and body.return_tokens else None,
+    )
 
 
-def _response(body: ScoreBody, candidate: CandidateScore) -> dict[str, Any]:
-    reply: dict[str, Any] = {
-        "score": finite(candidate.score),
-        "response_reward": candidate.response_reward,
-        "aggregates": dict(candidate.aggregates),
-        "num_tokens": len(candidate.token_rewards),
-        "truncated": candidate.truncated,
-        "steps": [
-            {
-                "char_start": step.span.char_start,
-                "char_end": step.span.char_end,
-                "token_start": step.span.token_start,
-                "token_end": step.span.token_end,
-                "reward": step.reward,
-                "cumulative": step.cumulative,
-            }
+def _response(body: ScoreBody, candidate: CandidateScore) -> ResponseReply:
+    reply = ResponseReply(
+        score=finite(candidate.score),
+        response_reward=finite(candidate.response_reward),
+        aggregates=dict(candidate.aggregates),
+        num_tokens=len(candidate.token_rewards),
+        truncated=candidate.truncated,
+        steps=[
+            StepReply(
+                char_start=step.span.char_start,
+                char_end=step.span.char_end,
+                token_start=step.span.token_start,
+                token_end=step.span.token_end,
+                reward=step.reward,
+                cumulative=step.cumulative,
+            )
             for step in candidate.steps
         ],
-    }
+    )
     if body.return_tokens:
+        # Assigned, which validates nothing: a reply may hold 100,000 of these numbers.
         as_base64 = body.encoding_format == "base64"
-        reply["token_ids"] = _packed("I", candidate.token_ids) if as_base64 else candidate.token_ids
-        reply["token_rewards"] = _packed("f", candidate.token_rewards) if as_base64 else candidate.token_rewards
+        reply.token_ids = pack("I", candidate.token_ids) if as_base64 else list(candidate.token_ids)
+        reply.token_rewards = pack("f", candidate.token_rewards) if as_base64 else list(candidate.token_rewards)
     return reply
-
-
-def _packed(kind: Literal["I", "f"], values: Sequence[float]) -> str:
-    numbers = array(kind, values)
-    return base64.b64encode(numbers.tobytes()).decode()

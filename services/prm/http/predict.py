@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
+from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
-from services.prm.http.bodies import Listed
 from services.prm.http.rerank import TeiRoute, relevance
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import split_text

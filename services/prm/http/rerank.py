@@ -14,8 +14,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
+from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest, Truncation
-from services.prm.http.bodies import Listed
 from services.prm.http.errors import Fault, PlainRoute, finite
 from services.prm.http.scored import scored
 

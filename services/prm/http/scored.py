@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi import Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from prime.scoring import ScoringReply
 
@@ -11,6 +13,13 @@ from prime.scoring import ScoringReply
 def scored(body: Any, replies: Sequence[ScoringReply]) -> JSONResponse:
     """An answer with where its time went, in milliseconds, and how many tokens were read."""
     return JSONResponse(body, headers=dict(timing_headers(replies)))
+
+
+def scored_shape(body: BaseModel, replies: Sequence[ScoringReply]) -> Response:
+    """The same for an answer whose shape is `prime.prm_api`'s. Fields without a value are left out."""
+    return Response(
+        body.model_dump_json(exclude_none=True), media_type="application/json", headers=dict(timing_headers(replies))
+    )
 
 
 def timing_headers(replies: Sequence[ScoringReply]) -> Mapping[str, str]:

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
+from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest
-from services.prm.http.bodies import Listed
 from services.prm.http.errors import PlainRoute, finite
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import is_rendered

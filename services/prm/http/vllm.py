@@ -22,6 +22,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
+from prime.prm_api import Listed, Numbers
 from prime.scoring import (
     Candidate,
     CandidateScore,
@@ -33,7 +34,6 @@ from prime.scoring import (
     StepValue,
     Truncation,
 )
-from services.prm.http.bodies import Listed, Numbers
 from services.prm.http.errors import OpenAIRoute
 from services.prm.http.rerank import relevance, vllm_truncation
 from services.prm.http.scored import scored, usage_of
