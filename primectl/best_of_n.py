@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from prime.adapters.settings import read_token
+from prime.client import AsyncPrmClient
 from prime.data.problems import read_rows
-from prime.errors import DataError, PeerUnavailable
+from prime.errors import DataError, PeerUnavailable, PrimeError, SettingsError, Unauthenticated
 from primectl.display import Display
 from primectl.written import refuse_existing, written
 
@@ -33,8 +32,7 @@ def run_best_of_n(
 
     async def work() -> None:
         places = asyncio.Semaphore(_AT_ONCE)
-        headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=address.rstrip("/"), headers=headers, timeout=_CALL_SECONDS) as client:
+        async with AsyncPrmClient(address, key, timeout_s=_CALL_SECONDS) as client:
 
             async def one(number: int, row: Mapping[str, Any] | str) -> dict[str, Any]:
                 async with places:
@@ -66,37 +64,24 @@ def run_best_of_n(
 
 
 async def _answer(
-    client: httpx.AsyncClient, row: Mapping[str, Any] | str, where: str, options: Mapping[str, Any]
+    client: AsyncPrmClient, row: Mapping[str, Any] | str, where: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """The line of a row: its answers, or what is wrong with it. What is wrong with the service is raised."""
     try:
-        messages = _messages(row, where)
+        completion = await client.best_of_n(messages=_messages(row, where), **options)
     except DataError as error:
         return {"error": str(error)}
-    try:
-        response = await client.post("/v1/chat/completions", json={"messages": messages, **options})
-    except httpx.HTTPError as error:
-        raise PeerUnavailable(
-            f"{client.base_url} cannot be reached or took too long ({type(error).__name__})"
-        ) from None
-    answer = response.json() if "json" in response.headers.get("content-type", "") else {}
-    if response.status_code == 404 and "choices" not in answer:
-        raise PeerUnavailable(f"{client.base_url} has no /v1/chat/completions: set best_of_n.engine of the service")
-    if response.status_code == 401:
-        raise PeerUnavailable(f"{client.base_url}: {answer.get('error')}")
-    if response.status_code >= 400:
-        return {"error": f"{where}: {_words(answer) or response.text[:200]}"}
+    except (SettingsError, Unauthenticated, PeerUnavailable):
+        # The next row would fare no better.
+        raise
+    except PrimeError as error:
+        return {"error": f"{where}: {error}"}
     identity = {"id": row["id"]} if isinstance(row, Mapping) and "id" in row else {}
     return identity | {
-        "responses": [choice["message"].get("content") for choice in answer["choices"]],
-        "usage": answer["usage"],
-        "prime": answer.get("prime"),
+        "responses": [choice.message.get("content") for choice in completion.choices],
+        "usage": completion.usage.model_dump(),
+        "prime": completion.prime and completion.prime.model_dump(mode="json", exclude_none=True),
     }
-
-
-def _words(answer: Mapping[str, Any]) -> str:
-    """What went wrong, from either form of error."""
-    error = answer.get("error")
-    return str(error.get("message")) if isinstance(error, Mapping) else str(error or "")
 
 
 def _messages(row: Mapping[str, Any] | str, where: str) -> list[Any]:

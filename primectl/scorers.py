@@ -34,13 +34,11 @@ async def open_scorer(options: ScorerOptions) -> AsyncIterator[Scorer]:
         raise SettingsError("give either --model FOLDER (with --reference) or --address URL of a scoring service")
     if options.address:
         from prime.adapters.http_scorer import HttpScorer
+        from prime.client import AsyncPrmClient
 
         key = read_token(options.token_file)
-        client = HttpScorer(options.address, key, timeout_s=_CALL_SECONDS, patience_s=_PATIENCE_S)
-        try:
-            yield client
-        finally:
-            await client.close()
+        async with AsyncPrmClient(options.address, key, timeout_s=_CALL_SECONDS, patience_s=_PATIENCE_S) as client:
+            yield HttpScorer(client)
         return
     from primectl.serve_prm import prm_settings
     from services.prm.main import open_scorer as open_local

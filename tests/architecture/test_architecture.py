@@ -263,6 +263,14 @@ def test_what_is_light_loads_without_torch(program: str) -> None:
     assert not loaded & {"torch", "transformers", "vllm"}
 
 
+def test_the_client_of_the_scoring_api_loads_with_httpx_and_pydantic_alone() -> None:
+    result = _fresh("import prime.client, sys; print(*{name.partition('.')[0] for name in sys.modules})")
+    loaded = set(result.stdout.split())
+    assert {"httpx", "pydantic", "prime"} <= loaded, result.stderr
+    assert not loaded & {"torch", "numpy", "transformers", "fastapi", "starlette", "uvicorn", "grpc", "google"}
+    assert not loaded & {"structlog", "prometheus_client", "opentelemetry", "redis", "services", "primectl", "jobs"}
+
+
 def test_only_the_settings_adapter_reads_the_environment() -> None:
     readers = set()
     for path in _modules():

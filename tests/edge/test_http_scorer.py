@@ -6,14 +6,13 @@ import pytest
 import pytest_asyncio
 
 from prime.adapters.http_scorer import HttpScorer
+from prime.client import AsyncPrmClient
 from prime.errors import (
     BatchTooLarge,
     EmptyInput,
     InputTooLong,
     InvalidInput,
-    PeerUnavailable,
     PrimeError,
-    Unauthenticated,
     VersionConflict,
 )
 from prime.ports import Scorer
@@ -26,9 +25,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def scorers(api: Api) -> AsyncIterator[list[Scorer]]:
-    remote = HttpScorer(api.url, KEY, timeout_s=30)
-    yield [api.scorer, remote]
-    await remote.close()
+    async with AsyncPrmClient(api.url, KEY, timeout_s=30) as client:
+        yield [api.scorer, HttpScorer(client)]
 
 
 QUESTION = Prompt(text="What is 7 * 8?")
@@ -99,11 +97,3 @@ async def test_both_refuse_with_the_same_class(
 async def test_both_say_the_same_of_themselves(scorers: list[Scorer]) -> None:
     here, there = [await scorer.info() for scorer in scorers]
     assert here == there
-
-
-async def test_a_wrong_key_and_a_wrong_address_are_told(api: Api) -> None:
-    for url, key, kind in ((api.url, "wrong", Unauthenticated), ("http://127.0.0.1:9", KEY, PeerUnavailable)):
-        scorer = HttpScorer(url, key, timeout_s=5)
-        with pytest.raises(kind):
-            await scorer.score(REQUESTS["plain"])
-        await scorer.close()
