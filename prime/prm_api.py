@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt
 
 from prime.chat import Selection, Strategy
 from prime.errors import (
@@ -51,10 +51,10 @@ Listed = Annotated[list[ItemT], Field(fail_fast=True, max_length=_MOST_ITEMS)]
 Numbers = Annotated[list[ItemT], Field(fail_fast=True, max_length=MOST_VALUES)]
 """A list with an item per token."""
 _Separator = Annotated[str, Field(max_length=_LONGEST_SEPARATOR)]
-_LogProb = Annotated[float, Field(le=1e-3, ge=-1e6)]
+_LogProb = Annotated[float, Strict(), Field(le=1e-3, ge=-1e6)]
 """At most 0, but for rounding."""
 Separators = _Separator | Annotated[list[_Separator], Field(fail_fast=True, max_length=_MOST_SEPARATORS)]
-Beta = Annotated[float, Field(gt=0, le=_LARGEST_BETA)]
+Beta = Annotated[float, Strict(), Field(gt=0, le=_LARGEST_BETA)]
 
 
 class _Body(BaseModel):
@@ -75,8 +75,10 @@ class ResponseBody(_Body):
 
     text: str | None = None
     steps: Listed[str] | None = Field(None, description="Joined by the first separator; each is a step.")
-    token_ids: Numbers[int] | None = Field(None, description="As sampled, end token included.")
-    step_ends: Listed[int] | None = Field(None, description="With token_ids: one past the last token of every step.")
+    token_ids: Numbers[StrictInt] | None = Field(None, description="As sampled, end token included.")
+    step_ends: Listed[StrictInt] | None = Field(
+        None, description="With token_ids: one past the last token of every step."
+    )
     ref_logprobs: Numbers[_LogProb] | None = Field(
         None, description="With token_ids: of every token under the reference, for reference 'supplied'."
     )
@@ -88,7 +90,7 @@ class InputBody(_Body):
     messages: Listed[dict[str, Any]] | None = Field(None, description="As in chat completions.")
     tools: Listed[dict[str, Any]] | None = None
     prompt: str | None = Field(None, description="One user turn; with template 'none' the prompt as the PRM reads it.")
-    prompt_token_ids: Numbers[int] | None = None
+    prompt_token_ids: Numbers[StrictInt] | None = None
     template: Literal["chat", "none"] = "chat"
     responses: Listed[str | ResponseBody]
 
@@ -110,9 +112,9 @@ class ScoreOptions(_Body):
     )
     beta: Beta | None = None
     reference: ReferenceSource | None = None
-    end_token: bool | None = Field(None, description="Whether the end token is appended to a text, and scored.")
+    end_token: StrictBool | None = Field(None, description="Whether the end token is appended to a text, and scored.")
     truncation: Truncation = Truncation.ERROR
-    require_version: int | None = Field(None, description="412 unless this version of the PRM answers.")
+    require_version: StrictInt | None = Field(None, description="412 unless this version of the PRM answers.")
 
 
 class ScoreBody(ScoreOptions):
@@ -135,7 +137,7 @@ class ScoreBody(ScoreOptions):
 
     inputs: InputBody | Listed[InputBody]
     model: str | None = Field(None, description="Not looked at: a service has one PRM.")
-    return_tokens: bool = Field(False, description="With token ids and the reward of every token.")
+    return_tokens: StrictBool = Field(False, description="With token ids and the reward of every token.")
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: token_rewards as little-endian float32, token_ids as little-endian uint32."
     )
@@ -296,9 +298,9 @@ class AdaptiveOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    first: int = Field(4, ge=1, description="Candidates before the first look, and between looks.")
-    confidence: float = Field(0.95, gt=0.5, le=1, description="At which a vote is settled.")
-    score: float | None = Field(None, description="A candidate with this score is good enough.")
+    first: StrictInt = Field(4, ge=1, description="Candidates before the first look, and between looks.")
+    confidence: Annotated[float, Strict()] = Field(0.95, gt=0.5, le=1, description="At which a vote is settled.")
+    score: Annotated[float, Strict()] | None = Field(None, description="A candidate with this score is good enough.")
 
 
 class PrimeOptions(BaseModel):
@@ -311,15 +313,15 @@ class PrimeOptions(BaseModel):
     beta: Beta | None = None
     step_separator: Separators | None = None
     strategy: Strategy = Strategy.BEST_OF_N
-    width: int = Field(4, ge=1, le=64, description="Of a search: continuations of a beginning.")
+    width: StrictInt = Field(4, ge=1, le=64, description="Of a search: continuations of a beginning.")
     step_delimiters: Separators | None = Field(None, description="Of a search: texts that end a step.")
-    max_steps: int = Field(40, ge=1, le=1000, description="Of a search: its rounds.")
-    max_sampled_tokens: int | None = Field(None, ge=1, description="Of a search, over all continuations.")
+    max_steps: StrictInt = Field(40, ge=1, le=1000, description="Of a search: its rounds.")
+    max_sampled_tokens: StrictInt | None = Field(None, ge=1, description="Of a search, over all continuations.")
     adaptive: AdaptiveOptions | None = Field(None, description="Stop sampling when more would change nothing.")
-    min_candidates: int = Field(
+    min_candidates: StrictInt = Field(
         1, ge=1, description="An engine may fail for some candidates; with fewer than these the request fails."
     )
-    scores: bool = Field(True, description="Whether the reply has a field `prime`; strict clients may refuse it.")
+    scores: StrictBool = Field(True, description="Whether the reply has a field `prime`; strict clients may refuse it.")
 
 
 class ChatBody(BaseModel):
@@ -334,9 +336,9 @@ class ChatBody(BaseModel):
     )
 
     messages: Listed[dict[str, Any]] = Field(min_length=1)
-    n: int | None = Field(1, ge=1, description="Choices in the reply: the best of the candidates.")
-    best_of: int | None = Field(None, ge=1, description="Candidates that are sampled.")
-    stream: bool | None = False
+    n: StrictInt | None = Field(1, ge=1, description="Choices in the reply: the best of the candidates.")
+    best_of: StrictInt | None = Field(None, ge=1, description="Candidates that are sampled.")
+    stream: StrictBool | None = False
     stream_options: dict[str, Any] | None = None
     prime: PrimeOptions | None = PrimeOptions()
 

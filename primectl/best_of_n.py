@@ -79,7 +79,7 @@ async def _answer(
     identity = {"id": row["id"]} if isinstance(row, Mapping) and "id" in row else {}
     return identity | {
         "responses": [choice.message.get("content") for choice in completion.choices],
-        "usage": completion.usage.model_dump(),
+        "usage": completion.usage and completion.usage.model_dump(),
         "prime": completion.prime and completion.prime.model_dump(mode="json", exclude_none=True),
     }
 

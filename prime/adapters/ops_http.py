@@ -3,15 +3,24 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 _HEADER_SECONDS = 20.0
 """Within which the headers of a request have to come."""
+
+
+class ServiceStatus(BaseModel):
+    """What a probe reads: `{"service": "prm", "status": "alive"}`."""
+
+    service: str
+    status: Literal["alive", "ready", "not ready"]
 
 
 def ops_app(
@@ -22,25 +31,25 @@ def ops_app(
 ) -> FastAPI:
     """`/healthz` (200 while the process serves), `/readyz` (503 until it is ready), `/metrics`; and a service's own.
 
-    An app with routes of its own describes them at `/docs` and `/openapi.json`.
+    An app with routes of its own describes them at `/openapi.json`.
     """
     if add_routes is None:
         app = FastAPI(title=f"PRIME {service}: operations", docs_url=None, redoc_url=None, openapi_url=None)
     else:
-        app = FastAPI(redoc_url=None)
+        app = FastAPI(docs_url=None, redoc_url=None)
         add_routes(app)
 
     @app.get("/healthz", tags=["operations"])
-    def healthz() -> dict[str, str]:
-        return {"service": service, "status": "alive"}
+    def healthz() -> ServiceStatus:
+        return ServiceStatus(service=service, status="alive")
 
-    @app.get("/readyz", tags=["operations"])
-    def readyz(response: Response) -> dict[str, str]:
+    @app.get("/readyz", tags=["operations"], responses={503: {"model": ServiceStatus, "description": "Not ready."}})
+    def readyz(response: Response) -> ServiceStatus:
         ready = is_ready()
         response.status_code = 200 if ready else 503
-        return {"service": service, "status": "ready" if ready else "not ready"}
+        return ServiceStatus(service=service, status="ready" if ready else "not ready")
 
-    @app.get("/metrics", tags=["operations"])
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

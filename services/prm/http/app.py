@@ -8,8 +8,10 @@ from prime.ports import Scorer
 from prime.prm_api import InfoReply
 from services.prm.best_of_n import BestOfN
 from services.prm.http import chat, models, native, predict, rerank, training, vllm
-from services.prm.http.edge import Edge
-from services.prm.http.errors import Dialect, OpenAIRoute, PlainRoute, fault_of, openai_answer, plain_answer
+from services.prm.http.description import add_docs, describe
+from services.prm.http.edge import OPEN_PATHS, Edge
+from services.prm.http.errors import Dialect, OpenAIRoute, OpenRoute, PlainRoute, fault_of, openai_answer, plain_answer
+from services.prm.http.replies import HealthReply
 from services.prm.settings import ApiSettings
 
 _DESCRIPTION = """Implicit process rewards: `beta * (log pi_prm - log pi_ref)` of every token, summed to steps and
@@ -54,14 +56,19 @@ def add_prm_routes(
         return openai_answer if is_openai else plain_answer
 
     async def nowhere(request: Request, error: Exception) -> Response:
-        return dialect_of(request.url.path)(fault_of(error))
+        answer = dialect_of(request.url.path)(fault_of(error))
+        # Of a 405: the methods that there are.
+        answer.headers.update(getattr(error, "headers", None) or {})
+        return answer
 
     app.add_exception_handler(HTTPException, nowhere)
+    add_docs(app)
+    describe(app, open_paths=OPEN_PATHS, requires_key=settings.require_key)
     app.add_middleware(Edge, token=token, settings=settings, meters=meters, dialect_of=dialect_of)
 
 
 def _about(scorer: Scorer) -> APIRouter:
-    router = APIRouter(route_class=PlainRoute, tags=["about"])
+    router = APIRouter(route_class=OpenRoute, tags=["about"])
 
     @router.get("/info")
     async def info() -> InfoReply:
@@ -90,9 +97,9 @@ def _about(scorer: Scorer) -> APIRouter:
         )
 
     @router.get("/health")
-    async def health() -> dict[str, str]:
+    async def health() -> HealthReply:
         """200 while scores are given: the port opens when the PRM is loaded."""
         await scorer.info()
-        return {"status": "ok"}
+        return HealthReply(status="ok")
 
     return router

@@ -11,11 +11,18 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from prime.errors import InvalidInput
-from prime.prm_api import ChatBody
+from prime.prm_api import ChatBody, Completion
 from services.prm.best_of_n import Adaptive, BestOfN, BestOfReply, BestOfRequest, SearchOptions
 from services.prm.http.errors import OpenAIRoute, fault_of, openai_body
 
 _KEEP_ALIVE_SECONDS = 5.0
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+_AS_A_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The chosen candidates; with `stream` as events, each a chunk in OpenAI's form.",
+        "content": {"text/event-stream": {"itemSchema": _EVENT}},
+    }
+}
 _OURS = frozenset(("n", "best_of", "stream", "stream_options", "prime"))
 
 
@@ -23,7 +30,7 @@ def build_router(best_of_n: BestOfN) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=OpenAIRoute, tags=["best-of-N"])
 
-    @router.post("/v1/chat/completions", response_model=None)
+    @router.post("/v1/chat/completions", response_model=Completion, responses=_AS_A_STREAM)
     async def complete(body: ChatBody) -> Response:
         """The best of several answers."""
         if not body.stream:

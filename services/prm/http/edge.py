@@ -11,11 +11,12 @@ from typing import Any
 
 from prime.adapters.telemetry import Meters
 from prime.errors import BatchTooLarge, InvalidInput, TookTooLong, Unauthenticated
+from services.prm.http.description import DOCS_PATHS
 from services.prm.http.errors import Dialect, fault_of
 from services.prm.http.presence import App, Ending, Message, Receive, Scope, Send, run_while_wanted
 from services.prm.settings import ApiSettings
 
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/health", "/metrics", "/info", "/docs", "/openapi.json"))
+OPEN_PATHS = DOCS_PATHS | {"/healthz", "/readyz", "/health", "/metrics", "/info"}
 """What tells nobody anything that costs or steers: asked for without a key."""
 
 _CLIENT_LEFT = 499

@@ -17,19 +17,38 @@ Classes and bodies are those of text-embeddings-inference; routes that come from
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from prime.errors import EngineError, PrimeError
-from prime.prm_api import REFUSALS
+from prime.prm_api import REFUSALS, OpenAIRefusal, PlainRefusal
 from services.prm.http.bodies import BoundedRequest
 
+_MEANINGS = {
+    400: "There is nothing to score, or too much; on OpenAI's routes whatever is wrong with the request.",
+    401: "The key is missing or wrong.",
+    404: "There is no such thing.",
+    408: "X-Request-Timeout is over, or the body did not come in time.",
+    412: "`require_version` is not the version that answers.",
+    413: "Too many candidates, or too large a body.",
+    422: "Anything else that is wrong with the request.",
+    424: "The model or the engine failed.",
+    429: "Too many requests wait already.",
+    503: "The service is starting or stopping, or the engine is away.",
+}
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds.", "required": True}}
+_HEADERS: Mapping[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
 _log = structlog.get_logger()
 
 
@@ -104,6 +123,12 @@ def answer(fault: Fault, body: Callable[[Fault], dict[str, Any]]) -> JSONRespons
 class _FaultyRoute(APIRoute):
     """Turns whatever a handler raises into a fault. Handlers hold no `try`."""
 
+    refusals: ClassVar[Mapping[int | str, dict[str, Any]]]
+    """What such a route may refuse with, for the description."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **how: Any) -> None:
+        super().__init__(path, endpoint, **how | {"responses": {**self.refusals, **(how.get("responses") or {})}})
+
     def render(self, fault: Fault) -> Response:
         """The fault in the words of this route's clients."""
         raise NotImplementedError
@@ -123,16 +148,38 @@ class _FaultyRoute(APIRoute):
         return guarded
 
 
+def refused(shape: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses in FastAPI's words: for the description, as `responses` of a route."""
+    refusals: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        refusals[status] = {"model": shape, "description": _MEANINGS[status]}
+        if header := _HEADERS.get(status):
+            refusals[status]["headers"] = header
+    return refusals
+
+
 class PlainRoute(_FaultyRoute):
     """Errors as `{"error": text, "error_type": class}`."""
+
+    refusals: ClassVar[Mapping[int | str, dict[str, Any]]] = refused(
+        PlainRefusal, 400, 401, 408, 413, 422, 424, 429, 503
+    )
 
     def render(self, fault: Fault) -> Response:
         """As text-embeddings-inference says it."""
         return plain_answer(fault)
 
 
+class OpenRoute(PlainRoute):
+    """A plain route without key and work, which refuses nothing."""
+
+    refusals: ClassVar[Mapping[int | str, dict[str, Any]]] = {}
+
+
 class OpenAIRoute(_FaultyRoute):
     """Errors as `{"error": {"message": text, ...}}`; what is wrong with a request is a 400."""
+
+    refusals: ClassVar[Mapping[int | str, dict[str, Any]]] = refused(OpenAIRefusal, 400, 401, 408, 424, 429, 503)
 
     def render(self, fault: Fault) -> Response:
         """As OpenAI says it."""

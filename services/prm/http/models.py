@@ -6,7 +6,9 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 
-from services.prm.http.errors import OpenAIRoute
+from prime.prm_api import OpenAIRefusal
+from services.prm.http.errors import OpenAIRoute, refused
+from services.prm.http.replies import ModelCard, ModelsReply
 
 Names = Callable[[], Awaitable[Sequence[str]]]
 
@@ -15,12 +17,12 @@ def build_router(names: Names, *, owner: Literal["engine", "prime"]) -> APIRoute
     """The routes; `names` are asked for anew each time."""
     router = APIRouter(route_class=OpenAIRoute, tags=["about"])
 
-    @router.get("/v1/models")
+    @router.get("/v1/models", response_model=ModelsReply)
     async def models() -> dict[str, Any]:
         """All of them."""
         return {"object": "list", "data": [_page(name, owner) for name in await names()]}
 
-    @router.get("/v1/models/{name:path}")
+    @router.get("/v1/models/{name:path}", response_model=ModelCard, responses=refused(OpenAIRefusal, 404))
     async def model(name: str) -> dict[str, Any]:
         """One by its name."""
         if name not in await names():

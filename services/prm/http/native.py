@@ -10,6 +10,7 @@ from prime.prm_api import (
     InputBody,
     InputReply,
     Packing,
+    PlainRefusal,
     ResponseBody,
     ResponseReply,
     ScoreBody,
@@ -19,7 +20,7 @@ from prime.prm_api import (
     pack,
 )
 from prime.scoring import Aggregation, Candidate, CandidateScore, Prompt, ScoringReply, ScoringRequest, StepSplit
-from services.prm.http.errors import PlainRoute, finite
+from services.prm.http.errors import PlainRoute, finite, refused
 from services.prm.http.scored import scored_shape
 
 
@@ -27,7 +28,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=PlainRoute, tags=["score"])
 
-    @router.post("/v1/prm/score", response_model=ScoreReply)
+    @router.post("/v1/prm/score", response_model=ScoreReply, responses=refused(PlainRefusal, 412))
     async def score(body: ScoreBody) -> Response:
         """Token, step and response rewards of every candidate."""
         inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]

@@ -4,12 +4,13 @@ from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
+from services.prm.http.replies import Prediction
 from services.prm.http.rerank import TeiRoute, relevance
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import split_text
@@ -18,9 +19,13 @@ from services.prm.http.transcripts import split_text
 class PredictBody(BaseModel):
     """One text, one pair, or a batch of either."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"inputs": [["What is 7 * 8?", "It is 56."], ["What is 7 * 8?", "It is 54."]]}]}
+    )
+
     inputs: str | Listed[str] | Listed[Listed[str]]
-    raw_scores: bool = False
-    truncate: bool = False
+    raw_scores: StrictBool = False
+    truncate: StrictBool = False
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
 
 
@@ -28,7 +33,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=TeiRoute, tags=["other servers' clients"])
 
-    @router.post("/predict")
+    @router.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
     async def predict(body: PredictBody) -> JSONResponse:
         """The one label `reward` with its score: of a pair, or of a text that the PRM's template rendered."""
         info = await scorer.info()

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, Tag
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest, Truncation
 from services.prm.http.errors import Fault, PlainRoute, finite
+from services.prm.http.replies import RerankReply, TextRank
 from services.prm.http.scored import scored
 
 
@@ -29,15 +30,21 @@ class Document(BaseModel):
 class DocumentsBody(BaseModel):
     """As Cohere, Jina and vLLM send it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"query": "What is 7 * 8?", "documents": ["It is 54.", "It is 56."], "top_n": 1}]
+        }
+    )
+
     model: str = ""
     query: str
     documents: Listed[str | Document]
-    top_n: int | None = Field(None, ge=0)
-    return_documents: bool | None = None
-    use_activation: bool | None = None
-    truncate_prompt_tokens: int | None = None
+    top_n: StrictInt | None = Field(None, ge=0)
+    return_documents: StrictBool | None = None
+    use_activation: StrictBool | None = None
+    truncate_prompt_tokens: StrictInt | None = None
     truncation_side: Literal["left", "right"] = "left"
-    max_tokens_per_doc: int | None = None
+    max_tokens_per_doc: StrictInt | None = None
 
     @property
     def truncation(self) -> Truncation:
@@ -50,11 +57,15 @@ class DocumentsBody(BaseModel):
 class TextsBody(BaseModel):
     """As text-embeddings-inference sends it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "What is 7 * 8?", "texts": ["It is 54.", "It is 56."]}]}
+    )
+
     query: str
     texts: Listed[str]
-    raw_scores: bool = False
-    return_text: bool = False
-    truncate: bool = False
+    raw_scores: StrictBool = False
+    return_text: StrictBool = False
+    truncate: StrictBool = False
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
 
     @property
@@ -84,9 +95,9 @@ def build_router(scorer: Scorer) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=TeiRoute, tags=["other servers' clients"])
 
-    @router.post("/rerank")
-    @router.post("/v1/rerank")
-    @router.post("/v2/rerank")
+    @router.post("/rerank", response_model=RerankReply | list[TextRank])
+    @router.post("/v1/rerank", response_model=RerankReply | list[TextRank])
+    @router.post("/v2/rerank", response_model=RerankReply | list[TextRank])
     async def rerank(request: Request, body: Body) -> JSONResponse:
         """Candidates by falling relevance, in the form that the request came in."""
         if isinstance(body, TextsBody):

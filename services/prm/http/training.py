@@ -9,13 +9,14 @@ from typing import Any, Literal
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
 from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest
 from services.prm.http.errors import PlainRoute, finite
+from services.prm.http.replies import OpenRlhfReply, SlimeReply
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import is_rendered
 
@@ -25,6 +26,10 @@ _log = structlog.get_logger()
 class OpenRlhfBody(BaseModel):
     """Questions and answers as one text each, with special tokens, and the questions again."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": ["What is 7 * 8? It is 56."], "prompts": ["What is 7 * 8?"]}]}
+    )
+
     query: Listed[str]
     prompts: Listed[str] | None = None
     labels: Listed[Any] | None = None
@@ -32,6 +37,8 @@ class OpenRlhfBody(BaseModel):
 
 class SlimeBody(BaseModel):
     """One sample."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "What is 7 * 8?", "response": "It is 56."}]})
 
     prompt: str | Listed[dict[str, Any]]
     response: str
@@ -42,7 +49,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=PlainRoute, tags=["reward clients of trainers"])
 
-    @router.post("/get_reward")
+    @router.post("/get_reward", response_model=OpenRlhfReply)
     async def openrlhf(body: OpenRlhfBody) -> JSONResponse:
         """`rewards` and `scores` of every query, and step counts as `extra_logs`."""
         if not body.query:
@@ -61,7 +68,7 @@ def build_router(scorer: Scorer) -> APIRouter:
         }
         return scored({"rewards": rewards, "scores": rewards, "extra_logs": extra}, replies)
 
-    @router.post("/reward")
+    @router.post("/reward", response_model=float | SlimeReply)
     async def slime(body: SlimeBody, form: Literal["number", "object"] = "number") -> JSONResponse:
         """A number; with `?form=object` an object for slime's reward key."""
         info = await scorer.info()

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from prime.errors import EmptyInput, InvalidInput
 from prime.ports import Scorer
@@ -35,19 +35,28 @@ from prime.scoring import (
     Truncation,
 )
 from services.prm.http.errors import OpenAIRoute
+from services.prm.http.replies import (
+    ClassifyReply,
+    EmbeddingsReply,
+    PairScoresReply,
+    PoolingReply,
+    SglangClassification,
+)
 from services.prm.http.rerank import relevance, vllm_truncation
 from services.prm.http.scored import scored, usage_of
 from services.prm.http.transcripts import split_ids, split_messages, split_text
 
-_Conversation = str | Numbers[int]
+_Conversation = str | Numbers[StrictInt]
 
 
 class _Options(BaseModel):
     """What all of these routes take. A field that would change the meaning and is not known here is refused."""
 
     model: str = ""
-    use_activation: bool | None = Field(None, validation_alias=AliasChoices("use_activation", "activation", "softmax"))
-    truncate_prompt_tokens: int | None = None
+    use_activation: StrictBool | None = Field(
+        None, validation_alias=AliasChoices("use_activation", "activation", "softmax")
+    )
+    truncate_prompt_tokens: StrictInt | None = None
     truncation_side: Literal["left", "right"] = "left"
     chat_template: str | None = None
 
@@ -62,6 +71,19 @@ class _Options(BaseModel):
 class ConversationsBody(_Options):
     """One or more conversations, each with the answer at its end."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "messages": [
+                        {"role": "user", "content": "What is 7 * 8?"},
+                        {"role": "assistant", "content": "It is 56."},
+                    ]
+                }
+            ]
+        }
+    )
+
     input: _Conversation | Listed[_Conversation] | None = None
     messages: Listed[dict[str, Any]] | None = None
     text: str | Listed[str] | None = Field(None, description="SGLang's word for input on /classify.")
@@ -73,6 +95,10 @@ class ConversationsBody(_Options):
 class PairsBody(_Options):
     """Questions and answers."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"queries": "What is 7 * 8?", "documents": ["It is 56.", "It is 54."]}]}
+    )
+
     first: str | Listed[str] = Field(validation_alias=AliasChoices("queries", "data_1", "text_1", "query"))
     second: str | Listed[str] = Field(validation_alias=AliasChoices("documents", "items", "data_2", "text_2"))
 
@@ -81,7 +107,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=OpenAIRoute, tags=["other servers' clients"])
 
-    @router.post("/pooling")
+    @router.post("/pooling", response_model=PoolingReply)
     async def pooling(body: ConversationsBody) -> JSONResponse:
         """`data[i].data` holds a row per step."""
         replies = await _score_conversations(scorer, body)
@@ -92,8 +118,8 @@ def build_router(scorer: Scorer) -> APIRouter:
         ]
         return await _listed(scorer, "pool", body, data, replies)
 
-    @router.post("/score")
-    @router.post("/v1/score")
+    @router.post("/score", response_model=PairScoresReply)
+    @router.post("/v1/score", response_model=PairScoresReply)
     async def score(body: PairsBody) -> JSONResponse:
         """`data[i].score`, in the order of the pairs."""
         replies = await scorer.score_all(_pair_requests(body))
@@ -105,8 +131,8 @@ def build_router(scorer: Scorer) -> APIRouter:
         data = [{"index": index, "object": "score", "score": each} for index, each in enumerate(scores)]
         return await _listed(scorer, "score", body, data, replies)
 
-    @router.post("/classify")
-    @router.post("/v1/classify")
+    @router.post("/classify", response_model=ClassifyReply | list[SglangClassification])
+    @router.post("/v1/classify", response_model=ClassifyReply | list[SglangClassification])
     async def classify(body: ConversationsBody) -> JSONResponse:
         """`data[i].probs` holds one number; towards SGLang's `text` a list of `embedding`s."""
         replies = await _score_conversations(scorer, body)
@@ -119,7 +145,7 @@ def build_router(scorer: Scorer) -> APIRouter:
         ]
         return await _listed(scorer, "classify", body, data, replies)
 
-    @router.post("/v1/embeddings")
+    @router.post("/v1/embeddings", response_model=EmbeddingsReply)
     async def embeddings(body: ConversationsBody) -> JSONResponse:
         """`data[i].embedding` holds one number: the raw score."""
         replies = await _score_conversations(scorer, body)
