@@ -1,6 +1,8 @@
 """The description of the API is true, and its page needs no other host."""
 
+import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,8 @@ from tests.edge.prm_api import KEY, open_tiny_scorer, running_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+EXAMPLES = 30
+"""Per operation, besides those that schemathesis derives from every limit of the description: 25 s on two cores."""
 OPEN = {"/info", "/health", "/healthz", "/readyz", "/metrics"}
 OPENAI = ("/pooling", "/score", "/classify", "/v1/score", "/v1/classify", "/v1/embeddings", "/v1/chat", "/v1/models")
 
@@ -60,6 +64,28 @@ async def description(url: str) -> dict[str, Any]:
 def _operations(description: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, operations in description["paths"].items():
         yield from ((path, operation) for operation in operations.values())
+
+
+async def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "schemathesis.cli", "--no-color"]
+    command += ["--config-file", str(Path(__file__).with_name("schemathesis.toml"))]
+    command += ["run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {KEY}", "--checks", "all"]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1"]
+    command += ["--continue-on-failure", "--no-shrink", "--warnings", "off"]
+    process = await asyncio.create_subprocess_exec(
+        # It writes files of what it found where it runs.
+        *command,
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    tested, generated = re.search(r"Tested: (\d+)", output), re.search(r"(\d+) generated", output)
+    assert tested is not None
+    assert generated is not None
+    assert int(tested[1]) == 21
+    assert int(generated[1]) > 1000
 
 
 async def test_every_route_names_its_key_its_reply_and_its_refusals(description: dict[str, Any]) -> None:
