@@ -15,6 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from prime.chat import Selection
+from prime.client import PrmClient
+from prime.prm_api import PrimeOptions
 from primectl.places import free_ports
 from tests.builders import perturb, tiny_model
 
@@ -120,19 +123,28 @@ class HalvesEngine(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-def test_votes_need_one_setting_and_no_verifier(folder: Path) -> None:
+def test_votes_need_one_setting_and_no_verifier(folder: Path, tmp_path: Path) -> None:
     engine = ThreadingHTTPServer(("127.0.0.1", 0), HalvesEngine)
     threading.Thread(target=engine.serve_forever, daemon=True).start()
     address = f"best_of_n.engine=http://127.0.0.1:{engine.server_port}/v1"
-    body = {"messages": [{"role": "user", "content": "?"}], "best_of": 3, "prime": {"selection": "majority"}}
+    votes = PrimeOptions(selection=Selection.MAJORITY)
     try:
         with _serving(folder, address, "best_of_n.votes=true") as url:
-            headers = {"Authorization": f"Bearer {KEY}"}
-            response = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)
-            assert response.status_code == 200, response.text
-            found = response.json()["prime"]
-            assert (found["selection"], found["classes"]) == ("majority", [0, 0, 1])
-            assert found["selected"][0] in (0, 1)
+            with PrmClient(url, KEY, timeout_s=60) as client:
+                found = client.best_of_n(prompt="?", best_of=3, options=votes).prime
+            assert found is not None
+            assert (found.selection, found.classes) == (Selection.MAJORITY, [0, 0, 1])
+            assert found.selected[0] in (0, 1)
+            rows = tmp_path / "rows.jsonl"
+            rows.write_text('{"id": "a", "prompt": "?"}\n{"id": "b", "prompt": ""}\n')
+            command = ("best-of-n", rows, "--address", url, "--best-of", "3", "--selection", "majority")
+            asked = _primectl(*command, "--out", tmp_path / "out.jsonl")
+            first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+            assert (asked.returncode, first["id"], first["prime"]["classes"]) == (1, "a", [0, 0, 1])
+            assert first["responses"][0] in ("\\boxed{1/2}", "It is \\boxed{0.5}")
+            assert "row 2: column 'prompt' must be text" in second["error"]
+            stranger = _primectl(*command, key="wrong")
+            assert (stranger.returncode, "the API key is missing or wrong" in stranger.stderr) == (1, True)
     finally:
         engine.shutdown()
         engine.server_close()
@@ -144,6 +156,7 @@ def test_a_newcomers_mistakes_are_one_message_each(folder: Path) -> None:
         (("serve-prm", folder / "nowhere", "--reference", "none"), "is not a Hugging Face model folder"),
         (("serve-prm", folder / "prm", "--reference", "none", "prot=1"), "unknown setting 'prot'"),
         (("score", folder / "rows.jsonl"), "give either --model FOLDER"),
+        (("score", folder / "rows.jsonl", "--address", "127.0.0.1:9152"), "begins with http:// or https://"),
         (("score", folder / "no.jsonl", "--model", folder / "prm", "--reference", "none"), "does not exist"),
         (("evaluate-prm", "--model", folder / "prm", "--reference", "none"), "nothing to evaluate on"),
         (("train-prm", f"model={folder / 'prm'}"), "setting 'data' is missing"),
