@@ -3,10 +3,16 @@
 Between the scoring use case, which asks for one prompt's candidates at a time, and the reward model, which takes
 groups as they come and lets one call in at a time.
 
-Turns are those of start-time fair queueing (Goyal et al., SIGCOMM 1996): every part is stamped with the tokens that its
-request was given before it, counted from the stamp that was being served when the request came, and the smallest stamp
-is next. So a short request waits for the pass that is under way and not for the queue, and a long one goes on between
-others. Whoever has gone is not computed further than the pass that is under way.
+Turns are those of start-time fair queueing (Goyal et al., SIGCOMM 1996) on three levels: urgent requests and others, in
+each the keys, of each key its requests. On every level a line is stamped with the tokens that it was given, divided by
+its share, and the smallest stamp is next. A line that comes, or comes again, is stamped no earlier than the clock of its
+level, so nothing is saved up while idle. Hence
+
+* a short request waits for the pass that is under way and not for the queue, and a long one goes on between others;
+* a key with 40 requests gets as much as one with a single request, each by its share;
+* while both kinds wait, four of five tokens are of urgent requests, and the fifth is not.
+
+What a client that has gone was waiting for is not computed further than the pass that is under way.
 """
 
 import asyncio
@@ -19,6 +25,10 @@ from typing import Protocol
 
 from prime.errors import Overloaded, PrimeError
 from prime.types import PrmGroup, TokenRewards
+from services.prm.callers import Caller, current_caller
+
+_URGENT_SHARE = 4.0
+"""Of an urgent request's tokens to those of others, while both wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +48,7 @@ class TokenScorer(Protocol):
         """Rows of all groups in order, from one PRM version.
 
         Raises:
-            Overloaded: too many requests wait already.
+            Overloaded: too many requests of this caller wait already.
         """
 
 
@@ -50,15 +60,45 @@ class RewardScorer(Protocol):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
+class _Line:
+    """One of several that take turns, and the clock of those that take turns inside it.
+
+    Example: of the lines with stamps 10 and 20 the first is next; after 30 tokens with a share of 2 it is at 25.
+    """
+
+    number: int
+    """Of equal stamps the smaller number is first."""
+    share: float = 1.0
+    stamp: float = 0.0
+    """Tokens given, divided by the share."""
+    clock: float = 0.0
+    """The earliest stamp of whoever comes."""
+
+    @property
+    def turn(self) -> tuple[float, int]:
+        """Who has the smallest is next."""
+        return self.stamp, self.number
+
+    def join(self, level: "_Line") -> None:
+        """Take part in the turns of a level; what was not used before is not made up for."""
+        self.stamp = max(self.stamp, level.clock)
+
+    def take(self, tokens: int, level: "_Line") -> None:
+        """Be served."""
+        level.clock = max(level.clock, self.stamp)
+        self.stamp += tokens / self.share
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
 class _Request:
     """What one caller waits for, and how far it is."""
 
     parts: Sequence[PrmGroup]
     answer: "asyncio.Future[BatchedRewards]"
-    number: int
-    """In the order of arrival: of equal stamps the earlier request is first."""
-    stamp: int
-    """Of its next part."""
+    name: str
+    """The caller's."""
+    lines: tuple[_Line, _Line, _Line, _Line]
+    """The root, the urgency, the key, and its own."""
     since: float = field(default_factory=time.perf_counter)
     missing: deque[int] = field(default_factory=deque)
     """Parts without rewards, by number."""
@@ -71,9 +111,19 @@ class _Request:
         self.missing.extend(range(len(self.parts)))
 
     @property
-    def turn(self) -> tuple[int, int]:
-        """Who has the smallest is next."""
-        return self.stamp, self.number
+    def key(self) -> _Line:
+        """The line of its key."""
+        return self.lines[2]
+
+    @property
+    def turn(self) -> list[tuple[float, int]]:
+        """Who has the smallest is next: numbers are unique on a level, so the first level decides first."""
+        return [line.turn for line in self.lines[1:]]
+
+    def take(self, tokens: int) -> None:
+        """Be served, on all levels."""
+        for level, line in itertools.pairwise(self.lines):
+            line.take(tokens, level)
 
     def next_parts(self) -> list[int]:
         """What is to be computed in its next turn."""
@@ -110,8 +160,9 @@ class Batcher:
         self._max_waiting = max_waiting
         self._open: list[_Request] = []
         self._numbers = itertools.count()
-        self._served = 0
-        """The stamp that was served last."""
+        self._root = _Line(number=0)
+        self._lines: dict[tuple[bool, str], _Line] = {}
+        """By urgency and key; those of the urgencies themselves have no key."""
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -123,17 +174,19 @@ class Batcher:
         """Rows of all groups in order, from one PRM version.
 
         Raises:
-            Overloaded: `max_waiting` requests are accepted and not yet answered.
+            Overloaded: `max_waiting` requests of this caller are accepted and not yet answered.
         """
-        if self.unanswered >= self._max_waiting:
+        caller = current_caller()
+        waiting = sum(each.name == caller.name for each in self._open)
+        if waiting >= self._max_waiting:
             raise Overloaded(
-                f"{self.unanswered} scoring requests wait already (setting `prm.api.max_waiting`); try again later"
+                f"{waiting} scoring requests wait already (setting `prm.api.max_waiting`, per key); try again later"
             )
         request = _Request(
             parts=[part for group in groups for part in parts_of(group, token_budget=self._token_budget)],
             answer=asyncio.get_running_loop().create_future(),
-            number=next(self._numbers),
-            stamp=self._served,
+            name=caller.name,
+            lines=self._lines_of(caller),
         )
         self._open.append(request)
         if self._worker is None:
@@ -144,12 +197,37 @@ class Batcher:
             # Answered, or its caller has gone.
             self._open.remove(request)
 
+    def _lines_of(self, caller: Caller) -> tuple[_Line, _Line, _Line, _Line]:
+        """Where a request of this caller waits."""
+        share = _URGENT_SHARE if caller.is_urgent else 1.0
+        urgency = self._lines.setdefault(
+            (caller.is_urgent, ""), _Line(number=0 if caller.is_urgent else 1, share=share)
+        )
+        key = self._lines.setdefault((caller.is_urgent, caller.name), _Line(number=next(self._numbers)))
+        key.share = caller.share
+        lines = self._root, urgency, key, _Line(number=next(self._numbers))
+        for level, line in itertools.pairwise(lines):
+            line.join(level)
+        return lines
+
     async def _work(self) -> None:
         try:
             while turns := self._next_turns():
                 await self._serve(turns)
+                self._move_clocks(turns)
         finally:
             self._worker = None
+            # Nobody waits: whoever comes next begins level with the others.
+            self._root = _Line(number=0)
+            self._lines.clear()
+
+    def _move_clocks(self, turns: Sequence[_Turn]) -> None:
+        """What a key was given has passed for all of its requests: were each new one stamped as the one served last,
+        new ones would go before old ones for ever. Keys need no such clock: their lines stay.
+        """
+        for request, part in turns:
+            open_ones = sum(each.key is request.key for each in self._open)
+            request.key.clock += count_tokens([request.parts[part]]) / max(open_ones, 1)
 
     def _next_turns(self) -> list[_Turn]:
         """Parts of one pass, the smallest stamps first."""
@@ -165,8 +243,7 @@ class Batcher:
                 request.missing.remove(part)
                 turns.append((request, part))
             used += tokens
-            self._served = request.stamp
-            request.stamp += tokens
+            request.take(tokens)
         return turns
 
     async def _serve(self, turns: Sequence[_Turn]) -> None:

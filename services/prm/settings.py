@@ -18,7 +18,7 @@ class ApiSettings(Settings):
     max_candidates: int = Field(1024, ge=1)
     """Per request, over all its questions."""
     max_waiting: int = Field(64, ge=1)
-    """Requests accepted and not yet answered; more are refused with 429."""
+    """Requests of one key accepted and not yet answered; more are refused with 429."""
     max_tokens: int = Field(0, ge=0)
     """Of a prompt with one response; 0: as many as the model has positions."""
     max_body_mib: int = Field(16, ge=1)

@@ -9,6 +9,7 @@ import pytest
 from prime.errors import EngineError, InvalidInput, Overloaded
 from prime.types import PrmGroup, TokenRewards, TokenSpan
 from services.prm.batching import BatchedRewards, Batcher, count_tokens, parts_of
+from services.prm.callers import Caller, calling
 
 
 class EchoModel:
@@ -37,6 +38,14 @@ class EchoModel:
         )
 
 
+class SlowModel(EchoModel):
+    """One whose passes let others run in between."""
+
+    async def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> TokenRewards:
+        await asyncio.sleep(0)
+        return await super().score(groups, reuse=reuse)
+
+
 def _group(name: str, *responses: tuple[int, ...], prompt: int = 2) -> PrmGroup:
     return PrmGroup(group_id=name, prompt_ids=(1,) * prompt, responses=responses or ((3, 4),))
 
@@ -45,6 +54,16 @@ async def _asked(batcher: Batcher, *groups: PrmGroup) -> "asyncio.Task[BatchedRe
     task = asyncio.create_task(batcher.score(groups))
     await asyncio.sleep(0)
     return task
+
+
+async def _asked_by(caller: Caller, batcher: Batcher, *groups: PrmGroup) -> "asyncio.Task[BatchedRewards]":
+    with calling(caller):
+        return await _asked(batcher, *groups)
+
+
+def _passes(name: str, count: int) -> PrmGroup:
+    """A group that is computed in so many passes of 10 tokens."""
+    return _group(name, *[(1,) * 8] * count)
 
 
 async def test_everybody_gets_the_rows_of_their_own_groups() -> None:
@@ -174,6 +193,96 @@ async def test_short_requests_that_keep_coming_do_not_hold_up_a_long_one() -> No
         await asyncio.gather(*(batcher.score([_group(f"short {number}", (1,) * 8)]) for number in range(3)))
     # Of four callers each has one of four passes.
     assert rounds <= 6
+
+
+async def test_short_requests_that_come_one_by_one_do_not_starve_a_long_one_of_the_same_key() -> None:
+    model = SlowModel()
+    model.go.set()
+    batcher = Batcher(model, token_budget=10, max_waiting=10)
+    long = await _asked(batcher, _passes("long", 5))
+    asked = 0
+
+    async def keep_asking(delay: int) -> None:
+        nonlocal asked
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        while not long.done() and asked < 200:
+            asked += 1
+            await batcher.score([_passes("short", 1)])
+
+    await asyncio.gather(*map(keep_asking, range(3)))
+    # Of four requests that are open each has about a fourth of the passes.
+    assert long.done()
+    assert asked <= 20
+
+
+async def test_a_key_with_many_requests_gets_as_much_as_a_key_with_one() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=100)
+    many = [await _asked_by(Caller(name="many"), batcher, _passes("many", 2)) for _ in range(40)]
+    one = await _asked_by(Caller(name="one"), batcher, _passes("one", 10))
+    model.go.set()
+    await one
+    passes = [batch[0] for batch in model.batches]
+    # A pass was under way when it came; from then on every second one is its own.
+    assert passes[:21] == ["many", *["one", "many"] * 10]
+    await asyncio.gather(*many)
+    assert len(model.batches) == 90
+
+
+async def test_twice_the_share_is_twice_the_tokens() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=100)
+    double, single = Caller(name="double", share=2.0), Caller(name="single")
+    tasks = [await _asked_by(caller, batcher, _passes(caller.name, 30)) for caller in (double, single)]
+    model.go.set()
+    await tasks[0]
+    passes = [batch[0] for batch in model.batches]
+    for end in (6, 15, 30, 45):
+        assert abs(passes[:end].count("double") - 2 * passes[:end].count("single")) <= 2
+    await tasks[1]
+    assert len(model.batches) == 60
+
+
+async def test_a_key_has_no_credit_for_the_time_in_which_it_asked_nothing() -> None:
+    model = SlowModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=100)
+    steady, late = Caller(name="steady"), Caller(name="late")
+    tasks = [await _asked_by(steady, batcher, _passes("steady", 40))]
+    model.go.set()
+    while len(model.batches) < 10:
+        await asyncio.sleep(0)
+    tasks.append(await _asked_by(late, batcher, _passes("late", 20)))
+    await asyncio.gather(*tasks)
+    after = [batch[0] for batch in model.batches][12:30]
+    assert after.count("late") == after.count("steady")
+
+
+async def test_an_urgent_request_goes_before_all_others_and_does_not_starve_them() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=100)
+    normal = [await _asked_by(Caller(name=name), batcher, _passes("normal", 10)) for name in "abc"]
+    urgent = await _asked_by(Caller(name="u", is_urgent=True), batcher, _passes("urgent", 20))
+    model.go.set()
+    await asyncio.gather(urgent, *normal)
+    passes = [batch[0] for batch in model.batches]
+    # After the pass that was under way it is always four urgent ones and a normal one.
+    assert passes[:2] == ["normal", "urgent"]
+    for start in range(2, 17):
+        assert passes[start : start + 5].count("urgent") == 4
+    assert passes.count("normal") == 30
+
+
+async def test_one_key_does_not_fill_the_places_of_another() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=100, max_waiting=2)
+    greedy, modest = Caller(name="greedy"), Caller(name="modest")
+    tasks = [await _asked_by(greedy, batcher, _group("a")) for _ in range(2)]
+    with calling(greedy), pytest.raises(Overloaded, match="2 scoring requests wait already"):
+        await batcher.score([_group("a")])
+    tasks.append(await _asked_by(modest, batcher, _group("b")))
+    model.go.set()
+    assert len(await asyncio.gather(*tasks)) == 3
 
 
 async def test_a_caller_that_leaves_half_way_is_computed_no_further() -> None:
