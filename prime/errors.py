@@ -12,6 +12,7 @@
     ├── CheckpointError             FAILED_PRECONDITION  no      a run folder or checkpoint is missing, foreign or torn
     ├── InUse                       FAILED_PRECONDITION  no      another process works with this folder or file
     ├── Unauthenticated             UNAUTHENTICATED      no      the bearer token is missing or wrong
+    ├── Forbidden                   PERMISSION_DENIED    no      a key is known and does not open what was asked for
     ├── WeightPushError             DATA_LOSS            no      pushed weights are not the ones that answer
     │   └── StaleBase               DATA_LOSS            no      what changed is told of weights that are not held
     ├── EngineError                 INTERNAL             no      the generation engine or a model broke
@@ -21,6 +22,7 @@
     ├── NotReady                    UNAVAILABLE          yes     a service holds no weights yet, or is stopping
     ├── PeerUnavailable             UNAVAILABLE          yes     Redis or another service cannot be reached
     └── Overloaded                  RESOURCE_EXHAUSTED   yes     a bounded queue is full
+        └── LimitReached            RESOURCE_EXHAUSTED   yes     a key has used up its requests or tokens for now
 
 Messages say what was wrong, where, and what to do. To add a class, add its row above.
 """
@@ -91,6 +93,12 @@ class Unauthenticated(PrimeError):
     grpc_status = "UNAUTHENTICATED"
 
 
+class Forbidden(PrimeError):
+    """A key is known and does not open what was asked for; names the key and what it lacks."""
+
+    grpc_status = "PERMISSION_DENIED"
+
+
 class WeightPushError(PrimeError):
     """Pushed weights did not arrive whole, or are not the ones that answer."""
 
@@ -142,3 +150,7 @@ class Overloaded(PrimeError):
     def __init__(self, text: str = "", *, retry_after_s: float = 1.0) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
+
+
+class LimitReached(Overloaded):
+    """A key has used up its requests or tokens for now; says when there are more."""

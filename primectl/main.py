@@ -188,6 +188,10 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     )
     serve_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
+    new_key = _command(commands, "new-key", _new_key, "make an API key, and print its table for the file prm.api.keys")
+    new_key.add_argument("name", help="of its holder, in metrics and messages")
+    new_key.add_argument("--scopes", default="score", metavar="LIST", help="of score, chat, learn, metrics")
+
     score = _command(commands, "score", _score, "score a file of candidates with a PRM")
     score.add_argument("file", type=Path, help="a .jsonl or .parquet file: prompts with `responses`")
     _add_scorer(score)
@@ -447,6 +451,12 @@ def _serve_prm(arguments: argparse.Namespace) -> int:
         print(settings.model_dump_json(indent=2))
         return 0
     return run_serve_prm(settings, token_file=arguments.token_file)
+
+
+def _new_key(arguments: argparse.Namespace) -> int:
+    from primectl.new_key import run_new_key
+
+    return run_new_key(arguments.name, scopes=arguments.scopes)
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ def run_serve_prm(settings: PrmSettings, *, token_file: Path | None) -> int:
     token, origin = _key(token_file)
     print(f"PRM scoring API: http://{settings.ops_listen}   (what it takes: /docs; which PRM: /info)")
     print(f"API key: {token}   ({origin})" if settings.api.require_key else "API key: none asked for", flush=True)
+    if settings.api.keys is not None:
+        print(f"API keys: also those of {settings.api.keys}", flush=True)
     # A frozen PRM has no run: nothing is written anywhere.
     run = RunSettings(name="prm", model=settings.model or Path())
     # Answers are compared and no program is run, so the sandbox's best is not asked for.

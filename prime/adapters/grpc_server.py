@@ -1,13 +1,15 @@
-"""Builds a gRPC server: bearer token, one mapping from the error tree to status codes, health, metrics, traces.
+"""Builds a gRPC server: who may call what, one mapping from the error tree to status codes, health, metrics, traces.
 
 Handlers decode, call and encode; they hold no `try`. The name of the error class travels in the trailing metadata,
 so that the client raises the same class again.
 """
 
+import contextlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -25,11 +27,41 @@ _HEALTH_PREFIX = "/grpc.health.v1.Health/"
 _log = structlog.get_logger()
 
 
-class EdgeInterceptor(grpc.aio.ServerInterceptor):
-    """Checks the token, maps errors to status codes, logs and counts. The only broad `except` of a service."""
+class Gate(Protocol):
+    """Who may call what. Health is open to all and not asked about."""
 
-    def __init__(self, token: str, meters: Meters) -> None:
-        self._token = f"Bearer {token}".encode()
+    def admit(self, method: str, key: str) -> AbstractContextManager[None]:
+        """Let a caller in, for as long as the context lasts; `method`: e.g. `/prime.v1.PrmService/Score`.
+
+        Raises:
+            Unauthenticated: nobody's key.
+            Forbidden: the key does not open this method.
+            LimitReached: the key has used up what it may ask for.
+        """
+
+
+class SharedToken:
+    """A `Gate` that opens every method to the one token that services share."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    def admit(self, method: str, key: str) -> AbstractContextManager[None]:
+        """Compare in constant time.
+
+        Raises:
+            Unauthenticated: another token, or none.
+        """
+        if not hmac.compare_digest(key.encode(), self._token):
+            raise Unauthenticated("the bearer token is missing or wrong; services share one, see docs/operations.md")
+        return contextlib.nullcontext()
+
+
+class EdgeInterceptor(grpc.aio.ServerInterceptor):
+    """Asks the gate, maps errors to status codes, logs and counts. The only broad `except` of a service."""
+
+    def __init__(self, gate: Gate, meters: Meters) -> None:
+        self._gate = gate
         self._meters = meters
 
     async def intercept_service(
@@ -43,17 +75,16 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             return None
         method = handler_call_details.method
         metadata = dict(handler_call_details.invocation_metadata or ())
-        # Probes of an orchestrator carry no token, and health tells nobody anything.
-        presented = str(metadata.get(AUTHORIZATION_KEY, "")).encode()
-        allowed = method.startswith(_HEALTH_PREFIX) or hmac.compare_digest(presented, self._token)
+        scheme, _, key = str(metadata.get(AUTHORIZATION_KEY, "")).partition(" ")
+        presented = key if scheme == "Bearer" else ""
         trace = str(metadata.get(tracing.TRACEPARENT, ""))
         if handler.unary_unary:
-            wrapped = self._guard(method, handler.unary_unary, allowed, trace)
+            wrapped = self._guard(method, handler.unary_unary, presented, trace)
             return grpc.unary_unary_rpc_method_handler(
                 wrapped, handler.request_deserializer, handler.response_serializer
             )
         if handler.stream_unary:
-            wrapped = self._guard(method, handler.stream_unary, allowed, trace)
+            wrapped = self._guard(method, handler.stream_unary, presented, trace)
             return grpc.stream_unary_rpc_method_handler(
                 wrapped, handler.request_deserializer, handler.response_serializer
             )
@@ -62,20 +93,17 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _guard(
-        self, method: str, behaviour: Callable[..., Awaitable[Any]], allowed: bool, trace: str
+        self, method: str, behaviour: Callable[..., Awaitable[Any]], presented: str, trace: str
     ) -> Callable[..., Any]:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             code = "OK"
             try:
-                if not allowed:
-                    raise Unauthenticated(
-                        "the bearer token is missing or wrong; services share one, see docs/operations.md"
-                    )
-                if not trace:  # a call of nobody's run, such as a probe, begins no trace
-                    return await behaviour(request, context)
-                with tracing.span(method.lstrip("/"), parent=trace):
-                    return await behaviour(request, context)
+                with self._admitted(method, presented):
+                    if not trace:  # a call of nobody's run, such as a probe, begins no trace
+                        return await behaviour(request, context)
+                    with tracing.span(method.lstrip("/"), parent=trace):
+                        return await behaviour(request, context)
             except PrimeError as error:
                 code = error.grpc_status
                 _log.warning("call refused", method=method, error=type(error).__name__, detail=str(error))
@@ -91,6 +119,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 self._meters.rpc_seconds.labels(method, code).observe(time.perf_counter() - started)
 
         return guarded
+
+    def _admitted(self, method: str, key: str) -> AbstractContextManager[None]:
+        # Probes of an orchestrator carry no token, and health tells nobody anything.
+        return contextlib.nullcontext() if method.startswith(_HEALTH_PREFIX) else self._gate.admit(method, key)
 
 
 class Health:
@@ -116,15 +148,19 @@ class Health:
         await self._servicer.enter_graceful_shutdown()
 
 
-def build_server(token: str, meters: Meters, *, connection_s: float | None = None) -> grpc.aio.Server:
+def build_server(
+    token: str, meters: Meters, *, gate: Gate | None = None, connection_s: float | None = None
+) -> grpc.aio.Server:
     """A server without servicers and ports. Messages up to 64 MiB.
+
+    `gate`: who may call what; None: whoever has the token, everything.
 
     `connection_s`: after how long a client has to connect anew, and so to look its name up again; calls under way end
     in peace. None: never.
     """
     age = [] if connection_s is None else [("grpc.max_connection_age_ms", round(1000 * connection_s))]
     return grpc.aio.server(
-        interceptors=(EdgeInterceptor(token, meters),),
+        interceptors=(EdgeInterceptor(gate or SharedToken(token), meters),),
         options=[
             *age,
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

@@ -13,7 +13,7 @@ import grpc
 import structlog
 from fastapi import FastAPI
 
-from prime.adapters.grpc_server import Health, build_server
+from prime.adapters.grpc_server import Gate, Health, build_server
 from prime.adapters.ops_http import OpsServer, ops_app
 from prime.adapters.settings import ServiceSettings
 from prime.adapters.telemetry import Meters
@@ -43,6 +43,8 @@ class Service:
     close: Callable[[], Awaitable[None]] | None = None
     tls: Tls | None = None
     """Of the gRPC side; None: plain."""
+    gate: Gate | None = None
+    """Who may call what over gRPC; None: whoever has the token, everything."""
     connection_s: float | None = None
     """See `build_server`; for a service that has several replicas behind one name."""
 
@@ -59,7 +61,7 @@ async def serve(service: Service) -> None:
         loop.add_signal_handler(signum, stop.set)
 
     health = Health(service.name)
-    server = build_server(service.token, service.meters, connection_s=service.connection_s)
+    server = build_server(service.token, service.meters, gate=service.gate, connection_s=service.connection_s)
     service.add_servicers(server)
     health.add_to(server)
     try:

@@ -5,8 +5,8 @@ groups as they come and lets one call in at a time.
 
 Turns are those of start-time fair queueing (Goyal et al., SIGCOMM 1996) on three levels: urgent requests and others, in
 each the keys, of each key its requests. On every level a line is stamped with the tokens that it was given, divided by
-its share, and the smallest stamp is next. A line that comes, or comes again, is stamped no earlier than the clock of its
-level, so nothing is saved up while idle. Hence
+its share, and the smallest stamp is next. A line that comes, or comes again, is stamped no earlier than its level's
+clock, so nothing is saved up while idle. Hence
 
 * a short request waits for the pass that is under way and not for the queue, and a long one goes on between others;
 * a key with 40 requests gets as much as one with a single request, each by its share;

@@ -26,10 +26,11 @@ from prime.v1 import prm_pb2_grpc
 from services.prm.batching import Batcher
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.metrics import MeteredScorer
 from services.prm.reward import RewardService
 from services.prm.reward_model import REFERENCE_SOURCES, ImplicitPrm
-from services.prm.rpc import PrmServicer
+from services.prm.rpc import KeyedGate, PrmServicer
 from services.prm.scoring import PrmScorer
 from services.prm.settings import BestOfNSettings, PrmSettings
 
@@ -69,11 +70,13 @@ async def _serve(
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
+    keys = Keys(token, meters=meters, file=settings.api.keys)
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
     scorer = MeteredScorer(
         PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, run.model)),
         meters,
         waiting=lambda: batcher.unanswered,
+        charge=keys.charge,
     )
     tls = Tls.of(run.tls_folder)
     async with contextlib.AsyncExitStack() as open_ones:
@@ -88,17 +91,18 @@ async def _serve(
                 token=token,
                 meters=meters,
                 add_servicers=lambda server: prm_pb2_grpc.add_PrmServiceServicer_to_server(
-                    PrmServicer(reward_service), server
+                    PrmServicer(reward_service, charge=keys.charge), server
                 ),
                 add_routes=partial(
                     add_prm_routes,
                     scorer=scorer,
-                    token=token,
+                    keys=keys,
                     settings=settings.api,
                     meters=meters,
                     best_of_n=best_of_n,
                 ),
                 tls=tls,
+                gate=KeyedGate(keys),
             )
         )
 

@@ -8,10 +8,13 @@ from prime.scoring import ScorerInfo, ScoringReply, ScoringRequest
 
 
 class MeteredScorer:
-    """A `CheckingScorer` that is watched."""
+    """A `CheckingScorer` that is watched; `charge` is told the tokens that were scored for whoever asked."""
 
-    def __init__(self, scorer: CheckingScorer, meters: Meters, *, waiting: Callable[[], int]) -> None:
+    def __init__(
+        self, scorer: CheckingScorer, meters: Meters, *, waiting: Callable[[], int], charge: Callable[[int], None]
+    ) -> None:
         self._scorer = scorer
+        self._charge = charge
         meters.gauge("prime_prm_waiting", "Scoring requests accepted and not yet answered.").set_function(waiting)
         self._tokenize = meters.histogram("prime_prm_tokenize_seconds", "Time to encode a request.")
         self._queue = meters.histogram("prime_prm_queue_seconds", "Time a request waits for its forward pass.")
@@ -30,6 +33,7 @@ class MeteredScorer:
         # Of one batch: they waited together and were computed together.
         self._queue.observe(replies[0].seconds.queue)
         self._inference.observe(replies[0].seconds.inference)
+        self._charge(sum(reply.usage.prompt_tokens + reply.usage.response_tokens for reply in replies))
         for reply in replies:
             self._tokens.labels("prompt").inc(reply.usage.prompt_tokens)
             self._tokens.labels("response").inc(reply.usage.response_tokens)

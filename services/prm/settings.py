@@ -13,6 +13,10 @@ class ApiSettings(Settings):
 
     require_key: bool = True
     """Scoring needs `Authorization: Bearer TOKEN`, the token that the services share."""
+    keys: Path | None = None
+    """File of further keys, with scopes and limits; empty: the shared token alone."""
+    open_metrics: bool = True
+    """Whether `/metrics` needs no key; else one with the scope `metrics`."""
     model_id: str = ""
     """The name that clients use; empty: the name of the model's folder."""
     max_candidates: int = Field(1024, ge=1)
@@ -25,6 +29,12 @@ class ApiSettings(Settings):
     """Larger bodies are refused before they are read."""
     body_seconds: float = Field(60.0, gt=0)
     """Within which a body has to come."""
+
+    @model_validator(mode="after")
+    def _keys_are_asked_for(self) -> "ApiSettings":
+        if not self.require_key and (self.keys is not None or not self.open_metrics):
+            raise ValueError("keys and open_metrics = false need require_key = true")
+        return self
 
 
 class BestOfNSettings(Settings):

@@ -15,6 +15,7 @@ from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
 from primectl.places import free_port
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.main import open_scorer
 from services.prm.scoring import PrmScorer
 from services.prm.settings import ApiSettings, PrmSettings
@@ -54,7 +55,9 @@ async def running_app(
 async def running_api(scorer: Scorer, settings: ApiSettings | None = None) -> AsyncIterator[Api]:
     """The whole API over a scorer."""
     meters = Meters()
-    add_routes = partial(add_prm_routes, scorer=scorer, token=KEY, settings=settings or ApiSettings(), meters=meters)
+    add_routes = partial(
+        add_prm_routes, scorer=scorer, keys=Keys(KEY, meters=meters), settings=settings or ApiSettings(), meters=meters
+    )
     async with (
         running_app(add_routes, meters) as url,
         httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client,

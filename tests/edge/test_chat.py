@@ -24,6 +24,7 @@ from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringReply, ScoringRe
 from prime.types import AnswerClasses, PushManifest, PushReceipt, RolloutGroup, RolloutRequest, RolloutStatus
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.settings import ApiSettings, BestOfNSettings
 from tests.builders import group
 from tests.edge.prm_api import KEY, open_tiny_scorer, running_app
@@ -99,7 +100,12 @@ async def _proxy(
         generator = OpenAIEngine(f"{engine_url}/v1", timeout_s=20, setting="engine")
         best_of_n = BestOfN(generator, scorer, EqualHalves() if votes else None, settings or BestOfNSettings())
         add_routes = partial(
-            add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n
+            add_prm_routes,
+            scorer=scorer,
+            keys=Keys(KEY, meters=Meters()),
+            settings=ApiSettings(),
+            meters=Meters(),
+            best_of_n=best_of_n,
         )
         async with (
             running_app(add_routes) as url,
@@ -293,7 +299,12 @@ async def test_an_engine_that_is_away_is_a_503_that_names_it(scorer: CheckingSco
     generator = OpenAIEngine("http://127.0.0.1:9/v1", timeout_s=2, setting="engine")
     best_of_n = BestOfN(generator, scorer, None, BestOfNSettings())
     add_routes = partial(
-        add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n
+        add_prm_routes,
+        scorer=scorer,
+        keys=Keys(KEY, meters=Meters()),
+        settings=ApiSettings(),
+        meters=Meters(),
+        best_of_n=best_of_n,
     )
     async with (
         running_app(add_routes) as url,

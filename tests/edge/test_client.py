@@ -46,6 +46,7 @@ from prime.types import ReferenceSource
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
 from services.prm.http.errors import fault_of, openai_answer, plain_answer
+from services.prm.keys import Keys
 from services.prm.settings import ApiSettings, BestOfNSettings
 from tests.edge.prm_api import KEY, Api, open_tiny_scorer, running_app
 
@@ -168,7 +169,12 @@ async def test_the_best_of_n_is_typed(prm_pair: tuple[Path, Path]) -> None:
         engine = OpenAIEngine(f"{engine_url}/v1", timeout_s=20, setting="engine")
         best_of_n = BestOfN(engine, scorer, None, BestOfNSettings())
         add_routes = partial(
-            add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n
+            add_prm_routes,
+            scorer=scorer,
+            keys=Keys(KEY, meters=Meters()),
+            settings=ApiSettings(),
+            meters=Meters(),
+            best_of_n=best_of_n,
         )
         async with running_app(add_routes) as url:
             fields = {"model": "m", "best_of": 4, "n": 2, "temperature": 0.7}

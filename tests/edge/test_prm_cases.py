@@ -25,6 +25,7 @@ from prime.scoring import PrmConfig
 from prime.types import AnswerClasses
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.main import open_scorer
 from services.prm.settings import ApiSettings, BestOfNSettings, PrmSettings
 from tests.edge.prm_api import KEY, Api, open_tiny_scorer, running_api, running_app
@@ -297,7 +298,12 @@ async def _ask(
         generator = OpenAIEngine(f"{engine_url}/v1", timeout_s=20, setting="engine")
         best_of_n = BestOfN(generator, scorer, grouper, BestOfNSettings())
         add_routes = partial(
-            add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n
+            add_prm_routes,
+            scorer=scorer,
+            keys=Keys(KEY, meters=Meters()),
+            settings=ApiSettings(),
+            meters=Meters(),
+            best_of_n=best_of_n,
         )
         async with (
             running_app(add_routes) as url,

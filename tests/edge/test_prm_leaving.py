@@ -17,6 +17,7 @@ from prime.types import PrmGroup, TokenRewards
 from services.prm.batching import Batcher
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.scoring import PrmScorer
 from services.prm.settings import ApiSettings, BestOfNSettings
 from tests.edge.prm_api import KEY, Api, open_tiny_scorer, running_api, running_app
@@ -143,7 +144,12 @@ async def test_the_engines_call_ends_with_its_client(stream: bool, prm_pair: tup
     scorer = open_tiny_scorer(*prm_pair)
     best_of_n = BestOfN(generator, scorer, None, BestOfNSettings())
     add_routes = partial(
-        add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=Meters(), best_of_n=best_of_n
+        add_prm_routes,
+        scorer=scorer,
+        keys=Keys(KEY, meters=Meters()),
+        settings=ApiSettings(),
+        meters=Meters(),
+        best_of_n=best_of_n,
     )
     body = {"model": "m", "messages": CHAT[:1], "stream": stream}
     async with running_app(add_routes) as url:

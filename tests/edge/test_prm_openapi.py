@@ -17,6 +17,7 @@ from prime.chat import ChatCandidate, ChatSamples
 from prime.prm_api import Completion, InfoReply, ScoreReply
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.settings import ApiSettings, BestOfNSettings
 from tests.edge.prm_api import KEY, open_tiny_scorer, running_app
 
@@ -48,7 +49,12 @@ async def url(prm_pair: tuple[Path, Path]) -> AsyncIterator[str]:
     scorer, meters = open_tiny_scorer(*prm_pair, max_tokens=256), Meters()
     best_of_n = BestOfN(Parrot(), scorer, None, BestOfNSettings())
     add_routes = partial(
-        add_prm_routes, scorer=scorer, token=KEY, settings=ApiSettings(), meters=meters, best_of_n=best_of_n
+        add_prm_routes,
+        scorer=scorer,
+        keys=Keys(KEY, meters=meters),
+        settings=ApiSettings(),
+        meters=meters,
+        best_of_n=best_of_n,
     )
     async with running_app(add_routes, meters) as address:
         yield address
@@ -148,7 +154,11 @@ async def test_replies_hold_what_is_described_and_nothing_else(url: str) -> None
 async def test_without_a_key_none_is_described(prm_pair: tuple[Path, Path]) -> None:
     settings, meters = ApiSettings(require_key=False), Meters()
     add_routes = partial(
-        add_prm_routes, scorer=open_tiny_scorer(*prm_pair), token=KEY, settings=settings, meters=meters
+        add_prm_routes,
+        scorer=open_tiny_scorer(*prm_pair),
+        keys=Keys(KEY, meters=meters),
+        settings=settings,
+        meters=meters,
     )
     async with running_app(add_routes, meters) as url, httpx.AsyncClient(base_url=url) as client:
         description = (await client.get("/openapi.json")).json()

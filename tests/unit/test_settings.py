@@ -28,11 +28,13 @@ steps = 3
 """
 KEYS = [
     "prm.api.body_seconds",
+    "prm.api.keys",
     "prm.api.max_body_mib",
     "prm.api.max_candidates",
     "prm.api.max_tokens",
     "prm.api.max_waiting",
     "prm.api.model_id",
+    "prm.api.open_metrics",
     "prm.api.require_key",
     "prm.balance",
     "prm.best_of_n.best_of",

@@ -12,6 +12,7 @@ from services.prm.http.description import add_docs, describe
 from services.prm.http.edge import OPEN_PATHS, Edge
 from services.prm.http.errors import Dialect, OpenAIRoute, OpenRoute, PlainRoute, fault_of, openai_answer, plain_answer
 from services.prm.http.replies import HealthReply
+from services.prm.keys import Keys
 from services.prm.settings import ApiSettings
 
 _DESCRIPTION = """Implicit process rewards: `beta * (log pi_prm - log pi_ref)` of every token, summed to steps and
@@ -22,7 +23,7 @@ def add_prm_routes(
     app: FastAPI,
     *,
     scorer: Scorer,
-    token: str,
+    keys: Keys,
     settings: ApiSettings,
     meters: Meters,
     best_of_n: BestOfN | None = None,
@@ -64,7 +65,7 @@ def add_prm_routes(
     app.add_exception_handler(HTTPException, nowhere)
     add_docs(app)
     describe(app, open_paths=OPEN_PATHS, requires_key=settings.require_key)
-    app.add_middleware(Edge, token=token, settings=settings, meters=meters, dialect_of=dialect_of)
+    app.add_middleware(Edge, keys=keys, settings=settings, meters=meters, dialect_of=dialect_of)
 
 
 def _about(scorer: Scorer) -> APIRouter:

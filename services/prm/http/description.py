@@ -88,7 +88,8 @@ def _with_edge(schema: dict[str, Any], open_paths: Collection[str], requires_key
                 if requires_key:
                     operation["security"] = [{"key": []}]
                 else:
-                    del operation["responses"]["401"]
+                    for status in ("401", "403"):
+                        del operation["responses"][status]
     return schema
 
 

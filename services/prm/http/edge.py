@@ -3,25 +3,30 @@ speed.
 """
 
 import asyncio
-import hmac
 import math
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from prime.adapters.telemetry import Meters
-from prime.errors import BatchTooLarge, InvalidInput, TookTooLong, Unauthenticated
+from prime.errors import BatchTooLarge, Forbidden, InvalidInput, PrimeError, TookTooLong
+from services.prm.callers import ANYONE, Caller, calling
 from services.prm.http.description import DOCS_PATHS
 from services.prm.http.errors import Dialect, fault_of
 from services.prm.http.presence import App, Ending, Message, Receive, Scope, Send, run_while_wanted
+from services.prm.key_file import Scope as KeyScope
+from services.prm.keys import Keys
 from services.prm.settings import ApiSettings
 
 OPEN_PATHS = DOCS_PATHS | {"/healthz", "/readyz", "/health", "/metrics", "/info"}
 """What tells nobody anything that costs or steers: asked for without a key."""
 
+_METRICS = "/metrics"
+_CHAT, _MODELS = "/v1/chat/", "/v1/models"
 _CLIENT_LEFT = 499
 """As nginx counts them."""
 _TIME = b"x-request-timeout"
+_PRIORITY = b"x-priority"
 
 
 class Edge:
@@ -31,14 +36,15 @@ class Edge:
         self,
         app: App,
         *,
-        token: str,
+        keys: Keys,
         settings: ApiSettings,
         meters: Meters,
         dialect_of: Callable[[str], Dialect],
     ) -> None:
         self._app = app
         self._dialect_of = dialect_of
-        self._key = f"bearer {token}".encode() if settings.require_key else None
+        self._keys = keys if settings.require_key else None
+        self._open_paths = OPEN_PATHS if settings.open_metrics else OPEN_PATHS - {_METRICS}
         self._limit = settings.max_body_mib * 2**20
         self._body_seconds = settings.body_seconds
         self._seconds = meters.histogram("prime_prm_http_seconds", "Time per HTTP request.", ("route", "status"))
@@ -62,11 +68,12 @@ class Edge:
             await send(message)
 
         try:
-            refused = self._refusal(scope)
+            caller, refused = self._admitted(scope)
             if refused is None:
-                ending = await run_while_wanted(
-                    self._app, scope, self._bounded(receive), send_with_clock, seconds=_seconds_of(scope)
-                )
+                with calling(caller):
+                    ending = await run_while_wanted(
+                        self._app, scope, self._bounded(receive), send_with_clock, seconds=_seconds_of(scope)
+                    )
                 status = _CLIENT_LEFT if ending is Ending.LEFT else status
                 refused = _late(scope) if ending is Ending.LATE else None
             if refused is not None:
@@ -76,20 +83,36 @@ class Edge:
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope) -> Exception | None:
+    def _admitted(self, scope: Scope) -> tuple[Caller, PrimeError | None]:
+        """Who asks, or why nothing is done for them."""
+        try:
+            caller = self._caller_of(scope)
+            self._check_headers(scope)
+            return caller, None
+        except PrimeError as error:
+            return ANYONE, error
+
+    def _caller_of(self, scope: Scope) -> Caller:
+        path, headers = scope["path"], dict(scope["headers"])
+        if path in self._open_paths:
+            return ANYONE
+        urgent = _is_urgent(headers)
+        if self._keys is not None:
+            # The scheme's case does not matter (RFC 9110, section 11.1); the key's does.
+            scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+            presented = key.strip().decode("utf-8", "replace") if scheme.lower() == b"bearer" else ""
+            return self._keys.admit(presented, _scope_of(path), urgent=urgent)
+        if urgent:
+            raise Forbidden("X-Priority: high needs a key, and this service asks for none (`prm.api.require_key`)")
+        return ANYONE
+
+    def _check_headers(self, scope: Scope) -> None:
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        # The scheme's case does not matter (RFC 9110, section 11.1); the key's does.
-        presented = scheme.lower() + b" " + key.strip()
-        if self._key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(presented, self._key):
-            return Unauthenticated(
-                "the API key is missing or wrong: send `Authorization: Bearer KEY`, with the key that the service "
-                "printed at its start or took from PRIME_TOKEN"
-            )
         if _TIME in headers and _seconds_of(scope) is None:
-            return InvalidInput(f"X-Request-Timeout: {_quoted(headers[_TIME])} is no number of seconds above 0")
+            raise InvalidInput(f"X-Request-Timeout: {_quoted(headers[_TIME])} is no number of seconds above 0")
         length = headers.get(b"content-length", b"0")
-        return self._too_large() if not length.isdigit() or int(length) > self._limit else None
+        if not length.isdigit() or int(length) > self._limit:
+            raise self._too_large()
 
     def _bounded(self, receive: Receive) -> Receive:
         """A body of unknown length is counted while it comes, and it has to come within its time."""
@@ -123,6 +146,23 @@ class Edge:
         error_type = scope["state"].get("error_type")
         if error_type is not None:
             self._errors.labels(route, error_type).inc()
+
+
+def _scope_of(path: str) -> KeyScope | None:
+    """What a key needs for a path; None: any key will do. What is not known here is scoring."""
+    if path.startswith(_CHAT):
+        return KeyScope.CHAT
+    if path == _METRICS:
+        return KeyScope.METRICS
+    # As open as `/info`, but that an engine may be asked.
+    return None if path == _MODELS or path.startswith(f"{_MODELS}/") else KeyScope.SCORE
+
+
+def _is_urgent(headers: Mapping[bytes, bytes]) -> bool:
+    given = headers.get(_PRIORITY, b"normal")
+    if given.lower() not in (b"high", b"normal"):
+        raise InvalidInput(f"X-Priority: {_quoted(given)} is neither high nor normal")
+    return given.lower() == b"high"
 
 
 def _seconds_of(scope: Scope) -> float | None:

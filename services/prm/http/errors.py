@@ -4,11 +4,13 @@
     EmptyInput         400     empty               nothing to score
     InputTooLong       400     too_long            over the limit, and truncation was not asked for (422 towards TEI)
     Unauthenticated    401     unauthenticated     no key, or a wrong one
+    Forbidden          403     forbidden           the key lacks the scope, or may not ask for priority
     TookTooLong        408     timeout             X-Request-Timeout is over, or the body did not come in time
     VersionConflict    412     version             require_version is not the version that answers
     BatchTooLarge      413     batch_too_large     too many candidates, or too large a body
     InvalidInput       422     validation          anything else that is wrong with a request
     EngineError        424     backend             the model failed
+    LimitReached       429     rate_limited        the key's requests or tokens are used up; Retry-After says until when
     Overloaded         429     overloaded          too many requests wait; Retry-After says how many seconds
     NotReady           503     unhealthy           starting, stopping, or a peer is away
 
@@ -34,13 +36,14 @@ from services.prm.http.bodies import BoundedRequest
 _MEANINGS = {
     400: "There is nothing to score, or too much; on OpenAI's routes whatever is wrong with the request.",
     401: "The key is missing or wrong.",
+    403: "The key may not do this.",
     404: "There is no such thing.",
     408: "X-Request-Timeout is over, or the body did not come in time.",
     412: "`require_version` is not the version that answers.",
     413: "Too many candidates, or too large a body.",
     422: "Anything else that is wrong with the request.",
     424: "The model or the engine failed.",
-    429: "Too many requests wait already.",
+    429: "Too many requests wait already, or the key's limit is reached.",
     503: "The service is starting or stopping, or the engine is away.",
 }
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds.", "required": True}}
@@ -162,7 +165,7 @@ class PlainRoute(_FaultyRoute):
     """Errors as `{"error": text, "error_type": class}`."""
 
     refusals: ClassVar[Mapping[int | str, dict[str, Any]]] = refused(
-        PlainRefusal, 400, 401, 408, 413, 422, 424, 429, 503
+        PlainRefusal, 400, 401, 403, 408, 413, 422, 424, 429, 503
     )
 
     def render(self, fault: Fault) -> Response:
@@ -179,7 +182,7 @@ class OpenRoute(PlainRoute):
 class OpenAIRoute(_FaultyRoute):
     """Errors as `{"error": {"message": text, ...}}`; what is wrong with a request is a 400."""
 
-    refusals: ClassVar[Mapping[int | str, dict[str, Any]]] = refused(OpenAIRefusal, 400, 401, 408, 424, 429, 503)
+    refusals: ClassVar[Mapping[int | str, dict[str, Any]]] = refused(OpenAIRefusal, 400, 401, 403, 408, 424, 429, 503)
 
     def render(self, fault: Fault) -> Response:
         """As OpenAI says it."""
