@@ -42,6 +42,7 @@ from prime.types import PrmGroup
 from primectl.places import free_port
 from services.prm.batching import Batcher, count_tokens
 from services.prm.http.app import add_prm_routes
+from services.prm.keys import Keys
 from services.prm.main import info_reader
 from services.prm.reward import RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
@@ -289,7 +290,8 @@ async def _running(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Asyn
     )
     scorer = PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, start))
     meters = Meters()
-    add_routes = partial(add_prm_routes, scorer=scorer, token=KEY, settings=settings.api, meters=meters)
+    keys = Keys(KEY, meters=meters)
+    add_routes = partial(add_prm_routes, scorer=scorer, keys=keys, settings=settings.api, meters=meters)
     listen = f"127.0.0.1:{free_port()}"
     server = OpsServer(ops_app("bench", lambda: True, meters.registry, add_routes), listen, grace_seconds=1)
     serving = asyncio.create_task(server.serve())

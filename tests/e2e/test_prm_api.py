@@ -1,8 +1,10 @@
 """The commands of the scoring API, as processes: serve, score by it and without it, answer by best-of-N."""
 
+import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,8 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from prime.adapters.grpc_clients import GrpcRewardModel
 from prime.chat import Selection
 from prime.client import PrmClient
+from prime.errors import Forbidden, InvalidInput
 from prime.prm_api import PrimeOptions
 from primectl.places import free_ports
 from tests.builders import perturb, tiny_model
@@ -101,6 +105,40 @@ def test_a_file_is_scored_alike_by_a_service_and_in_this_process(folder: Path, t
         assert remote_row["scores"] == pytest.approx(local_row["scores"], abs=1e-4)
         assert [len(steps) for steps in remote_row["steps"]] == [1, 2]
         assert remote_row["reference_id"] == local_row["reference_id"]
+
+
+def test_a_new_key_scores_a_file_is_counted_and_does_not_steer(folder: Path, tmp_path: Path) -> None:
+    made = _primectl("new-key", "alice")
+    assert made.returncode == 0, made.stderr
+    key = made.stderr.strip().rpartition(" ")[2]
+    file = tmp_path / "keys.toml"
+    file.write_text(made.stdout)
+    (listen,) = free_ports(1)
+    with _serving(folder, f"api.keys={file}", f"listen=127.0.0.1:{listen}") as url:
+        scored = _primectl("score", folder / "rows.jsonl", "--address", url, "--json", key=key)
+        assert scored.returncode == 0, scored.stderr
+        assert json.loads(scored.stdout.splitlines()[-1])["candidates"] == 10
+        metrics = httpx.get(f"{url}/metrics").text
+        assert re.search(r'prime_prm_key_tokens_total{key="alice"} [1-9]', metrics)
+        for presented, kind, text in ((key, Forbidden, "lacks the scope 'learn'"), (KEY, InvalidInput, "frozen")):
+            with pytest.raises(kind, match=text):
+                asyncio.run(_restore(f"127.0.0.1:{listen}", presented))
+        file.write_text("")
+        time.sleep(1.1)
+        refused = _primectl("score", folder / "rows.jsonl", "--address", url, key=key)
+        assert (refused.returncode, "the API key is missing or wrong" in refused.stderr) == (1, True)
+    file.write_text("[alice]\nlimit = 1\n")
+    broken = _primectl("serve-prm", folder / "prm", "--reference", folder / "reference", f"api.keys={file}")
+    assert broken.returncode == 1
+    assert f"key file {file}, key 'alice': unknown field 'limit'" in broken.stderr
+
+
+async def _restore(address: str, key: str) -> int:
+    client = GrpcRewardModel(address, key, deadline_s=30)
+    try:
+        return await client.restore(7)
+    finally:
+        await client.close()
 
 
 class HalvesEngine(BaseHTTPRequestHandler):

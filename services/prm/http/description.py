@@ -30,6 +30,14 @@ _TIMEOUT = {
     "schema": {"type": "number", "exclusiveMinimum": 0},
     "example": 30,
 }
+_PRIORITY = {
+    "name": "X-Priority",
+    "in": "header",
+    "required": False,
+    "description": "`high` goes before others, for keys that may.",
+    "schema": {"type": "string", "enum": ["normal", "high"]},
+    "example": "normal",
+}
 _KEY = {"type": "http", "scheme": "bearer", "description": "The API key: PRIME_TOKEN, or as printed at the start."}
 
 
@@ -84,7 +92,7 @@ def _with_edge(schema: dict[str, Any], open_paths: Collection[str], requires_key
         for operation in operations.values():
             _drop_fastapis_own(operation["responses"])
             if path not in open_paths:
-                operation.setdefault("parameters", []).append(_TIMEOUT)
+                operation.setdefault("parameters", []).extend((_TIMEOUT, _PRIORITY))
                 if requires_key:
                     operation["security"] = [{"key": []}]
                 else:
