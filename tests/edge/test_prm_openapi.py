@@ -110,7 +110,9 @@ async def test_every_route_names_its_key_its_reply_and_its_refusals(description:
         assert operation["security"] == [{"key": []}], path
         assert "X-Request-Timeout" in [parameter["name"] for parameter in operation["parameters"]]
         shape = "OpenAIRefusal" if path.startswith(OPENAI) else "PlainRefusal"
-        expected = {"400", "401", "408", "424", "429", "503"} | (set() if shape == "OpenAIRefusal" else {"413", "422"})
+        expected = {"400", "401", "403", "408", "424", "429", "503"} | (
+            set() if shape == "OpenAIRefusal" else {"413", "422"}
+        )
         assert expected <= refusals, path
         assert refusals - expected <= {"404", "412"}
         for status in refusals:

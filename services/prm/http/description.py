@@ -92,7 +92,10 @@ def _with_edge(schema: dict[str, Any], open_paths: Collection[str], requires_key
         for operation in operations.values():
             _drop_fastapis_own(operation["responses"])
             if path not in open_paths:
-                operation.setdefault("parameters", []).extend((_TIMEOUT, _PRIORITY))
+                operation.setdefault("parameters", []).extend(
+                    # What computes nothing has no turn to wait for.
+                    (_TIMEOUT, _PRIORITY) if "requestBody" in operation else (_TIMEOUT,)
+                )
                 if requires_key:
                     operation["security"] = [{"key": []}]
                 else:
