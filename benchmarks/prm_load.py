@@ -43,7 +43,7 @@ from primectl.places import free_port
 from services.prm.batching import Batcher, count_tokens
 from services.prm.http.app import add_prm_routes
 from services.prm.keys import Keys
-from services.prm.main import info_reader
+from services.prm.main import SHORT_TOKENS, info_reader
 from services.prm.reward import RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
 from services.prm.scoring import PrmScorer
@@ -287,6 +287,7 @@ async def _running(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Asyn
         RewardService(prm, checkpoints=Path()),
         token_budget=settings.token_budget,
         max_waiting=settings.api.max_waiting,
+        short_tokens=SHORT_TOKENS,
     )
     scorer = PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, start))
     meters = Meters()

@@ -1,14 +1,16 @@
 """Shares the model between callers: requests are cut into parts of a forward pass, and take turns.
 
 Between the scoring use case, which asks for one prompt's candidates at a time, and the reward model, which takes
-groups as they come and lets one call in at a time.
+groups as they come. Short requests have a lane of their own: their passes run beside those of the long ones, where the
+reward model computes two at a time.
 
 Turns are those of start-time fair queueing (Goyal et al., SIGCOMM 1996) on three levels: urgent requests and others, in
 each the keys, of each key its requests. On every level a line is stamped with the tokens that it was given, divided by
 its share, and the smallest stamp is next. A line that comes, or comes again, is stamped no earlier than its level's
 clock, so nothing is saved up while idle. Hence
 
-* a short request waits for the pass that is under way and not for the queue, and a long one goes on between others;
+* a request waits for the pass of its lane that is under way and not for the queue, and a long one goes on between
+  others;
 * a key with 40 requests gets as much as one with a single request, each by its share;
 * while both kinds wait, four of five tokens are of urgent requests, and the fifth is not.
 
@@ -99,6 +101,7 @@ class _Request:
     """The caller's."""
     lines: tuple[_Line, _Line, _Line, _Line]
     """The root, the urgency, the key, and its own."""
+    is_short: bool
     since: float = field(default_factory=time.perf_counter)
     missing: deque[int] = field(default_factory=deque)
     """Parts without rewards, by number."""
@@ -109,6 +112,11 @@ class _Request:
 
     def __post_init__(self) -> None:
         self.missing.extend(range(len(self.parts)))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to compute for it."""
+        return bool(self.missing) and not self.answer.done()
 
     @property
     def key(self) -> _Line:
@@ -154,16 +162,21 @@ class Batcher:
     Nobody waits for company: a pass takes whatever came while the one before was computed.
     """
 
-    def __init__(self, reward_model: RewardScorer, *, token_budget: int, max_waiting: int) -> None:
+    def __init__(
+        self, reward_model: RewardScorer, *, token_budget: int, max_waiting: int, short_tokens: int = 0
+    ) -> None:
+        """`short_tokens`: of a request that goes into the lane of the short ones; 0: there is one lane."""
         self._reward_model = reward_model
         self._token_budget = token_budget
         self._max_waiting = max_waiting
+        self._short_tokens = min(short_tokens, token_budget)
         self._open: list[_Request] = []
         self._numbers = itertools.count()
         self._root = _Line(number=0)
         self._lines: dict[tuple[bool, str], _Line] = {}
         """By urgency and key; those of the urgencies themselves have no key."""
-        self._worker: asyncio.Task[None] | None = None
+        self._workers: dict[bool, asyncio.Task[None]] = {}
+        """Of the lanes in which something is computed: of the short requests (True) and of the others."""
 
     @property
     def unanswered(self) -> int:
@@ -187,10 +200,11 @@ class Batcher:
             answer=asyncio.get_running_loop().create_future(),
             name=caller.name,
             lines=self._lines_of(caller),
+            is_short=count_tokens(groups) <= self._short_tokens,
         )
         self._open.append(request)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        if request.is_short not in self._workers:
+            self._workers[request.is_short] = asyncio.create_task(self._work(request.is_short))
         try:
             return await request.answer
         finally:
@@ -210,16 +224,18 @@ class Batcher:
             line.join(level)
         return lines
 
-    async def _work(self) -> None:
+    async def _work(self, is_short: bool) -> None:
+        """Compute what waits in a lane, until nothing does."""
         try:
-            while turns := self._next_turns():
+            while turns := self._next_turns(is_short):
                 await self._serve(turns)
                 self._move_clocks(turns)
         finally:
-            self._worker = None
-            # Nobody waits: whoever comes next begins level with the others.
-            self._root = _Line(number=0)
-            self._lines.clear()
+            del self._workers[is_short]
+            if not self._workers:
+                # Nobody waits: whoever comes next begins level with the others.
+                self._root = _Line(number=0)
+                self._lines.clear()
 
     def _move_clocks(self, turns: Sequence[_Turn]) -> None:
         """What a key was given has passed for all of its requests: were each new one stamped as the one served last,
@@ -229,15 +245,17 @@ class Batcher:
             open_ones = sum(each.key is request.key for each in self._open)
             request.key.clock += count_tokens([request.parts[part]]) / max(open_ones, 1)
 
-    def _next_turns(self) -> list[_Turn]:
-        """Parts of one pass, the smallest stamps first."""
+    def _next_turns(self, is_short: bool) -> list[_Turn]:
+        """Parts of one pass of a lane, the smallest stamps first."""
         turns: list[_Turn] = []
         used = 0
-        while waiting := [each for each in self._open if each.missing and not each.answer.done()]:
+        # Beside a long pass a short one stays short; alone it may be as large as any.
+        budget = self._short_tokens if is_short and len(self._workers) > 1 else self._token_budget
+        while waiting := [each for each in self._open if each.is_short is is_short and each.is_waiting]:
             request = min(waiting, key=lambda each: each.turn)
             parts = request.next_parts()
             tokens = count_tokens([request.parts[part] for part in parts])
-            if turns and used + tokens > self._token_budget:
+            if turns and used + tokens > budget:
                 break
             for part in parts:
                 request.missing.remove(part)

@@ -34,6 +34,8 @@ from services.prm.rpc import KeyedGate, PrmServicer
 from services.prm.scoring import PrmScorer
 from services.prm.settings import BestOfNSettings, PrmSettings
 
+SHORT_TOKENS = 512
+"""Of a request that is computed beside long ones: a few short answers to a question."""
 _log = structlog.get_logger()
 
 
@@ -71,7 +73,12 @@ async def _serve(
     meters = Meters()
     meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
     keys = Keys(token, meters=meters, file=settings.api.keys)
-    batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
+    batcher = Batcher(
+        reward_service,
+        token_budget=settings.token_budget,
+        max_waiting=settings.api.max_waiting,
+        short_tokens=SHORT_TOKENS,
+    )
     scorer = MeteredScorer(
         PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, run.model)),
         meters,

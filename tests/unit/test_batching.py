@@ -285,6 +285,27 @@ async def test_one_key_does_not_fill_the_places_of_another() -> None:
     assert len(await asyncio.gather(*tasks)) == 3
 
 
+async def test_short_requests_are_computed_beside_long_ones_and_each_lane_keeps_its_turns() -> None:
+    model = EchoModel()
+    batcher = Batcher(model, token_budget=10, max_waiting=100, short_tokens=4)
+    long = await _asked(batcher, _group("long", (5,) * 8, (6,) * 8))
+    short = [await _asked(batcher, _group(name)) for name in ("a", "b", "c")]
+    await asyncio.sleep(0.01)
+    # Two passes are under way: the first part of the long one, and one short request; two would not fit beside it.
+    assert model.batches == [["long"], ["a"]]
+    model.go.set()
+    assert [len((await each).rewards.rows) for each in (*short, long)] == [1, 1, 1, 2]
+    assert ["long", "a"] not in model.batches
+    # Without a long one beside them short requests share passes.
+    model.go.clear()
+    model.batches.clear()
+    several = [await _asked(batcher, _group(name)) for name in "abc"]
+    await asyncio.sleep(0.01)
+    model.go.set()
+    await asyncio.gather(*several)
+    assert model.batches == [["a"], ["b", "c"]]
+
+
 async def test_a_caller_that_leaves_half_way_is_computed_no_further() -> None:
     model = EchoModel()
     batcher = Batcher(model, token_budget=10, max_waiting=10)
@@ -319,7 +340,7 @@ async def test_whatever_comes_and_goes_everybody_who_stays_gets_their_rows(seed:
     draw = random.Random(seed)
     model = EchoModel()
     model.go.set()
-    batcher = Batcher(model, token_budget=20, max_waiting=100)
+    batcher = Batcher(model, token_budget=20, max_waiting=100, short_tokens=6 * (seed % 2))
 
     async def ask() -> None:
         await asyncio.sleep(0.001 * draw.randint(0, 5))
