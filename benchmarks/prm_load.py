@@ -44,7 +44,7 @@ from services.prm.batching import Batcher, count_tokens
 from services.prm.http.app import add_prm_routes
 from services.prm.keys import Keys
 from services.prm.main import SHORT_TOKENS, info_reader
-from services.prm.reward import RewardService, ScoredRows
+from services.prm.reward import IsWanted, RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
 from services.prm.scoring import PrmScorer
 from services.prm.settings import PrmSettings
@@ -228,9 +228,11 @@ class _SeenPrm:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.prm, name)
 
-    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
+    def score(
+        self, groups: Sequence[PrmGroup], *, reuse: bool = False, is_wanted: IsWanted | None = None
+    ) -> ScoredRows:
         started = time.perf_counter()
-        scored = self.prm.score(groups, reuse=reuse)
+        scored = self.prm.score(groups, reuse=reuse, is_wanted=is_wanted)
         with self.lock:
             self.passes.append(_Pass(started, time.perf_counter(), groups))
         return scored

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from prime.errors import CheckpointError, SettingsError
+from prime.errors import CheckpointError, SettingsError, TookTooLong
 from prime.lm.adapters import adapters_of, add_adapters, merged_tensors, stored_tensors, whole_adapters
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, set_up
@@ -152,11 +152,21 @@ class CausalLM:
             yield build_pack(rows, numbers) if numbers else idle_pack()
 
     @torch.no_grad()
-    def score_rows(self, rows: Sequence[TokenRow], *, token_budget: int, temperature: float = 1.0) -> list[Tensor]:
+    def score_rows(
+        self,
+        rows: Sequence[TokenRow],
+        *,
+        token_budget: int,
+        temperature: float = 1.0,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> list[Tensor]:
         """Log-probs of every row's response tokens, fp32 on the CPU, without gradient, in the order of the rows.
 
         A prompt that several rows share is computed once per pack. In a world of several ranks all must call, and each
         gets all rows.
+
+        Raises:
+            TookTooLong: nobody wants them any more, which `is_wanted` says between two packs.
         """
         if not rows:
             return []
@@ -164,6 +174,8 @@ class CausalLM:
         found_X = torch.zeros(sum(lengths))
         by_row = torch.split(found_X, lengths)
         for numbers in deal_packs(rows, self._plan(rows, token_budget), ranks=self.world.size)[self.world.rank]:
+            if not is_wanted():
+                raise TookTooLong("nobody waits for these log-probs any more")
             pack = build_pack(rows, numbers) if numbers else idle_pack()
             logprobs_R = self._packed(pack.to(self.device), temperature=temperature, scored=True)
             for number, logprobs_T in split_rows(logprobs_R.cpu(), pack).items():

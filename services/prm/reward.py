@@ -5,6 +5,7 @@ Implements `ports.RewardModel`, so a trainer may hold it in its own process too.
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from services.prm.shared_lock import SharedLock
 _log = structlog.get_logger()
 
 AnswerT = TypeVar("AnswerT")
+IsWanted = Callable[[], bool]
+"""Whether anybody still waits; asked from the thread that computes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +45,14 @@ class Prm(Protocol):
     def scores_side_by_side(self) -> bool:
         """Whether `score` with `reuse` may be called while another such call is under way."""
 
-    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
-        """Token rewards of every sample, rows of all groups in order; with `reuse`, from kept reference log-probs."""
+    def score(
+        self, groups: Sequence[PrmGroup], *, reuse: bool = False, is_wanted: IsWanted | None = None
+    ) -> ScoredRows:
+        """Token rewards of every sample, rows of all groups in order; with `reuse`, from kept reference log-probs.
+
+        Raises:
+            TookTooLong: `is_wanted` said between two passes that nobody waits any more.
+        """
 
     def learn(self, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one outcome per sample; the version grows by one."""
@@ -71,8 +80,12 @@ class RewardService:
         With `reuse`, reference log-probs of earlier calls are used again: for serving, not for training.
         """
 
+        has_gone = threading.Event()
+
         def work() -> TokenRewards:
-            scored = self._prm.score(groups, reuse=reuse)
+            # Ranks do not ask each other whether anybody waits: they go to the end together.
+            is_wanted = (lambda: not has_gone.is_set()) if self._prm.scores_side_by_side else None
+            scored = self._prm.score(groups, reuse=reuse, is_wanted=is_wanted)
             return TokenRewards(
                 rows=tuple(map(tuple, scored.rewards)),
                 prm_version=self._prm.version,
@@ -81,7 +94,11 @@ class RewardService:
                 reference_cached=tuple(scored.reference_cached),
             )
 
-        return await self._to_its_end(work, shared=reuse and self._prm.scores_side_by_side)
+        try:
+            return await self._to_its_end(work, shared=reuse and self._prm.scores_side_by_side)
+        except asyncio.CancelledError:
+            has_gone.set()
+            raise
 
     async def learn(self, step: int, groups: Sequence[PrmGroup], outcomes: Sequence[float]) -> PrmMetrics:
         """Learn one batch. A step number that was learnt last is answered again and not learnt twice.

@@ -36,7 +36,7 @@ from prime.maths.rewards import token_rewards
 from prime.types import PrmGroup, PrmMetrics, ReferenceSource
 from services.prm.recent_logprobs import RecentLogprobs
 from services.prm.reference_cache import ReferenceCache
-from services.prm.reward import ScoredRows
+from services.prm.reward import IsWanted, ScoredRows
 from services.prm.settings import PrmSettings
 
 _log = structlog.get_logger()
@@ -112,7 +112,9 @@ class ImplicitPrm:
         return self.world.size == 1 and not self._lm.is_sharded and not self._lm.changes_as_it_reads
 
     @on_every_rank
-    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
+    def score(
+        self, groups: Sequence[PrmGroup], *, reuse: bool = False, is_wanted: IsWanted | None = None
+    ) -> ScoredRows:
         """Token rewards of every sample, rows of all groups in order.
 
         With `reuse`, the reference is not asked again for what it said of a row in an earlier call. That may differ in
@@ -120,12 +122,13 @@ class ImplicitPrm:
 
         Raises:
             InvalidInput: a group names a reference that is not there.
+            TookTooLong: `is_wanted` said between two passes that nobody waits any more.
         """
         if reuse:
-            references, cached = self._references(groups, self._cache)
-            own = self._score_rows(_rows(groups))
+            references, cached = self._references(groups, self._cache, is_wanted)
+            own = self._score_rows(_rows(groups), is_wanted)
         else:
-            own, references = self._logprobs(groups)
+            own, references = self._logprobs(groups, is_wanted)
             cached = [False] * len(own)
         pairs = zip(own, references, strict=True)
         return ScoredRows(
@@ -240,20 +243,23 @@ class ImplicitPrm:
             (logprobs_N @ towards_N.to(logprobs_N.device)).backward()  # type: ignore[no-untyped-call]
         return optimiser.step()
 
-    def _logprobs(self, groups: Sequence[PrmGroup]) -> tuple[list[Tensor], list[Tensor]]:
+    def _logprobs(
+        self, groups: Sequence[PrmGroup], is_wanted: IsWanted | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probs of the PRM and of the reference, a tensor per row.
 
         Kept by group until the weights change: Learn comes soon after Score, which may have come in parts.
         """
         missing = [group for group in groups if group not in self._recent]
-        own, references = iter(self._score_rows(_rows(missing))), iter(self._references(missing, cache=None)[0])
+        own = iter(self._score_rows(_rows(missing), is_wanted))
+        references = iter(self._references(missing, None, is_wanted)[0])
         for group in missing:
             self._recent.add(group, [(next(own), next(references)) for _ in group.responses])
         pairs = self._recent.of(groups)
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
-    def _score_rows(self, rows: Sequence[TokenRow]) -> list[Tensor]:
-        return self._lm.score_rows(rows, token_budget=self._settings.token_budget)
+    def _score_rows(self, rows: Sequence[TokenRow], is_wanted: IsWanted | None = None) -> list[Tensor]:
+        return self._lm.score_rows(rows, token_budget=self._settings.token_budget, is_wanted=is_wanted or _always)
 
     def _logits(self, ratios: Sequence[Tensor]) -> Tensor:
         """What each response's outcome is judged by: its sum, or with the prefix loss the mean up to its end. [B]."""
@@ -293,11 +299,13 @@ class ImplicitPrm:
         own = self._frozen.score_rows(rows, token_budget=self._settings.token_budget)
         return pair_accuracy(self._logits(_ratios(own, references)), outcomes_B, group_B)
 
-    def _references(self, groups: Sequence[PrmGroup], cache: ReferenceCache | None) -> tuple[list[Tensor], list[bool]]:
+    def _references(
+        self, groups: Sequence[PrmGroup], cache: ReferenceCache | None, is_wanted: IsWanted | None = None
+    ) -> tuple[list[Tensor], list[bool]]:
         """Reference log-probs of every row from wherever its group takes them, and whether they were in the cache."""
         known = [logprobs_T for group in groups for logprobs_T in self._known_references(group, cache)]
         open_rows = [row for row, logprobs_T in zip(_rows(groups), known, strict=True) if logprobs_T is None]
-        answers = iter(self._ask_reference(open_rows, cache))
+        answers = iter(self._ask_reference(open_rows, cache, is_wanted))
         cached = [
             self._source(group) is ReferenceSource.MODEL and logprobs_T is not None
             for group, logprobs_T in zip(_group_of_each_row(groups), known, strict=True)
@@ -327,10 +335,14 @@ class ImplicitPrm:
             )
         return source
 
-    def _ask_reference(self, rows: Sequence[TokenRow], cache: ReferenceCache | None) -> list[Tensor]:
+    def _ask_reference(
+        self, rows: Sequence[TokenRow], cache: ReferenceCache | None, is_wanted: IsWanted | None
+    ) -> list[Tensor]:
         if not rows or self._reference is None:
             return []
-        answers = self._reference.score_rows(rows, token_budget=self._settings.token_budget)
+        answers = self._reference.score_rows(
+            rows, token_budget=self._settings.token_budget, is_wanted=is_wanted or _always
+        )
         if cache is not None:
             for row, logprobs_T in zip(rows, answers, strict=True):
                 cache.put(row, logprobs_T)
@@ -339,6 +351,10 @@ class ImplicitPrm:
     def _load(self, folder: Path, compute: Compute) -> CausalLM:
         dtype = DTYPES[self._settings.dtype]
         return CausalLM(folder, device=self._device, dtype=dtype, compute=compute, world=self.world)
+
+
+def _always() -> bool:
+    return True
 
 
 def _ratios(own: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]:

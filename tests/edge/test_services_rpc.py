@@ -1,5 +1,7 @@
 """Rollout and PRM behind real gRPC on a loopback socket, called through the clients that ship."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,7 +21,7 @@ from prime.lm.shared_memory import share
 from prime.ports import Rollout
 from prime.types import PrmGroup, PushOffer
 from prime.v1 import prm_pb2_grpc
-from services.prm.reward import RewardService
+from services.prm.reward import IsWanted, RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
 from services.prm.rpc import PrmServicer
 from services.prm.settings import PrmSettings
@@ -272,3 +274,38 @@ async def test_the_prm_answers_over_grpc_as_it_does_in_process(folder: Path, tmp
         with pytest.raises(InvalidInput, match="at least one token"):
             await client.score([PrmGroup(group_id="a", prompt_ids=(5,), responses=((),))])
         await client.close()
+
+
+class PassingPrm(ImplicitPrm):
+    """Takes a while for each pass, and counts them."""
+
+    passes = 0
+
+    def score(
+        self, groups: Sequence[PrmGroup], *, reuse: bool = False, is_wanted: IsWanted | None = None
+    ) -> ScoredRows:
+        def counted() -> bool:
+            self.passes += 1
+            time.sleep(0.02)
+            return is_wanted is None or is_wanted()
+
+        return super().score(groups, reuse=reuse, is_wanted=counted)
+
+
+async def test_a_client_that_leaves_its_score_stops_it_between_two_passes(folder: Path, tmp_path: Path) -> None:
+    prm = PassingPrm(PrmSettings(device="cpu", token_budget=1), start=folder)
+    groups = [PrmGroup(group_id=str(number), prompt_ids=(5, number), responses=((3, 1),)) for number in range(20)]
+    server = build_server(TOKEN, Meters())
+    service = RewardService(prm, checkpoints=tmp_path)
+    prm_pb2_grpc.add_PrmServiceServicer_to_server(PrmServicer(service), server)
+    async with _serving(server) as address:
+        client = GrpcRewardModel(address, TOKEN, deadline_s=30.0)
+        asking = asyncio.ensure_future(client.score(groups))
+        while prm.passes < 3:
+            await asyncio.sleep(0.005)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        # The PRM is free again: this waits for the pass that is under way, and for no other.
+        await client.score(groups[:1])
+        await client.close()
+    assert prm.passes < 20

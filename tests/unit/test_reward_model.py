@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from prime.errors import InvalidInput, TokenizerMismatch
+from prime.errors import InvalidInput, TokenizerMismatch, TookTooLong
 from prime.ports import PendingCheckpoint
 from prime.types import PrmGroup, PrmMetrics
-from services.prm.reward import RewardService, ScoredRows
+from services.prm.reward import IsWanted, RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
 from services.prm.settings import PrmSettings
 from tests.builders import perturb, tiny_model
@@ -50,6 +50,24 @@ def test_rewards_have_a_row_per_sample_and_a_number_per_token(start: Path) -> No
     prm.learn(GROUPS, OUTCOMES)
     assert [len(row) for row in prm.score(GROUPS).rewards] == [3, 2, 4, 1]
     assert any(reward != 0.0 for row in prm.score(GROUPS).rewards for reward in row)
+
+
+def test_what_nobody_waits_for_is_computed_no_further_than_the_pass_that_is_under_way(start: Path) -> None:
+    prm = _prm(start, token_budget=1)  # a pass per row and model
+    passes = 0
+
+    def is_wanted() -> bool:
+        nonlocal passes
+        passes += 1
+        return passes <= 2
+
+    for reuse in (False, True):
+        passes = 0
+        with pytest.raises(TookTooLong):
+            prm.score(GROUPS, reuse=reuse, is_wanted=is_wanted)
+        assert passes == 3
+    # Nothing half done is kept: the next call gives what it always gave.
+    assert prm.score(GROUPS).rewards == _prm(start).score(GROUPS).rewards
 
 
 @pytest.mark.parametrize("loss", ["ce", "dpo", "prefix"])
@@ -158,7 +176,9 @@ class SlowPrm:
         self.at_once = self.most_at_once = 0
         self.meeting = threading.Barrier(2)
 
-    def score(self, groups: Sequence[PrmGroup], *, reuse: bool = False) -> ScoredRows:
+    def score(
+        self, groups: Sequence[PrmGroup], *, reuse: bool = False, is_wanted: IsWanted | None = None
+    ) -> ScoredRows:
         assert self.at_once == 0, "a score while something is learnt"
         if reuse:
             self.meeting.wait(timeout=20)
