@@ -20,8 +20,9 @@ What a client that has gone was waiting for is not computed further than the pas
 import asyncio
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -46,12 +47,15 @@ class BatchedRewards:
 class TokenScorer(Protocol):
     """Token rewards for groups, in turn with everybody else's."""
 
-    async def score(self, groups: Sequence[PrmGroup]) -> BatchedRewards:
-        """Rows of all groups in order, from one PRM version.
+    def place(self) -> AbstractContextManager[None]:
+        """A place for a request, from before it is encoded until it is answered.
 
         Raises:
-            Overloaded: too many requests of this caller wait already.
+            Overloaded: too many requests of this caller have one already.
         """
+
+    async def score(self, groups: Sequence[PrmGroup]) -> BatchedRewards:
+        """Rows of all groups in order, from one PRM version."""
 
 
 class RewardScorer(Protocol):
@@ -97,8 +101,6 @@ class _Request:
 
     parts: Sequence[PrmGroup]
     answer: "asyncio.Future[BatchedRewards]"
-    name: str
-    """The caller's."""
     lines: tuple[_Line, _Line, _Line, _Line]
     """The root, the urgency, the key, and its own."""
     is_short: bool
@@ -170,6 +172,8 @@ class Batcher:
         self._token_budget = token_budget
         self._max_waiting = max_waiting
         self._short_tokens = min(short_tokens, token_budget)
+        self._places: Counter[str] = Counter()
+        """Taken, by caller."""
         self._open: list[_Request] = []
         self._numbers = itertools.count()
         self._root = _Line(number=0)
@@ -181,24 +185,33 @@ class Batcher:
     @property
     def unanswered(self) -> int:
         """Requests accepted and not yet answered."""
-        return len(self._open)
+        return self._places.total()
 
-    async def score(self, groups: Sequence[PrmGroup]) -> BatchedRewards:
-        """Rows of all groups in order, from one PRM version.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of `max_waiting` places that a caller has.
 
         Raises:
-            Overloaded: `max_waiting` requests of this caller are accepted and not yet answered.
+            Overloaded: all of them are taken by requests that are accepted and not yet answered.
         """
-        caller = current_caller()
-        waiting = sum(each.name == caller.name for each in self._open)
+        name = current_caller().name
+        waiting = self._places[name]
         if waiting >= self._max_waiting:
             raise Overloaded(
                 f"{waiting} scoring requests wait already (setting `prm.api.max_waiting`, per key); try again later"
             )
+        self._places[name] += 1
+        try:
+            yield
+        finally:
+            self._places[name] -= 1
+
+    async def score(self, groups: Sequence[PrmGroup]) -> BatchedRewards:
+        """Rows of all groups in order, from one PRM version."""
+        caller = current_caller()
         request = _Request(
             parts=[part for group in groups for part in parts_of(group, token_budget=self._token_budget)],
             answer=asyncio.get_running_loop().create_future(),
-            name=caller.name,
             lines=self._lines_of(caller),
             is_short=count_tokens(groups) <= self._short_tokens,
         )

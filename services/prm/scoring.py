@@ -98,9 +98,11 @@ class PrmScorer:
             VersionConflict: `require_version` is not the version that answers.
             Overloaded: too many requests wait already.
         """
-        encoded, readings = await self._encoded(requests, self._info())
-        groups = [group for each in zip(requests, encoded, readings, strict=True) for group in _groups(*each)]
-        batched = await self._token_scorer.score(groups)
+        # To encode is work too, so it has a place in the queue.
+        with self._token_scorer.place():
+            encoded, readings = await self._encoded(requests, self._info())
+            groups = [group for each in zip(requests, encoded, readings, strict=True) for group in _groups(*each)]
+            batched = await self._token_scorer.score(groups)
         for request in requests:
             _require_version(request, batched.rewards.prm_version)
         rows = iter(zip(batched.rewards.rows, batched.rewards.reference_cached, strict=True))

@@ -51,9 +51,14 @@ def _group(name: str, *responses: tuple[int, ...], prompt: int = 2) -> PrmGroup:
 
 
 async def _asked(batcher: Batcher, *groups: PrmGroup) -> "asyncio.Task[BatchedRewards]":
-    task = asyncio.create_task(batcher.score(groups))
+    task = asyncio.create_task(_score(batcher, *groups))
     await asyncio.sleep(0)
     return task
+
+
+async def _score(batcher: Batcher, *groups: PrmGroup) -> BatchedRewards:
+    with batcher.place():
+        return await batcher.score(groups)
 
 
 async def _asked_by(caller: Caller, batcher: Batcher, *groups: PrmGroup) -> "asyncio.Task[BatchedRewards]":
@@ -71,9 +76,9 @@ async def test_everybody_gets_the_rows_of_their_own_groups() -> None:
     batcher = Batcher(model, token_budget=100, max_waiting=10)
     model.go.set()
     answers = await asyncio.gather(
-        batcher.score([_group("a", (3,), (4, 5))]),
-        batcher.score([_group("b", (6,)), _group("c", (7, 8))]),
-        batcher.score([_group("d", (9,))]),
+        _score(batcher, _group("a", (3,), (4, 5))),
+        _score(batcher, _group("b", (6,)), _group("c", (7, 8))),
+        _score(batcher, _group("d", (9,))),
     )
     rows = [answer.rewards.rows for answer in answers]
     assert rows == [((3.0,), (4.0, 5.0)), ((6.0,), (7.0, 8.0)), ((9.0,),)]
@@ -96,8 +101,8 @@ async def test_a_request_over_the_budget_is_scored_alone() -> None:
     model = EchoModel()
     batcher = Batcher(model, token_budget=5, max_waiting=10)
     model.go.set()
-    big = batcher.score([_group("big", (3,) * 50)])
-    _, answer = await asyncio.gather(batcher.score([_group("a")]), big)
+    big = _score(batcher, _group("big", (3,) * 50))
+    _, answer = await asyncio.gather(_score(batcher, _group("a")), big)
     assert len(answer.rewards.rows[0]) == 50
     assert model.batches == [["a"], ["big"]]
 
@@ -108,12 +113,12 @@ async def test_beyond_capacity_requests_are_refused_and_those_accepted_are_answe
     accepted = [await _asked(batcher, _group(str(number))) for number in range(3)]
     for _ in range(20):
         with pytest.raises(Overloaded, match="3 scoring requests wait already"):
-            await batcher.score([_group("late")])
+            await _score(batcher, _group("late"))
     assert batcher.unanswered == 3
     model.go.set()
     assert len(await asyncio.gather(*accepted)) == 3
     assert batcher.unanswered == 0
-    assert (await batcher.score([_group("later")])).rewards.rows == ((3.0, 4.0),)
+    assert (await _score(batcher, _group("later"))).rewards.rows == ((3.0, 4.0),)
 
 
 async def test_a_bad_request_costs_its_neighbours_nothing() -> None:
@@ -154,8 +159,8 @@ async def test_a_broken_model_is_told_to_those_who_asked_and_the_next_call_is_se
     model.go.set()
     batcher = Batcher(model, token_budget=100, max_waiting=2)
     with pytest.raises(EngineError, match="out of memory"):
-        await batcher.score([_group("a")])
-    assert (await batcher.score([_group("b")])).rewards.rows == ((3.0, 4.0),)
+        await _score(batcher, _group("a"))
+    assert (await _score(batcher, _group("b"))).rewards.rows == ((3.0, 4.0),)
 
 
 async def test_a_long_request_is_computed_in_parts_and_a_short_one_waits_for_one_of_them() -> None:
@@ -190,7 +195,7 @@ async def test_short_requests_that_keep_coming_do_not_hold_up_a_long_one() -> No
     rounds = 0
     while not long.done():
         rounds += 1
-        await asyncio.gather(*(batcher.score([_group(f"short {number}", (1,) * 8)]) for number in range(3)))
+        await asyncio.gather(*(_score(batcher, _group(f"short {number}", (1,) * 8)) for number in range(3)))
     # Of four callers each has one of four passes.
     assert rounds <= 6
 
@@ -279,7 +284,7 @@ async def test_one_key_does_not_fill_the_places_of_another() -> None:
     greedy, modest = Caller(name="greedy"), Caller(name="modest")
     tasks = [await _asked_by(greedy, batcher, _group("a")) for _ in range(2)]
     with calling(greedy), pytest.raises(Overloaded, match="2 scoring requests wait already"):
-        await batcher.score([_group("a")])
+        await _score(batcher, _group("a"))
     tasks.append(await _asked_by(modest, batcher, _group("b")))
     model.go.set()
     assert len(await asyncio.gather(*tasks)) == 3
@@ -315,7 +320,7 @@ async def test_a_caller_that_leaves_half_way_is_computed_no_further() -> None:
     await asyncio.gather(long, return_exceptions=True)
     assert batcher.unanswered == 0
     model.go.set()
-    await batcher.score([_group("next")])
+    await _score(batcher, _group("next"))
     assert model.batches == [["long"], ["next"]]
 
 
@@ -328,7 +333,7 @@ async def test_all_rows_of_a_request_are_of_one_version_though_the_prm_learns_be
     model = Learning()
     model.go.set()
     batcher = Batcher(model, token_budget=10, max_waiting=10)
-    answer = await batcher.score([_group("long", (1,) * 8, (2,) * 8)])
+    answer = await _score(batcher, _group("long", (1,) * 8, (2,) * 8))
     # Twice for its parts, and once for both.
     assert model.batches == [["long"], ["long"], ["long", "long"]]
     assert answer.rewards.prm_version == 4
