@@ -210,6 +210,12 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     best_of_n.add_argument("--selection", choices=("best", "majority", "weighted"))
     best_of_n.add_argument("--temperature", type=float)
     best_of_n.add_argument("--max-tokens", type=int)
+    best_of_n.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="anything else of the request, e.g. top_p=0.9 seed=1 prime.strategy=dvts prime.width=4",
+    )
 
     train_prm = _command(commands, "train-prm", _train_prm, "train a PRM on labelled responses or steps")
     train_prm.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
@@ -485,6 +491,7 @@ def _scorer_options(arguments: argparse.Namespace) -> "ScorerOptions":
 
 
 def _best_of_n(arguments: argparse.Namespace) -> int:
+    from prime.adapters.settings import merged, read_overrides
     from primectl.best_of_n import run_best_of_n
 
     options = {
@@ -494,12 +501,15 @@ def _best_of_n(arguments: argparse.Namespace) -> int:
         "max_tokens": arguments.max_tokens,
         "prime": {"selection": arguments.selection} if arguments.selection else None,
     }
+    options = merged(
+        {name: each for name, each in options.items() if each is not None}, read_overrides(arguments.overrides)
+    )
     return run_best_of_n(
         arguments.file,
         address=arguments.address,
         token_file=arguments.token_file,
         out=arguments.out,
-        options={name: value for name, value in options.items() if value is not None},
+        options=options,
     )
 
 

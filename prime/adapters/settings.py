@@ -264,6 +264,16 @@ def settle_vllm_environment(*, on_gpu: bool) -> None:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """What `key=value` arguments say, as a tree: `["top_p=0.9", "prime.width=4"]` is `{"top_p": 0.9, "prime": {"width":
+    4}}`.
+
+    Raises:
+        SettingsError: one is not of that form.
+    """
+    return _read_tree(None, overrides)
+
+
 def _read_tree(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     tree = _read_toml(path) if path is not None else {}
     for override in overrides:

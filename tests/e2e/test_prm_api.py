@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -142,10 +142,12 @@ async def _restore(address: str, key: str) -> int:
 
 
 class HalvesEngine(BaseHTTPRequestHandler):
-    """An OpenAI-compatible engine with three answers, two of which are equal."""
+    """An OpenAI-compatible engine with three answers, two of which are equal, that keeps what it was asked."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         choices = [
             {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             for index, text in enumerate(("\\boxed{1/2}", "It is \\boxed{0.5}", "\\boxed{2}"))
@@ -176,9 +178,10 @@ def test_votes_need_one_setting_and_no_verifier(folder: Path, tmp_path: Path) ->
             rows = tmp_path / "rows.jsonl"
             rows.write_text('{"id": "a", "prompt": "?"}\n{"id": "b", "prompt": ""}\n')
             command = ("best-of-n", rows, "--address", url, "--best-of", "3", "--selection", "majority")
-            asked = _primectl(*command, "--out", tmp_path / "out.jsonl")
+            asked = _primectl(*command, "--out", tmp_path / "out.jsonl", "top_p=0.5", "prime.aggregation=min")
             first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
             assert (asked.returncode, first["id"], first["prime"]["classes"]) == (1, "a", [0, 0, 1])
+            assert (HalvesEngine.asked[-1]["top_p"], first["prime"]["aggregation"]) == (0.5, "min")
             assert first["responses"][0] in ("\\boxed{1/2}", "It is \\boxed{0.5}")
             assert "row 2: column 'prompt' must be text" in second["error"]
             stranger = _primectl(*command, key="wrong")
