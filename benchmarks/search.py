@@ -39,6 +39,8 @@ from services.rollout.settings import RolloutSettings
 
 _FAMILY, _STEP = "chain-16", ";"
 _MAX_TOKENS = 160
+_TUNING = 128
+"""Problems on which a good score is found."""
 _AT_ONCE = 32
 """Problems under way."""
 _RESAMPLES = 10_000
@@ -60,6 +62,8 @@ class Outcome:
     """Of one problem by one way."""
 
     is_right: bool
+    score: float
+    """Of the answer that was chosen."""
     sampled_tokens: int
     read_tokens: int
 
@@ -97,8 +101,9 @@ def main() -> None:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     sft, prm = make_models(arguments.folder)
-    problems = load_problems(str(sft.parent / "held_out.jsonl"))[: arguments.problems]
-    report = asyncio.run(_compare(sft, prm, problems, arguments))
+    held_out = load_problems(str(sft.parent / "held_out.jsonl"))
+    problems, tuning = held_out[: arguments.problems], held_out[arguments.problems :][:_TUNING]
+    report = asyncio.run(_compare(sft, prm, problems, tuning, arguments))
     print(json.dumps(report | {"machine": machine()}))
 
 
@@ -158,14 +163,26 @@ class _Replica:
         )
 
 
-async def _compare(sft: Path, prm: Path, problems: Sequence[Problem], arguments: argparse.Namespace) -> dict[str, Any]:
+async def _compare(
+    sft: Path,
+    prm: Path,
+    problems: Sequence[Problem],
+    tuning: Sequence[Problem],
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
     tokenizer = load_tokenizer(sft)
     fingerprint = tokenizer_fingerprint(tokenizer)
     scorer = open_scorer(PrmSettings(reference=sft, device="cpu", frozen=True), model=prm)
     found: dict[str, list[Outcome]] = {}
     async with open_rollout(sft, RolloutSettings(), longest=2 * _MAX_TOKENS) as rollout:
         engine = RolloutEngine(_Replica(rollout, fingerprint), tokenizer, fingerprint=fingerprint)
-        for way in ways(arguments.numbers):
+        tuned = await _all(engine, scorer, Way(name="tuning", candidates=4), tuning, arguments)
+        good_enough = Way(
+            name="adaptive_best",
+            candidates=max(arguments.numbers),
+            adaptive=Adaptive(first=1, score=good_score(tuned)),
+        )
+        for way in [*ways(arguments.numbers), good_enough]:
             found[way.name] = await _all(engine, scorer, way, problems, arguments)
             print(f"{way.name}: {_summary(found[way.name])}", file=sys.stderr, flush=True)
     return _report(found, arguments)
@@ -211,11 +228,23 @@ async def _all(
         read = sum(each.usage.prompt_tokens + each.usage.response_tokens for each in reply.replies)
         return Outcome(
             is_right=(verdict.score or 0.0) > 0.5,
+            score=reply.scores[reply.selected[0]] or 0.0,
             sampled_tokens=reply.samples.completion_tokens,
             read_tokens=read + (reply.searched.scored_tokens if reply.searched else 0),
         )
 
     return await asyncio.gather(*(one(number, problem) for number, problem in enumerate(problems)))
+
+
+def good_score(outcomes: Sequence[Outcome]) -> float:
+    """The lowest score at or above which nine of ten chosen answers are right; above all scores if there is none."""
+    falling = sorted(outcomes, key=lambda each: -each.score)
+    right, found = 0, falling[0].score + 1
+    for number, each in enumerate(falling, start=1):
+        right += each.is_right
+        if right >= 0.9 * number:
+            found = each.score
+    return found
 
 
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
@@ -241,8 +270,8 @@ def _report(found: dict[str, list[Outcome]], arguments: argparse.Namespace) -> d
         }
     first = arguments.numbers[0]
     report |= {f"beam_over_best_of_n{end}": report[f"beam_over_best_of_{first}{end}"] for end in ("", "_low", "_high")}
-    for kind in ("weighted", "majority"):
-        whole, early = found[f"{kind}_{max(arguments.numbers)}"], found[f"adaptive_{kind}"]
+    for kind, of_all in (("weighted", "weighted"), ("majority", "majority"), ("best", "best_of")):
+        whole, early = found[f"{of_all}_{max(arguments.numbers)}"], found[f"adaptive_{kind}"]
         sampled = [statistics.fmean(each.sampled_tokens for each in outcomes) for outcomes in (early, whole)]
         report[f"adaptive_{kind}_saved_share"] = round(1 - sampled[0] / sampled[1], 3)
         report[f"adaptive_{kind}_accuracy_difference"] = round(_accuracy(early) - _accuracy(whole), 4)
