@@ -116,6 +116,9 @@ class ScoreOptions(_Body):
     reference: ReferenceSource | None = None
     end_token: StrictBool | None = Field(None, description="Whether the end token is appended to a text, and scored.")
     truncation: Truncation = Truncation.ERROR
+    max_response_tokens: StrictInt | None = Field(
+        None, ge=1, description="A longer response is cut to its first tokens; the end token is not counted."
+    )
     require_version: StrictInt | None = Field(None, description="412 unless this version of the PRM answers.")
 
 

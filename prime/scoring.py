@@ -126,6 +126,8 @@ class ScoringRequest:
     end_token: bool | None = None
     """Whether the end token is appended to a text, and scored."""
     truncation: Truncation = Truncation.ERROR
+    max_response_tokens: int | None = None
+    """Read at most this many tokens of a response, the end token not counted; None: all of them."""
     require_version: int | None = None
     """Refuse to answer from any other version of the PRM."""
 

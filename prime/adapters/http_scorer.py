@@ -72,6 +72,7 @@ def _body(request: ScoringRequest) -> ScoreBody:
         "reference": request.reference,
         "end_token": request.end_token,
         "truncation": request.truncation,
+        "max_response_tokens": request.max_response_tokens,
         "require_version": request.require_version,
     }
     try:

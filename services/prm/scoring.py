@@ -134,6 +134,10 @@ class PrmScorer:
         responses = encode_candidates(
             self._tokenizer, request.candidates, split=reading.split, end_token=reading.end_token
         )
+        whole = [len(response.token_ids) for response in responses]
+        if request.max_response_tokens is not None:
+            end = self._tokenizer.eos_token_id
+            responses = [_shortened(response, request.max_response_tokens, end) for response in responses]
         longest = max(len(response.token_ids) for response in responses)
         if len(prompt_ids) + longest > max_tokens and request.truncation is Truncation.ERROR:
             raise InputTooLong(
@@ -145,7 +149,10 @@ class PrmScorer:
         return _Encoded(
             prompts=tuple(prompt for prompt, _ in fitted),
             responses=tuple(response for _, response in fitted),
-            truncated=tuple(len(prompt_ids) + len(response.token_ids) > max_tokens for response in responses),
+            truncated=tuple(
+                len(response.token_ids) < length or len(prompt_ids) + len(response.token_ids) > max_tokens
+                for response, length in zip(responses, whole, strict=True)
+            ),
             seconds=time.perf_counter() - started,
         )
 
@@ -163,6 +170,8 @@ def _refuse_hopeless(request: ScoringRequest, max_tokens: int, *, longest_token:
         sum(_least_tokens(text, longest_token) for text in (each.text, *(each.steps or ()))) + len(each.token_ids or ())
         for each in request.candidates
     ]
+    if request.max_response_tokens is not None:
+        candidates = [min(each, request.max_response_tokens) for each in candidates]
     if least + max(candidates) > max_tokens:
         raise InputTooLong(
             f"the prompt has {least} tokens or more and its longest response {max(candidates)} or more, together more "
@@ -265,6 +274,12 @@ def _groups(request: ScoringRequest, encoded: _Encoded, reading: _Reading) -> It
             reference=reading.reference,
         )
         start = end
+
+
+def _shortened(response: EncodedResponse, limit: int, end: int | None) -> EncodedResponse:
+    """At most `limit` tokens of a response, not counting the token that ends it."""
+    ended = response.token_ids[-1] == end
+    return response if len(response.token_ids) - ended <= limit else _cut(response, limit)
 
 
 def _cut(response: EncodedResponse, room: int) -> EncodedResponse:

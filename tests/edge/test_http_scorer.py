@@ -54,6 +54,7 @@ REQUESTS = {
     ),
     "pattern": ScoringRequest(prompt=QUESTION, candidates=(ANSWER,), split=StepSplit(pattern=r"\d+")),
     "cut": ScoringRequest(prompt=QUESTION, candidates=(Candidate(text="x" * 400),), truncation=Truncation.RIGHT),
+    "shortened": ScoringRequest(prompt=QUESTION, candidates=(Candidate(text="x" * 400), ANSWER), max_response_tokens=9),
 }
 
 

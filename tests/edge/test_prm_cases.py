@@ -110,7 +110,7 @@ async def test_a_rerank_obeys_or_refuses_what_would_change_its_scores(api: Api) 
     assert (await _post(api, "/rerank", body)).status_code == 422
     cut = await _post(api, "/rerank", body | {"truncate_prompt_tokens": -1, "truncation_side": "right"})
     assert len(cut.json()["results"]) == 3
-    for refused in ({"truncate_prompt_tokens": 5}, {"max_tokens_per_doc": 1}):
+    for refused in ({"truncate_prompt_tokens": 5}, {"max_tokens_per_doc": 0}):
         assert (await _post(api, "/rerank", body | refused)).status_code == 422
     all_of_them = await _post(api, "/rerank", {"query": "q", "documents": ["a", "b"], "top_n": 0})
     assert len(all_of_them.json()["results"]) == 2

@@ -202,6 +202,21 @@ async def test_cohere_and_jina_shapes_carry_documents_and_usage(api: Api) -> Non
     assert sorted(each["index"] for each in jina["results"]) == [0, 1]
 
 
+async def test_of_a_document_as_many_tokens_are_read_as_was_asked_for(api: Api) -> None:
+    body = {"query": QUESTION, "documents": [RIGHT + "!" * 999, RIGHT, RIGHT + "!"], "max_tokens_per_doc": len(RIGHT)}
+    results = (await api.client.post("/v2/rerank", json=body)).json()["results"]
+    [cut] = _sigmoids(await _scores(api, RIGHT, end_token=False))
+    [whole] = _sigmoids(await _scores(api, RIGHT))
+    assert abs(cut - whole) > 1e-4
+    assert {each["index"]: each["relevance_score"] for each in results} == _near({0: cut, 1: whole, 2: cut})
+
+
+async def test_a_shortened_response_is_flagged(api: Api) -> None:
+    body = {"inputs": {"prompt": QUESTION, "responses": [RIGHT, "56"]}, "max_response_tokens": 2}
+    [long, short] = (await api.client.post("/v1/prm/score", json=body)).json()["data"][0]["responses"]
+    assert [(each["truncated"], each["num_tokens"]) for each in (long, short)] == [(True, 2), (False, 3)]
+
+
 async def test_tei_clients_get_bare_lists(api: Api) -> None:
     wrong, right = await _scores(api, WRONG, RIGHT)
     ranked = await _replay(api, "tei_rerank")

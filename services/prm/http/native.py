@@ -62,6 +62,7 @@ def _request(body: ScoreBody, given: InputBody) -> ScoringRequest:
         reference=body.reference,
         end_token=body.end_token,
         truncation=body.truncation,
+        max_response_tokens=body.max_response_tokens,
         require_version=body.require_version,
     )
 

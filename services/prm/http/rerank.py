@@ -44,13 +44,11 @@ class DocumentsBody(BaseModel):
     use_activation: StrictBool | None = None
     truncate_prompt_tokens: StrictInt | None = None
     truncation_side: Literal["left", "right"] = "left"
-    max_tokens_per_doc: StrictInt | None = None
+    max_tokens_per_doc: StrictInt | None = Field(None, ge=1)
 
     @property
     def truncation(self) -> Truncation:
         """What to do with a pair that is too long."""
-        if self.max_tokens_per_doc is not None:
-            raise InvalidInput("max_tokens_per_doc: documents are read whole; shorten them before they are sent")
         return vllm_truncation(self.truncate_prompt_tokens, self.truncation_side)
 
 
@@ -126,9 +124,13 @@ def relevance(score: float, *, raw: bool) -> float:
 
 
 async def score_texts(
-    scorer: Scorer, question: str, answers: Sequence[str], truncation: Truncation = Truncation.ERROR
+    scorer: Scorer,
+    question: str,
+    answers: Sequence[str],
+    truncation: Truncation = Truncation.ERROR,
+    max_answer_tokens: int | None = None,
 ) -> ScoringReply:
-    """Scores of plain answers to a plain question."""
+    """Scores of plain answers to a plain question; of an answer at most `max_answer_tokens` are read."""
     if not question:
         raise EmptyInput("the query is empty")
     # An answer of nothing is one that ends at once; it must not cost the others their scores.
@@ -138,13 +140,14 @@ async def score_texts(
             prompt=Prompt(text=question),
             candidates=tuple(Candidate(text=answer if answer.strip() else end_text) for answer in answers),
             truncation=truncation,
+            max_response_tokens=max_answer_tokens,
         )
     )
 
 
 async def _documents(scorer: Scorer, body: DocumentsBody, *, shows_documents: bool) -> JSONResponse:
     texts = [each if isinstance(each, str) else each.text for each in body.documents]
-    reply = await score_texts(scorer, body.query, texts, body.truncation)
+    reply = await score_texts(scorer, body.query, texts, body.truncation, body.max_tokens_per_doc)
     shows = shows_documents if body.return_documents is None else body.return_documents
     results = _ranked(
         reply,
