@@ -223,6 +223,9 @@ async def test_tei_clients_get_bare_lists(api: Api) -> None:
     assert {each["index"]: each["score"] for each in ranked} == _near(dict(enumerate(_sigmoids([wrong, right]))))
     assert [each["text"] for each in ranked] == [[WRONG, RIGHT][each["index"]] for each in ranked]
     assert await _replay(api, "tei_predict_pair") == [{"score": _near(right), "label": "reward"}]
+    for function, expected in (("none", right), ("sigmoid", _sigmoids([right])[0])):
+        asked = await _replay(api, "tei_predict_pair", parameters={"function_to_apply": function, "top_k": 1})
+        assert asked[0]["score"] == _near(expected)
     batch = await _replay(api, "tei_predict_batch")
     assert [each[0]["score"] for each in batch] == _near([right, wrong])
 
@@ -237,6 +240,7 @@ async def test_tei_clients_get_bare_lists(api: Api) -> None:
         ("/rerank", {"query": "a", "texts": ["a"] * 129}, 413, "batch_too_large"),
         ("/predict", {"inputs": []}, 400, "empty"),
         ("/predict", {"inputs": "no answer"}, 422, "validation"),
+        ("/predict", {"inputs": [["a", "b"]], "parameters": {"function_to_apply": "softmax"}}, 422, "validation"),
         ("/predict", {"inputs": [["a", "b", "c"]]}, 422, "validation"),
     ],
 )

@@ -16,6 +16,12 @@ from services.prm.http.scored import scored
 from services.prm.http.transcripts import split_text
 
 
+class Parameters(BaseModel):
+    """As huggingface_hub's client sends it beside the inputs."""
+
+    function_to_apply: Literal["sigmoid", "none"] | None = None
+
+
 class PredictBody(BaseModel):
     """One text, one pair, or a batch of either."""
 
@@ -24,9 +30,16 @@ class PredictBody(BaseModel):
     )
 
     inputs: str | Listed[str] | Listed[Listed[str]]
+    parameters: Parameters = Parameters()
     raw_scores: StrictBool = False
     truncate: StrictBool = False
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether scores are wanted as they are, and not as sigmoids."""
+        function = self.parameters.function_to_apply
+        return self.raw_scores if function is None else function == "none"
 
 
 def build_router(scorer: Scorer) -> APIRouter:
@@ -50,8 +63,7 @@ def build_router(scorer: Scorer) -> APIRouter:
             ],
         )
         answers = [
-            [{"score": relevance(reply.candidates[0].score, raw=body.raw_scores), "label": "reward"}]
-            for reply in replies
+            [{"score": relevance(reply.candidates[0].score, raw=body.is_raw), "label": "reward"}] for reply in replies
         ]
         return scored(answers if is_batch else answers[0], replies)
 
