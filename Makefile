@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean
+.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,6 +55,15 @@ $(VLLM_VENV)/ready: pyproject.toml hatch_build.py $(wildcard proto/prime/v1/*.pr
 
 test-vllm: vllm ## the tests of the vLLM engine
 	$(VLLM_BIN)/pytest tests/vllm
+
+.venv-clients/ready: tests/clients/requirements.txt tests/clients/requirements-alone.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install $(PIP_FLAGS) -r tests/clients/requirements.txt
+	.venv-clients/bin/pip install $(PIP_FLAGS) --no-deps -r tests/clients/requirements-alone.txt
+	@touch $@
+
+test-clients: setup .venv-clients/ready ## clients of other projects, unmodified, against the scoring service; about two minutes
+	$(BIN)/pytest -m clients tests/clients
 
 test-compose: setup ## build the images and run the whole stack in containers; needs a Docker engine with compose
 	deploy/with-engine $(BIN)/pytest -m compose tests/compose
