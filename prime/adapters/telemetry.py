@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import dataclass
 from typing import TextIO, cast
 
 import opentelemetry.trace
@@ -68,23 +69,49 @@ def configure_logging(service: str) -> None:
     structlog.contextvars.bind_contextvars(service=service)
 
 
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """What `/metrics` shows of one metric: `CounterSpec("prime_prm_tokens_total", "Tokens scored.", ("kind",))`.
+
+    Each service declares its own in `metric_specs.py`; `docs/metrics.md` is generated from them.
+    """
+
+    name: str
+    """As Prometheus sees it: a counter's ends in `_total`."""
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+class CounterSpec(MetricSpec):
+    """Of a count that only grows."""
+
+
+class GaugeSpec(MetricSpec):
+    """Of a value that rises and falls."""
+
+
+class HistogramSpec(MetricSpec):
+    """Of a distribution, in seconds."""
+
+
+RPC_SECONDS = HistogramSpec("prime_rpc_seconds", "Time per gRPC call.", ("method", "code"))
+
+
 class Meters:
     """One service's metrics: a registry of its own, the gRPC figures, and whatever the service adds."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.rpc_seconds = Histogram(
-            "prime_rpc_seconds", "Time per gRPC call.", ["method", "code"], registry=self.registry
-        )
+        self.rpc_seconds = self.histogram(RPC_SECONDS)
 
-    def counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+    def counter(self, spec: CounterSpec) -> Counter:
         """A counter in this registry."""
-        return Counter(name, text, labels, registry=self.registry)
+        return Counter(spec.name, spec.text, spec.labels, registry=self.registry)
 
-    def gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+    def gauge(self, spec: GaugeSpec) -> Gauge:
         """A gauge in this registry."""
-        return Gauge(name, text, labels, registry=self.registry)
+        return Gauge(spec.name, spec.text, spec.labels, registry=self.registry)
 
-    def histogram(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
+    def histogram(self, spec: HistogramSpec) -> Histogram:
         """A histogram in this registry."""
-        return Histogram(name, text, labels, registry=self.registry)
+        return Histogram(spec.name, spec.text, spec.labels, registry=self.registry)

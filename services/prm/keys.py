@@ -15,6 +15,7 @@ import structlog
 
 from prime.adapters.telemetry import Meters
 from prime.errors import Forbidden, LimitReached, PrimeError, SettingsError, Unauthenticated
+from services.prm import metric_specs
 from services.prm.allowance import DayCount, RequestBucket
 from services.prm.callers import Caller, current_caller
 from services.prm.key_file import SERVICES, Key, Scope, digest_of, read_keys
@@ -61,12 +62,10 @@ class Keys:
         self._stamp = _stamp_of(file)
         self._keys: Mapping[str, Key] = self._shared if file is None else self._read(file)
         self._used = {name: _Used() for name in self._keys}
-        self._requests = meters.counter("prime_prm_key_requests", "Requests that a key was let in with.", ("key",))
-        self._tokens = meters.counter("prime_prm_key_tokens", "Tokens scored for a key.", ("key",))
-        self._refused = meters.counter("prime_prm_key_refused", "Requests that a key was refused.", ("key", "reason"))
-        self._stale = meters.gauge(
-            "prime_prm_key_file_stale", "1 while the key file cannot be used; earlier keys hold."
-        )
+        self._requests = meters.counter(metric_specs.KEY_REQUESTS)
+        self._tokens = meters.counter(metric_specs.KEY_TOKENS)
+        self._refused = meters.counter(metric_specs.KEY_REFUSED)
+        self._stale = meters.gauge(metric_specs.KEY_FILE_STALE)
 
     def admit(self, presented: str, scope: Scope | None, *, urgent: bool = False) -> Caller:
         """Who asks with this key, for something that `scope` opens (None: any key); one request of theirs is counted.

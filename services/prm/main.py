@@ -23,6 +23,7 @@ from prime.lm.world import follow, join_world
 from prime.ports import AnswerGrouper, CheckingScorer, Generator
 from prime.scoring import ScorerInfo
 from prime.v1 import prm_pb2_grpc
+from services.prm import metric_specs
 from services.prm.batching import Batcher
 from services.prm.best_of_n import BestOfN
 from services.prm.http.app import add_prm_routes
@@ -71,7 +72,7 @@ async def _serve(
 ) -> None:
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
-    meters.gauge("prime_prm_version", "Updates of the PRM.").set_function(lambda: prm.version)
+    meters.gauge(metric_specs.VERSION).set_function(lambda: prm.version)
     keys = Keys(token, meters=meters, file=settings.api.keys)
     batcher = Batcher(
         reward_service,

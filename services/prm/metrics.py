@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from prime.adapters.telemetry import Meters
 from prime.ports import CheckingScorer
 from prime.scoring import ScorerInfo, ScoringReply, ScoringRequest
+from services.prm import metric_specs
 
 
 class MeteredScorer:
@@ -15,11 +16,11 @@ class MeteredScorer:
     ) -> None:
         self._scorer = scorer
         self._charge = charge
-        meters.gauge("prime_prm_waiting", "Scoring requests accepted and not yet answered.").set_function(waiting)
-        self._tokenize = meters.histogram("prime_prm_tokenize_seconds", "Time to encode a request.")
-        self._queue = meters.histogram("prime_prm_queue_seconds", "Time a request waits for its forward pass.")
-        self._inference = meters.histogram("prime_prm_inference_seconds", "Time of the forward passes of its batch.")
-        self._tokens = meters.counter("prime_prm_tokens", "Tokens scored.", ("kind",))
+        meters.gauge(metric_specs.WAITING).set_function(waiting)
+        self._tokenize = meters.histogram(metric_specs.TOKENIZE_SECONDS)
+        self._queue = meters.histogram(metric_specs.QUEUE_SECONDS)
+        self._inference = meters.histogram(metric_specs.INFERENCE_SECONDS)
+        self._tokens = meters.counter(metric_specs.TOKENS)
 
     async def score(self, request: ScoringRequest) -> ScoringReply:
         """A score per candidate."""

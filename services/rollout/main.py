@@ -14,6 +14,7 @@ from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.errors import SettingsError
 from prime.lm.model import load_tokenizer, tokenizer_fingerprint
+from services.rollout import metric_specs
 from services.rollout.episodes import Episodes
 from services.rollout.loop import Engine, RolloutWorker
 from services.rollout.rpc import RolloutServicer, add_rollout_servicer
@@ -100,11 +101,11 @@ def build_engine(model: Path, settings: RolloutSettings) -> Engine:
 
 def _meters(worker: RolloutWorker, fingerprint: str) -> Meters:
     meters = Meters()
-    for name, text, read in (
-        ("prime_rollout_version", "Policy version in use.", lambda: worker.status(fingerprint).version),
-        ("prime_rollout_tokens", "Tokens sampled.", lambda: worker.status(fingerprint).tokens_generated),
-        ("prime_rollout_groups", "Groups delivered.", lambda: worker.status(fingerprint).groups_delivered),
-        ("prime_rollout_in_flight", "Groups being sampled.", lambda: worker.status(fingerprint).groups_in_flight),
+    for spec, read in (
+        (metric_specs.VERSION, lambda: worker.status(fingerprint).version),
+        (metric_specs.TOKENS, lambda: worker.status(fingerprint).tokens_generated),
+        (metric_specs.GROUPS, lambda: worker.status(fingerprint).groups_delivered),
+        (metric_specs.IN_FLIGHT, lambda: worker.status(fingerprint).groups_in_flight),
     ):
-        meters.gauge(name, text).set_function(read)
+        meters.gauge(spec).set_function(read)
     return meters

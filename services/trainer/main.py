@@ -25,6 +25,7 @@ from prime.ports import Rollout, Tracker
 from prime.tracking import Outcome, TrackedRun, settings_to_show
 from prime.types import Problem, SamplingParams
 from prime.v1 import trainer_pb2_grpc
+from services.trainer import metric_specs
 from services.trainer.collector import CollectorState, GroupCollector, ProblemSequence
 from services.trainer.credit import CreditAssigner
 from services.trainer.direct import DirectPush
@@ -150,7 +151,7 @@ async def _run(run: RunSettings, settings: TrainerSettings, token: str, world: W
 
 def _tracking(run: RunSettings, settings: TrainerSettings, meters: Meters) -> Tracking:
     """The run's own record, and the trackers that the settings name."""
-    lost = meters.counter("prime_trainer_tracker_lost", "Rows that a tracker did not take.", ("tracker",))
+    lost = meters.counter(metric_specs.TRACKER_LOST)
     trackers: list[Tracker] = open_trackers(settings.trackers)
     for each in trackers:
         lost.labels(each.name)
@@ -167,14 +168,14 @@ def _tracking(run: RunSettings, settings: TrainerSettings, meters: Meters) -> Tr
 
 
 async def _serve(settings: TrainerSettings, token: str, loop: TrainingLoop, tls: Tls | None, meters: Meters) -> None:
-    for name, text in (
-        ("step", "Finished steps."),
-        ("mean_score", "Mean score of the groups graded in the last step."),
-        ("accuracy", "Accuracy on held-out problems when last measured."),
-        ("sampler_kl", "Divergence of the sampler from the trainer in the last step, nats per token."),
-        ("tokens_per_second", "Response tokens learnt from per second of the last step."),
+    for spec, name in (
+        (metric_specs.STEP, "step"),
+        (metric_specs.MEAN_SCORE, "mean_score"),
+        (metric_specs.ACCURACY, "accuracy"),
+        (metric_specs.SAMPLER_KL, "sampler_kl"),
+        (metric_specs.TOKENS_PER_SECOND, "tokens_per_second"),
     ):
-        meters.gauge(f"prime_trainer_{name}", text).set_function(partial(getattr, loop.progress, name))
+        meters.gauge(spec).set_function(partial(getattr, loop.progress, name))
     ended = asyncio.Event()
 
     async def run_to_the_end() -> None:

@@ -15,6 +15,7 @@ from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.errors import SandboxError, SettingsError
 from prime.v1 import verifier_pb2_grpc
+from services.verifier import metric_specs
 from services.verifier.algebra.pool import MathPool
 from services.verifier.canaries import Canaries
 from services.verifier.grade import Grader
@@ -88,12 +89,10 @@ async def open_verifier(settings: VerifierSettings, meters: Meters) -> AsyncIter
             tier=sandbox.tier.value,
             isolation=sandbox.layers,
         )
-        watcher.follow("prime_canary_age_seconds", "Since the sandbox last held.", lambda: canaries.age_seconds)
-        watcher.follow("prime_sandbox_restarts", "Zygotes started anew.", lambda: sandbox.restarts)
-        watcher.follow(
-            "prime_tests_dropped", "Tests that were left out since they expect nothing.", lambda: programs.dropped_tests
-        )
-        watcher.follow("prime_math_workers_replaced", "Mathematics workers that were ended.", lambda: pool.replaced)
+        watcher.follow(metric_specs.CANARY_AGE_SECONDS, lambda: canaries.age_seconds)
+        watcher.follow(metric_specs.SANDBOX_RESTARTS, lambda: sandbox.restarts)
+        watcher.follow(metric_specs.TESTS_DROPPED, lambda: programs.dropped_tests)
+        watcher.follow(metric_specs.MATH_WORKERS_REPLACED, lambda: pool.replaced)
         try:
             yield Parts(grader=grader, sandbox=sandbox, pool=pool, canaries=canaries)
         finally:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from prime.adapters.telemetry import Meters
+from prime.adapters.telemetry import GaugeSpec, Meters
 from prime.types import Verdict, VerdictStatus
+from services.verifier import metric_specs
 
 
 class VerdictMeters:
@@ -11,14 +12,10 @@ class VerdictMeters:
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
-        self._verdicts = meters.counter(
-            "prime_verdicts_total",
-            "Verdicts by grader, status, reason and tier.",
-            ("grader", "status", "reason", "tier"),
-        )
-        self._seconds = meters.histogram("prime_grade_seconds", "Time per verdict, waiting included.", ("grader",))
-        self._queued = meters.gauge("prime_grades_queued", "Answers accepted and not yet graded.")
-        self._cached = meters.counter("prime_verdicts_cached_total", "Verdicts that were found before.", ("grader",))
+        self._verdicts = meters.counter(metric_specs.VERDICTS)
+        self._seconds = meters.histogram(metric_specs.GRADE_SECONDS)
+        self._queued = meters.gauge(metric_specs.GRADES_QUEUED)
+        self._cached = meters.counter(metric_specs.VERDICTS_CACHED)
 
     def waiting(self, count: int) -> None:
         """So many answers are accepted and not yet graded."""
@@ -35,6 +32,6 @@ class VerdictMeters:
         if verdict.cached:
             self._cached.labels(grader).inc()
 
-    def follow(self, name: str, text: str, value: Callable[[], float]) -> None:
+    def follow(self, spec: GaugeSpec, value: Callable[[], float]) -> None:
         """A gauge that asks when it is read."""
-        self._meters.gauge(name, text).set_function(value)
+        self._meters.gauge(spec).set_function(value)

@@ -16,7 +16,7 @@ from prime.adapters.grpc_server import AUTHORIZATION_KEY, Health, build_server
 from prime.adapters.ops_http import ops_app
 from prime.adapters.service import Service, serve
 from prime.adapters.settings import ServiceSettings
-from prime.adapters.telemetry import Meters
+from prime.adapters.telemetry import CounterSpec, Meters
 from prime.errors import (
     EngineError,
     InvalidInput,
@@ -288,7 +288,7 @@ async def test_a_second_server_does_not_share_a_grpc_port(edge: Edge) -> None:
 
 async def test_the_http_app_says_alive_ready_and_what_was_counted() -> None:
     meters, ready = Meters(), False
-    meters.counter("prime_groups", "Groups.", ("kind",)).labels("kept").inc(3)
+    meters.counter(CounterSpec("prime_groups_total", "Groups.", ("kind",))).labels("kept").inc(3)
     app = ops_app("prm", lambda: ready, meters.registry)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://ops") as http:
         alive = await http.get("/healthz")

@@ -10,6 +10,7 @@ from typing import Any
 
 from prime.adapters.telemetry import Meters
 from prime.errors import BatchTooLarge, Forbidden, InvalidInput, PrimeError, TookTooLong
+from services.prm import metric_specs
 from services.prm.callers import ANYONE, Caller, calling
 from services.prm.http.description import DOCS_PATHS
 from services.prm.http.errors import Dialect, fault_of
@@ -47,8 +48,8 @@ class Edge:
         self._open_paths = OPEN_PATHS if settings.open_metrics else OPEN_PATHS - {_METRICS}
         self._limit = settings.max_body_mib * 2**20
         self._body_seconds = settings.body_seconds
-        self._seconds = meters.histogram("prime_prm_http_seconds", "Time per HTTP request.", ("route", "status"))
-        self._errors = meters.counter("prime_prm_http_errors", "HTTP requests that failed.", ("route", "error_type"))
+        self._seconds = meters.histogram(metric_specs.HTTP_SECONDS)
+        self._errors = meters.counter(metric_specs.HTTP_ERRORS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, pass on, measure."""
