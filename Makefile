@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean
+.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean docs-pages
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ $(VENV)/ready: pyproject.toml hatch_build.py $(wildcard proto/prime/v1/*.proto)
 
 proto: setup ## compile proto/ into prime/v1/ again
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps -e .
+
+docs-pages: setup ## write the generated parts of docs/: settings, command line, metrics
+	$(BIN)/python -m tools.docs_pages
 
 check: setup ## lint, format, types, import contracts
 	$(BIN)/ruff check .

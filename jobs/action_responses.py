@@ -28,20 +28,22 @@ _PART = 256  # problems that are asked about together
 
 
 class ResponseSettings(Settings):
-    """What is written, and by whom."""
+    """What is written, and by which model."""
 
     problems: str
     """A file or dataset in the schema of Eurus-2-RL-Data."""
     output: Path
-    """JSONL for `primectl sft`. Answers of the endpoint are kept beside it, for a restart."""
+    """JSON lines for `primectl sft`. Answers are kept in `<output>.responses.sqlite` for a restart."""
     model: EndpointSettings
+    """The model that writes."""
     attempts: int = Field(5, ge=1)
-    """For each problem, until a response passes."""
+    """Attempts for each problem, until a response passes."""
     check_answers: bool = False
     """Whether a response has to be right as well."""
     verifier: VerifierSettings = VerifierSettings()
+    """The verifier that is started."""
     verifier_address: str = ""
-    """A running verifier to ask instead of one that is started for it."""
+    """A running verifier to ask instead. `--token-file` has its token."""
 
 
 @dataclass(slots=True, kw_only=True)

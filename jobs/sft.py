@@ -35,39 +35,50 @@ _METRICS_FILE = "sft_metrics.jsonl"
 
 
 class SftSettings(Settings):
-    """One SFT run; the optimiser defaults are the paper's."""
+    """One SFT run. The optimiser defaults are the paper's."""
 
     model: Path
     """Hugging Face folder to start from."""
     data: Path
-    """JSONL: {"prompt": [{"role", "content"}, ...], "response": text}."""
+    """JSON lines: `{"prompt": [{"role", "content"}, ...], "response": text}`."""
     evaluation_data: Path | None = None
     """The same, to measure the loss on."""
     output: Path
-    """Hugging Face folder to write."""
+    """Hugging Face folder to write, with `sft_metrics.jsonl` in it."""
     epochs: float = Field(3.0, gt=0)
+    """How often all rows are seen."""
     steps: int = Field(0, ge=0)
-    """Optimiser steps; 0: as many as `epochs` take."""
+    """Optimiser steps. 0: as many as `epochs` take."""
     batch_size: int = Field(96, ge=1)
     """Rows per optimiser step."""
     lr: float = Field(1e-5, gt=0)
+    """Highest learning rate."""
     warmup_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly. Then it falls along a cosine."""
     final_lr_share: float = Field(0.0, ge=0, le=1)
+    """The rate of the last step, as a share of `lr`."""
     grad_clip: float = Field(1.0, gt=0)
+    """Largest gradient norm."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     max_tokens: int = Field(0, ge=0)
-    """Of a prompt with its response; 0: as many as the model has positions."""
+    """Tokens of a prompt with its response. 0: as many as the model has positions."""
     long_rows: Literal["refuse", "drop"] = "refuse"
+    """What to do with a longer row: `refuse` ends with the row's number; `drop` leaves the row out."""
     evaluate_every: int = Field(0, ge=0)
-    """Steps; 0: before the first and after the last alone."""
+    """Steps between evaluations. 0: only before the first and after the last step."""
     checkpoint_every: int = Field(0, ge=0)
-    """Steps after which `--resume` can go on; 0: none."""
+    """Steps between checkpoints in `<output>.unfinished`, from which `--resume` continues. 0: none."""
     seed: int = 42
+    """Order of the rows."""
     device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or another torch device name."""
     token_budget: int = Field(16384, ge=1)
-    """Tokens per pass; a batch takes as many passes as it needs."""
+    """Tokens per forward pass. Changes memory and speed, not the result beyond rounding."""
     threads: int = Field(0, ge=0)
+    """CPU threads. 0 leaves the choice to torch."""
     compute: ComputeSettings = ComputeSettings()
+    """How the model is computed."""
 
     @property
     def checkpoints(self) -> Path:

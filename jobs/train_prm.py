@@ -25,49 +25,63 @@ from prime.scoring import Aggregation, PrmConfig, StepValue
 
 
 class TrainPrmSettings(Settings):
-    """One PRM training; the defaults are ImplicitPRM's."""
+    """One PRM training. The defaults are ImplicitPRM's."""
 
     model: Path
     """Hugging Face folder to start from."""
     reference: Path | None = None
-    """The frozen reference; empty: the model itself. To go on with a PRM, name what it was trained against."""
+    """Hugging Face folder of the frozen reference. Empty: the model itself. To continue the training of a PRM, name
+    what it was trained against."""
     data: tuple[Path, ...] = Field(min_length=1)
-    """JSONL or parquet files, in one of the forms that `jobs/candidates.py` reads."""
+    """JSONL or parquet files, in one of the forms of `docs/prm-api.md`."""
     output: Path
     """Hugging Face folder to write."""
     loss: Literal["ce", "dpo", "prefix"] = "ce"
-    """On response-level labels; `dpo` pairs every better response of a prompt with every worse one; `prefix` has every
-    prefix say the outcome by the mean of its rewards (IPVRM: beta 10, margin 5)."""
+    """Loss on response-level labels. `ce`: cross-entropy. `dpo`: pairs every better response of a prompt with every
+    worse one. `prefix`: the mean reward of every prefix predicts the outcome (IPVRM: `beta = 10`, `margin = 5`)."""
     margin: float = Field(0.0, ge=0)
-    """How far beyond 0 the log-odds of an outcome should be, on either side; with `ce` and `prefix`."""
+    """How far beyond 0 the log-odds of an outcome should be, on either side. With `ce` and `prefix`."""
     prefix_emphasis: Literal["even", "early", "late"] = "even"
-    """Which prefixes count more."""
+    """Which prefixes count more with `loss = "prefix"`."""
     step_value: StepValue = StepValue.CUMULATIVE
-    """What a step label speaks of. `cumulative`: that all is right up to here, which is how ProcessBench reads it."""
+    """What a step label means. `cumulative`: everything is right up to here, which is how ProcessBench reads it.
+    `delta`: this step is right."""
     beta: float = Field(0.05, gt=0)
+    """Scale of the log-ratio."""
     epochs: int = Field(1, ge=1)
+    """How often all rows are seen."""
     batch_size: int = Field(64, ge=1)
-    """Responses per optimiser step; with `dpo` whole prompts, until so many responses are together."""
+    """Responses per optimiser step. With `dpo`, whole prompts until there are this many responses."""
     lr: float = Field(5e-7, gt=0)
+    """Highest learning rate."""
     warmup_share: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly. Then it falls along a cosine."""
     final_lr_share: float = Field(0.1, ge=0, le=1)
+    """The rate of the last step, as a share of `lr`."""
     grad_clip: float = Field(1.0, gt=0)
+    """Largest gradient norm."""
     holdout_share: float = Field(0.0, ge=0, lt=1)
-    """Share of the prompts that is not trained on and measured before and after."""
+    """Share of the prompts that is not trained on. Loss and pair accuracy on it are measured before and after."""
     separator: str = Field("\n\n", min_length=1)
-    """Between steps."""
+    """Text between steps."""
     end_token: bool = True
     """Whether the end token closes a response and has a reward."""
     aggregation: Aggregation = Aggregation.SUM
-    """What the folder's configuration will name as the score."""
+    """What the folder's `prm_config.json` names as the score."""
     max_tokens: int = Field(0, ge=0)
-    """Of a prompt with one response; 0: as many as the model has positions."""
+    """Tokens of a prompt with one response. 0: as many as the model has positions."""
     long_rows: Literal["refuse", "drop"] = "refuse"
+    """What to do with a longer response: `refuse` ends with the row's name; `drop` leaves it out and counts it."""
     seed: int = 42
+    """Order of the rows, and which are held out."""
     device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or another torch device name."""
     token_budget: int = Field(16384, ge=1)
+    """Tokens per forward pass. Changes memory and speed, not the result beyond rounding."""
     threads: int = Field(0, ge=0)
+    """CPU threads. 0 leaves the choice to torch."""
     compute: ComputeSettings = ComputeSettings()
+    """How the model is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _UNFINISHED = 75  # EX_TEMPFAIL: try again
 _ROLLOUTS_HELP = "rollout replicas (default: 1, or as many as the GPUs for sampling hold)"
+_OVERRIDES_HELP = "settings, over those of the file; docs/settings.md lists all"
 _CONFIG_HELP = "the run's TOML file; section.key=value after it overrides single settings"
 
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may stand anywhere: argparse itself takes them only where the other positionals are."""
-    parser = _parser()
+    parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
     if rest and (not hasattr(parsed, "overrides") or any(each.startswith("-") for each in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -43,7 +44,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; `docs/cli.md` is generated from it."""
     parser = argparse.ArgumentParser(
         prog="primectl", description="PRIME: online RL with implicit process rewards, as services."
     )
@@ -68,8 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "doctor", _doctor, "what this machine has and lacks")
 
     dashboard = _command(commands, "dashboard", _dashboard, "a page in the browser that shows how runs go")
-    dashboard.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
-    dashboard.add_argument("--listen", default="127.0.0.1:9160", metavar="HOST:PORT", help="default 127.0.0.1:9160")
+    dashboard.add_argument(
+        "--folder", type=Path, default=Path("runs"), help="folder of the run folders (default %(default)s)"
+    )
+    dashboard.add_argument(
+        "--listen", default="127.0.0.1:9160", metavar="HOST:PORT", help="address of the page (default %(default)s)"
+    )
 
     prepare = _command(commands, "prepare", _prepare, "write secrets and the demo's material, for containers")
     prepare.add_argument("--token-file", type=Path, metavar="FILE", help="the services' token: PRIME_TOKEN, else new")
@@ -90,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
     make_model = _command(commands, "tiny-model", _tiny_model, "write a small untrained model, to try things with")
     make_model.add_argument("output", type=Path, help="the folder to write")
-    make_model.add_argument("--seed", type=int, default=0)
+    make_model.add_argument("--seed", type=int, default=0, help="seed of its weights (default %(default)s)")
 
     for name in ("rollout", "prm", "verifier", "trainer"):
         service = _command(commands, name, _service, f"run the {name} service alone")
@@ -125,21 +131,31 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan = _command(commands, "plan", _plan, "which GPUs each service of a run would get")
     _add_config(plan)
     plan.add_argument("--rollouts", type=int, metavar="N", help=_ROLLOUTS_HELP)
-    plan.add_argument("--gpus", type=int, metavar="N", help="of a machine with so many, instead of this one")
+    plan.add_argument("--gpus", type=int, metavar="N", help="plan for a machine with N GPUs instead of this one")
 
     status = _command(commands, "status", _status, "where a run stands")
     status.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
 
     stop = _command(commands, "stop", _stop, "end a run in good order: it finishes its step and saves")
     stop.add_argument("folder", type=Path, help="the run folder, e.g. runs/demo-1")
-    stop.add_argument("--patience", type=float, default=120.0, metavar="SECONDS", help="to wait for it (default 120)")
+    stop.add_argument(
+        "--patience",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="longest wait for its end (default %(default)g)",
+    )
 
 
 def _add_demos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = _command(commands, "demo", _demo, "SFT, then PRIME with all services, on a toy task; about ten minutes")
-    demo.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
-    demo.add_argument("--steps", type=int, default=40, help="RL steps (default 40)")
-    demo.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
+    demo.add_argument(
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="what samples (default %(default)s)"
+    )
+    demo.add_argument("--steps", type=int, default=40, help="RL steps (default %(default)s)")
+    demo.add_argument(
+        "--folder", type=Path, default=Path("runs"), help="folder of the run folders (default %(default)s)"
+    )
 
     real = _command(
         commands,
@@ -148,34 +164,43 @@ def _add_demos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "SFT and PRIME on a real model of 135 M parameters; about 45 minutes on two cores",
     )
     real.add_argument("--short", action="store_true", help="a few steps: shows that all parts work, learns nothing")
-    real.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders lie (default runs)")
-    real.add_argument("--data", type=Path, default=Path("evaluation-sets"), help="where gsm8k is, to measure it too")
+    real.add_argument(
+        "--folder", type=Path, default=Path("runs"), help="folder of the run folders (default %(default)s)"
+    )
+    real.add_argument(
+        "--data",
+        type=Path,
+        default=Path("evaluation-sets"),
+        help="folder of gsm8k, to measure it too (default %(default)s)",
+    )
 
 
 def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     sft = _command(commands, "sft", _sft, "supervised fine-tuning of a checkpoint on prompts with responses")
     sft.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
-    sft.add_argument("overrides", nargs="*", metavar="key=value")
+    sft.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
     sft.add_argument("--resume", action="store_true", help="go on from the last checkpoint (checkpoint_every)")
     sft.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     sokoban = _command(commands, "sokoban", _sokoban, "write Sokoban levels as problems; docs/environments.md")
     sokoban.add_argument("output", type=Path, help="a .jsonl file")
-    sokoban.add_argument("--count", type=int, default=512, help="levels, all different (default 512)")
-    sokoban.add_argument("--size", type=int, default=7, help="of the room, walls included (default 7)")
-    sokoban.add_argument("--boxes", type=int, default=1)
-    sokoban.add_argument("--pulls", type=int, default=2, help="how far boxes are from their goals (default 2)")
-    sokoban.add_argument("--seed", type=int, default=0)
+    sokoban.add_argument("--count", type=int, default=512, help="levels, all different (default %(default)s)")
+    sokoban.add_argument("--size", type=int, default=7, help="side of the room, walls included (default %(default)s)")
+    sokoban.add_argument("--boxes", type=int, default=1, help="boxes in a room (default %(default)s)")
+    sokoban.add_argument(
+        "--pulls", type=int, default=2, help="how far boxes are from their goals (default %(default)s)"
+    )
+    sokoban.add_argument("--seed", type=int, default=0, help="seed of the levels (default %(default)s)")
 
     sft_data = _command(commands, "sft-data", _sft_data, "have a model write responses in the seven actions")
     sft_data.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
-    sft_data.add_argument("overrides", nargs="*", metavar="key=value")
+    sft_data.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
     sft_data.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of verifier_address")
     sft_data.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     curate = _command(commands, "curate", _curate, "raw corpora to problems with verified answers; docs/data.md")
     curate.add_argument("--config", type=Path, required=True, help="TOML file with the settings")
-    curate.add_argument("overrides", nargs="*", metavar="section.key=value")
+    curate.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDES_HELP)
     curate.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of verifier_address")
     curate.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
@@ -189,15 +214,26 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     serve_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     new_key = _command(commands, "new-key", _new_key, "make an API key, and print its table for the file prm.api.keys")
-    new_key.add_argument("name", help="of its holder, in metrics and messages")
-    new_key.add_argument("--scopes", default="score", metavar="LIST", help="of score, chat, learn, metrics")
+    new_key.add_argument("name", help="name of its holder, in metrics and messages")
+    new_key.add_argument(
+        "--scopes", default="score", metavar="LIST", help="any of score, chat, learn, metrics (default %(default)s)"
+    )
 
     score = _command(commands, "score", _score, "score a file of candidates with a PRM")
     score.add_argument("file", type=Path, help="a .jsonl or .parquet file: prompts with `responses`")
     _add_scorer(score)
     score.add_argument("--out", type=Path, metavar="FILE", help="write the scores there, one JSON object a line")
-    score.add_argument("--aggregation", choices=("sum", "mean", "min", "last"), help="else as the PRM's folder says")
-    score.add_argument("--truncation", choices=("error", "left", "right"), default="error", help="of what is too long")
+    score.add_argument(
+        "--aggregation",
+        choices=("sum", "mean", "min", "last"),
+        help="how steps make a score; else as the PRM's folder says",
+    )
+    score.add_argument(
+        "--truncation",
+        choices=("error", "left", "right"),
+        default="error",
+        help="what to do with prompts that are too long (default %(default)s)",
+    )
     score.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
     best_of_n = _command(commands, "best-of-n", _best_of_n, "answer a file of prompts by a running best-of-N service")
@@ -207,9 +243,13 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     best_of_n.add_argument("--out", type=Path, metavar="FILE", help="write the answers there; else they are printed")
     best_of_n.add_argument("--model", default="", help="the engine's name for its model")
     best_of_n.add_argument("--best-of", type=int, metavar="N", help="candidates per prompt")
-    best_of_n.add_argument("--selection", choices=("best", "majority", "weighted"))
-    best_of_n.add_argument("--temperature", type=float)
-    best_of_n.add_argument("--max-tokens", type=int)
+    best_of_n.add_argument(
+        "--selection",
+        choices=("best", "majority", "weighted"),
+        help="how the answer is chosen; else as the service is set",
+    )
+    best_of_n.add_argument("--temperature", type=float, help="sampling temperature")
+    best_of_n.add_argument("--max-tokens", type=int, help="longest candidate, in tokens")
     best_of_n.add_argument(
         "overrides",
         nargs="*",
@@ -219,22 +259,29 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
     train_prm = _command(commands, "train-prm", _train_prm, "train a PRM on labelled responses or steps")
     train_prm.add_argument("--config", type=Path, help="TOML file with the settings; key=value overrides single ones")
-    train_prm.add_argument("overrides", nargs="*", metavar="key=value")
+    train_prm.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
     train_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     refine = _command(commands, "refine-prm", _refine_prm, "train a run's PRM once more on what the run recorded")
     refine.add_argument("run_folder", type=Path, metavar="RUN", help="a run with trainer.record = true")
     refine.add_argument("overrides", nargs="*", metavar="key=value", help="settings of train-prm, e.g. lr=5e-7")
-    refine.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    refine.add_argument("--last", type=int, default=0, metavar="N", help="the last N steps alone (default: all)")
+    refine.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the new PRM")
+    refine.add_argument("--last", type=int, default=0, metavar="N", help="the last N steps only (default: all)")
 
     evaluate = _command(commands, "evaluate-prm", _evaluate_prm, "best-of-N tables and ProcessBench of a PRM")
     _add_scorer(evaluate)
     evaluate.add_argument("--candidates", type=Path, nargs="+", default=[], metavar="FILE", help="fixed candidates")
-    evaluate.add_argument("--process-bench", type=Path, nargs="+", default=[], metavar="FILE")
+    evaluate.add_argument(
+        "--process-bench", type=Path, nargs="+", default=[], metavar="FILE", help="rows of ProcessBench"
+    )
     evaluate.add_argument("--tune-on", type=Path, metavar="FILE", help="where the threshold of ProcessBench is tuned")
     evaluate.add_argument("--no-votes", action="store_true", help="do without the verifier, and so without votes")
-    evaluate.add_argument("--min-tier", choices=("A", "B"), default="A", help="of the verifier; docs/grading.md")
+    evaluate.add_argument(
+        "--min-tier",
+        choices=("A", "B"),
+        default="A",
+        help="weakest isolation of the verifier (default %(default)s); docs/grading.md",
+    )
 
 
 def _add_evaluation_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -254,12 +301,12 @@ def _add_evaluation_commands(commands: "argparse._SubParsersAction[argparse.Argu
     evaluate.add_argument("--endpoint", metavar="URL", help="any engine that speaks OpenAI's chat completions")
     evaluate.add_argument("--endpoint-model", metavar="NAME", help="the engine's name for its model")
     evaluate.add_argument("--data", type=Path, metavar="FOLDER", help="files of the sets (default evaluation-sets)")
-    evaluate.add_argument("--samples", type=int, metavar="K", help="per problem (default 1)")
+    evaluate.add_argument("--samples", type=int, metavar="K", help="samples per problem (default 1)")
     evaluate.add_argument("--greedy", action="store_true", default=None, help="one more sample, at temperature 0")
-    evaluate.add_argument("--temperature", type=float)
-    evaluate.add_argument("--top-p", type=float)
-    evaluate.add_argument("--max-tokens", type=int, help="of one answer (default 1024)")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="the first N problems of each set alone")
+    evaluate.add_argument("--temperature", type=float, help="sampling temperature (default 1)")
+    evaluate.add_argument("--top-p", type=float, help="share of the probability that is sampled from (default 1)")
+    evaluate.add_argument("--max-tokens", type=int, help="longest answer, in tokens (default 1024)")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="the first N problems of each set only")
     evaluate.add_argument("--prm", type=Path, metavar="FOLDER", help="a PRM, for best-of-N")
     evaluate.add_argument("--reference", metavar="FOLDER", help="the model that the PRM was trained against; or none")
     evaluate.add_argument("--prm-address", default="", metavar="URL", help="ask a running scoring service instead")
@@ -278,7 +325,9 @@ def _add_evaluation_commands(commands: "argparse._SubParsersAction[argparse.Argu
     export.add_argument(
         "folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/demo-1; the run may still go on"
     )
-    export.add_argument("--to", required=True, choices=("tensorboard", "wandb", "mlflow", "trackio"))
+    export.add_argument(
+        "--to", required=True, choices=("tensorboard", "wandb", "mlflow", "trackio"), help="the tracker"
+    )
     export.add_argument("--out", type=Path, metavar="FOLDER", help="event files and ids go there (default RUN/export)")
     export.add_argument("--name", default="", help="the run's name in the tracker (default: its own)")
     export.add_argument("--project", help="of W&B and trackio; MLflow's experiment (default prime)")
@@ -292,9 +341,17 @@ def _add_evaluation_commands(commands: "argparse._SubParsersAction[argparse.Argu
 
     fetch = _command(commands, "fetch-set", _fetch_set, "get the files of evaluation sets; without a name, list them")
     fetch.add_argument("names", nargs="*", metavar="SET", help="e.g. gsm8k math500")
-    fetch.add_argument("--data", type=Path, default=Path("evaluation-sets"), metavar="FOLDER")
-    fetch.add_argument("--address", default="", metavar="URL", help="get the file from there; its digest is checked")
-    fetch.add_argument("--from-hub", action="store_true", help="by the data set's name, instead of the repository")
+    fetch.add_argument(
+        "--data",
+        type=Path,
+        default=Path("evaluation-sets"),
+        metavar="FOLDER",
+        help="where to keep them (default %(default)s)",
+    )
+    fetch.add_argument("--address", default="", metavar="URL", help="download from here instead; the digest is checked")
+    fetch.add_argument(
+        "--from-hub", action="store_true", help="download by the data set's name instead of from the repository"
+    )
 
 
 def _command(
@@ -310,7 +367,7 @@ def _command(
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help=_CONFIG_HELP)
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDES_HELP)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
 

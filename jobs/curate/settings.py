@@ -19,26 +19,31 @@ class ColumnSettings(Settings):
     """Which columns of a file of `kind = "rows"` hold what."""
 
     question: str
+    """Column of the problem's text."""
     answer: str
+    """Column of the answer; for programs, of the tests."""
     solution: str = ""
+    """Column of the solution. Empty: none."""
     ability: Literal["math", "code"] = "math"
+    """What the problems are."""
 
 
 class SourceSettings(Settings):
     """One corpus."""
 
     kind: Kind
-    """Its schema; `rows`: any, by `columns`."""
+    """The corpus's schema. `rows`: any file, read by `columns`."""
     path: str
-    """A `.jsonl`, `.parquet` or `.arrow` file, a pattern such as `raw/train-*.parquet`, a folder, or a dataset's name
-    (`name` or `name:split`)."""
+    """A `.jsonl`, `.parquet` or `.arrow` file, a pattern for several such as `raw/train-*.parquet`, a folder, or a
+    dataset's name (`name` or `name:split`)."""
     name: Name = ""
-    """Becomes `data_source`; empty: the kind."""
+    """Becomes `data_source`. Empty: the kind."""
     columns: ColumnSettings | None = None
+    """The columns of a file of `kind = "rows"`."""
     sets: tuple[str, ...] = _NUMINA_SETS
-    """Of NuminaMath-CoT: which of its sets."""
+    """For `numina`: which sets of NuminaMath-CoT to take. The default is PRIME's choice."""
     limit: int = Field(0, ge=0)
-    """Rows to read at most; 0: all."""
+    """Rows to read at most. 0: all."""
 
     @model_validator(mode="after")
     def _columns_go_with_rows(self) -> "SourceSettings":
@@ -51,26 +56,29 @@ class MathSettings(Settings):
     """The rules for mathematics."""
 
     published_rules: bool = False
-    """As the published scripts do it: words are found inside other words, and an answer needs a digit."""
+    """Follow the published scripts: words are found inside other words, and an answer needs a digit."""
     longest_answer: int = Field(200, ge=1)
-    """Characters."""
+    """Longest answer to keep, in characters."""
     rewrite: EndpointSettings | None = None
-    """Turns multiple choice into open questions; without it they are dropped."""
+    """The model that turns multiple choice into open questions. Without one they are dropped."""
     rewrite_attempts: int = Field(10, ge=1)
+    """Attempts for each question."""
 
 
 class CodeSettings(Settings):
     """The rules for programs."""
 
     run: bool = True
-    """Whether reference solutions are run in the verifier. Without, nothing is known of them."""
+    """Whether reference solutions are run in the verifier. If not, they are not checked."""
     solutions_tried: int = Field(5, ge=1)
+    """Solutions tried for each problem."""
     max_tests: int = Field(100, ge=1)
-    """The first so many are kept."""
+    """Tests kept of each problem, the first ones."""
     max_test_bytes: int = Field(1_000_000, ge=1)
-    """Of one test; larger ones are left out."""
+    """Larger tests are left out."""
     needs_checker: Literal["drop", "keep"] = "drop"
-    """Problems with several right outputs, which comparing with one of them grades wrong."""
+    """What to do with problems that have several right outputs, which comparison with one of them grades wrong: `drop`
+    them, or `keep` them with a mark."""
 
 
 class DuplicateSettings(Settings):
@@ -79,16 +87,19 @@ class DuplicateSettings(Settings):
     similarity: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity of word n-grams from which on two texts are the same."""
     ngram: int = Field(3, ge=1)
+    """Words in an n-gram."""
     permutations: int = Field(128, ge=16)
+    """Permutations of MinHash."""
 
 
 class ContaminationSettings(Settings):
     """Problems of evaluation sets are kept out."""
 
     sets: dict[str, str] = Field(default_factory=dict)
-    """Name to file or dataset; each row has its text in one of the columns `problem`, `question`, `prompt`."""
+    """Evaluation sets: name = file or dataset. Each row has its text in one of the columns `problem`, `question`,
+    `prompt`."""
     ngram: int = Field(8, ge=1)
-    """Words."""
+    """Words in an n-gram."""
     overlap: float = Field(0.5, gt=0, le=1)
     """Share of an evaluation problem's n-grams from which on a problem counts as taken from it."""
 
@@ -97,42 +108,45 @@ class LengthSettings(Settings):
     """How long a prompt may be."""
 
     tokenizer: Path | None = None
-    """A model's folder; without one nothing is dropped for its length."""
+    """A model's folder. Without one, nothing is dropped for its length."""
     max_prompt_tokens: int = Field(1024, ge=1)
+    """Longest prompt, as it will be asked."""
 
 
 class KeepSettings(Settings):
     """From which shares of a validator's attempts on a problem is kept."""
 
     solvable: float = Field(0.6, ge=0, le=1)
-    """Attempts that call it solvable."""
+    """Smallest share of attempts that have an answer."""
     matching: float = Field(0.6, ge=0, le=1)
-    """Attempts whose answer is the ground truth."""
+    """Smallest share of attempts that give the source's answer."""
     agreeing: float = Field(0.6, ge=0, le=1)
-    """Attempts that give the answer that is given most often."""
+    """Smallest share of attempts that give the most frequent answer."""
     validators: Literal["all", "any"] = "all"
-    """How many of them have to find so."""
+    """How many of the validators have to agree with these shares."""
     same_answer: bool = True
-    """Whether their most frequent answers have to be equal."""
+    """Whether the most frequent answers of all validators have to be equal."""
 
 
 class ValidationSettings(Settings):
     """Models that solve every mathematics problem several times."""
 
     validators: tuple[EndpointSettings, ...] = ()
-    """Empty: nothing is validated."""
+    """The models that validate. Empty: nothing is validated."""
     attempts: int = Field(5, ge=1)
+    """Attempts of each model on each problem."""
     keep: KeepSettings = KeepSettings()
     probe: int = Field(0, ge=0)
-    """Solvable problems that are made unsolvable, to measure who notices."""
+    """Solvable problems that are made unsolvable, to measure which models notice."""
 
 
 class CurateSettings(Settings):
     """One data set."""
 
     output: Path
-    """Folder of the result, and of everything that a restart goes on from."""
+    """Folder of the result, and of everything that a restart continues from."""
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    """The corpora, at least one."""
     maths: MathSettings = MathSettings()
     code: CodeSettings = CodeSettings()
     duplicates: DuplicateSettings = DuplicateSettings()
@@ -140,16 +154,17 @@ class CurateSettings(Settings):
     length: LengthSettings = LengthSettings()
     validation: ValidationSettings = ValidationSettings()
     system_prompt: Literal["actions", "none"] = "actions"
-    """What stands before every problem: the seven actions, or nothing."""
+    """What precedes every problem: the seven `actions`, or nothing."""
     held_out: int = Field(0, ge=0)
-    """Problems of each ability that go to validation.parquet instead."""
+    """Problems of each ability that go to `validation.parquet`."""
     seed: int = 42
+    """Decides which problems are held out, and which are probes."""
     verifier: VerifierSettings = VerifierSettings()
-    """Of the verifier that is started for it."""
+    """The verifier that is started for it."""
     verifier_address: str = ""
-    """A running verifier to ask instead, e.g. `127.0.0.1:50053`."""
+    """A running verifier to ask instead, e.g. `127.0.0.1:50053`. `--token-file` has its token."""
     part_rows: int = Field(2000, ge=1)
-    """Problems between which a restart begins anew."""
+    """Problems between two points from which a restart can continue."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "CurateSettings":

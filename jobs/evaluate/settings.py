@@ -15,57 +15,62 @@ class SamplerSettings(Settings):
     """How samples are drawn. Part of an evaluation's identity: a restart may not change it."""
 
     temperature: float = Field(1.0, gt=0, le=2)
+    """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Share of the probability that is sampled from."""
     max_tokens: int = Field(1024, ge=1)
-    """Of one answer: the budget that the report states."""
+    """Longest answer, in tokens: the budget that the report states."""
     seed: int = Field(0, ge=0)
+    """Seed of all samples."""
     prompt: PromptStyle = "plain"
-    """Of the sets known by name: the problem alone, or after the system prompt of PRIME's seven actions."""
+    """For sets known by name: the problem alone, or after the system prompt of PRIME's seven actions."""
 
 
 class EvaluateSettings(Settings):
     """One evaluation."""
 
     output: Path
-    """Folder of samples, verdicts and reports. Started again with the same settings, it goes on."""
+    """Folder of samples, verdicts and reports. Started again with the same settings, the evaluation continues there."""
     sets: tuple[str, ...] = Field(min_length=1)
-    """Names, with a number of samples if it is another (`math500:4`), or `NAME=FILE` in the schema of
+    """Names of sets, with a number of samples if it differs (`math500:4`), or `NAME=FILE` in the schema of
     Eurus-2-RL-Data."""
     data: Path = Path("evaluation-sets")
-    """Folder with the files of the sets; `primectl fetch-set` fills it."""
+    """Folder with the files of the sets. `primectl fetch-set` fills it."""
     samples: int = Field(1, ge=0)
-    """Per problem."""
+    """Samples per problem."""
     greedy: bool = False
-    """One more, at temperature 0."""
+    """One more sample, at temperature 0."""
     limit: int = Field(0, ge=0)
-    """The first problems of each set alone; 0: all."""
+    """The first problems of each set only. 0: all."""
     sampling: SamplerSettings = SamplerSettings()
     stop: tuple[str, ...] = ()
-    """Texts that end an answer; inside `<think>` they do not."""
+    """Texts that end an answer. Inside `<think>` they do not."""
     at_once: int = Field(64, ge=1)
-    """Samples under way."""
+    """Samples in flight."""
 
     model: Path | None = None
-    """Hugging Face folder of the policy: an engine is started for it in this process. With `rollout_address`, the
-    folder whose tokenizer the replica has."""
+    """Hugging Face folder of the policy, for which an engine is started in this process. With `rollout_address`: the
+    folder of the replica's tokenizer."""
     rollout: RolloutSettings = RolloutSettings()
-    """Of the engine that is started."""
+    """The engine that is started for a folder. `max_context` follows from the prompts unless it is set."""
     rollout_address: str = ""
-    """A running rollout replica."""
+    """A running rollout replica to ask instead."""
     endpoint: str = ""
-    """An engine that speaks OpenAI's chat completions, e.g. `http://127.0.0.1:8000/v1`."""
+    """URL of an engine that speaks OpenAI's chat completions, e.g. `http://127.0.0.1:8000/v1`."""
     endpoint_model: str = ""
     """The engine's name for its model."""
     call_seconds: float = Field(3600.0, gt=0)
-    """Of one request to a replica or an engine."""
+    """Deadline of one request to a replica or an engine."""
     patience_seconds: float = Field(120.0, ge=0)
-    """For how long a request is repeated while nobody answers."""
+    """For how long a request is repeated while the engine does not respond."""
 
     verifier: VerifierSettings = VerifierSettings()
+    """The verifier that is started."""
     verifier_address: str = ""
-    """A running verifier, instead of one that is started for it."""
+    """A running verifier to use instead."""
     training: str = ""
-    """The policy's training problems, or a dataset's name: problems of the sets that are among them are counted."""
+    """The policy's training problems, a file or a dataset's name. Problems of the sets that occur among them are
+    counted."""
 
     @model_validator(mode="after")
     def _somebody_answers(self) -> "EvaluateSettings":

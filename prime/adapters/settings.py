@@ -16,12 +16,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from prime.errors import SettingsError
 
 TOKEN_VARIABLE = "PRIME_TOKEN"
+"""The bearer token that the services of a run share. `PRIME_TOKEN_FILE` names a file that holds it."""
 REDIS_PASSWORD_VARIABLE = "PRIME_REDIS_PASSWORD"
+"""Redis' password, for a `run.redis_url` without one. `PRIME_REDIS_PASSWORD_FILE` names a file that holds it."""
 ENGINE_KEY_VARIABLE = "PRIME_ENGINE_KEY"
+"""The key for engines and endpoints that ask for one, e.g. OpenAI's. `PRIME_ENGINE_KEY_FILE` names a file that holds
+it."""
 COLLECTOR_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""Address of an OpenTelemetry collector that gets the traces. OpenTelemetry's other variables apply as well."""
 CACHE_VARIABLE = "PRIME_CACHE"
+"""Folder in which downloads are kept between runs. Default: `~/.cache/prime-services`."""
 CI_VARIABLE = "PRIME_CI"
+"""If set, a test that lacks something fails instead of being skipped."""
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""The GPUs that `primectl up` may use."""
 
 
 class Settings(BaseModel):
@@ -45,30 +53,33 @@ class ServiceSettings(Settings):
     """What every service has: where it listens. Loopback unless the operator says otherwise."""
 
     listen: Address
-    """gRPC."""
+    """gRPC address."""
     ops_listen: Address
-    """HTTP: /healthz, /readyz, /metrics."""
+    """HTTP address of `/healthz`, `/readyz` and `/metrics`."""
     grace_seconds: float = Field(20.0, ge=0)
-    """How long calls in flight may run on after a stop was asked for."""
+    """How long calls in flight may run on after the service was asked to stop."""
 
 
 class RunSettings(Settings):
-    """The section `[run]`, which every service reads: what belongs together and where it lies."""
+    """The run that all services belong to. Every service reads this section."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Names the run folder and the Redis keys."""
+    """Names the run folder and the Redis keys. Letters, digits, `.`, `_` and `-`; the first is a letter or a digit."""
     model: Path
-    """Hugging Face folder of the SFT checkpoint: policy, PRM and reference all start from it."""
+    """Hugging Face folder of the SFT checkpoint. Policy, PRM and reference all start from it."""
     folder: Path = Path("runs")
-    """Where run folders lie."""
+    """Folder of the run folders. A relative path counts from where the command is started."""
     seed: int = 0
+    """The order of problems, sampling and the dealing of rows to mini-batches all derive from it."""
     preset: Literal["", "paper"] = ""
-    """Settings that count where file and command line say nothing. `paper`: as PRIME's released script has them."""
+    """A set of values that apply where file and command line say nothing. `paper`: as PRIME's released script has them
+    (see "The paper's settings")."""
     redis_url: str = ""
-    """Empty: `primectl up` starts a Redis of its own."""
+    """Address of Redis. Empty: `primectl up` and `primectl train` start one of their own; services that are started
+    alone need one."""
     tls_folder: Path | None = None
-    """Holds `ca.crt`, `tls.crt` and `tls.key`: gRPC between services is then encrypted, and both sides show a
-    certificate. Empty: plain."""
+    """Folder with `ca.crt`, `tls.crt` and `tls.key`. gRPC between services is then encrypted, and both sides show a
+    certificate of this authority (`docs/deploy.md`). Empty: not encrypted."""
 
     @property
     def path(self) -> Path:
@@ -82,55 +93,63 @@ class RunSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    """How a trained model is computed; see `prime.lm.compute.Compute`."""
+    """How a model that is trained is computed."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; master weights are float32 in any case. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Type of matrix products. Master weights, gradient sums and log-probs are float32 in any case. `auto`: bfloat16 on
+    a GPU, float32 on a CPU."""
     recompute: bool = False
     """Activation checkpointing: a third more work for far less memory."""
     compile: bool = False
-    """`torch.compile` around attention; the first steps take a minute longer."""
+    """`torch.compile` around attention. The first steps take a minute longer."""
     offload: bool = False
     """Keep weights, gradients and moments in the machine's memory, and update there."""
     lora_rank: int = Field(0, ge=0)
-    """Train adapters of this rank instead of the weights; needs the library peft. 0: all weights."""
+    """Train adapters of this rank on all linear layers instead of the weights. Needs `peft`. 0: train all weights."""
 
 
 class EndpointSettings(Settings):
-    """A model behind OpenAI's API."""
+    """A model behind OpenAI's API. Its key is read from `PRIME_ENGINE_KEY`."""
 
     url: str
     """E.g. `http://127.0.0.1:8000/v1`."""
     model: str = Field(min_length=1)
+    """The endpoint's name for the model."""
     temperature: float = Field(0.8, ge=0, le=2)
+    """Sampling temperature."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """Share of the probability that is sampled from."""
     max_tokens: int = Field(16384, ge=1)
+    """Longest answer, in tokens."""
     at_once: int = Field(64, ge=1)
-    """Requests under way."""
+    """Requests in flight."""
     call_seconds: float = Field(1800.0, gt=0)
+    """Deadline of one request."""
     patience_seconds: float = Field(600.0, ge=0)
     """For how long a request is repeated while the endpoint is away or at its limit."""
     price_in: float = Field(0.0, ge=0)
-    """Per million prompt tokens, in whatever currency; for the report alone."""
+    """Price of a million prompt tokens, in any currency. Used in the report only."""
     price_out: float = Field(0.0, ge=0)
-    """Per million generated tokens."""
+    """Price of a million generated tokens."""
 
 
 class TrackerSettings(Settings):
-    """Experiment trackers that get a run's figures beside `metrics.jsonl`. Their keys come from their own environment
-    variables and login files, never from here."""
+    """Experiment trackers (`docs/trackers.md`). `metrics.jsonl` is written in any case. Keys and passwords come from
+    the libraries' own variables and login files, never from here."""
 
     use: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """The trackers in use, each from the extra of that name."""
     project: str = Field("prime", min_length=1)
-    """Of W&B and trackio; MLflow's experiment."""
+    """The project in W&B and trackio, the experiment in MLflow."""
     entity: str = ""
-    """W&B's user or team; empty: the one that it takes by default."""
+    """W&B's user or team. Empty: W&B's default."""
     mlflow_uri: str = ""
-    """MLflow's tracking URI; empty: as MLflow itself decides (`MLFLOW_TRACKING_URI`)."""
+    """MLflow's tracking URI, e.g. `http://host:5000` or `sqlite:///mlflow.db`. Empty: as MLflow decides
+    (`MLFLOW_TRACKING_URI`)."""
     offline: bool = False
-    """W&B writes into the run folder alone, for `wandb sync`."""
+    """W&B writes files into the run folder only, for `wandb sync`."""
     flush_seconds: float = Field(10.0, gt=0)
-    """How long the end of a run waits for trackers to take what they were not given yet."""
+    """How long the end of a run waits for trackers that have not taken all figures."""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

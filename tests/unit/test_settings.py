@@ -2,20 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from jobs.action_responses import ResponseSettings
-from jobs.curate.settings import CurateSettings
-from jobs.evaluate.settings import EvaluateSettings
-from jobs.sft import SftSettings
 from prime.adapters.settings import TOKEN_VARIABLE, Settings, child_environment, load_settings, read_token
 from prime.errors import SettingsError
-from primectl.config import RunConfig, load_config
+from primectl.config import load_config
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = """
@@ -26,207 +21,6 @@ model = "models/sft"
 problems = "problems.jsonl"
 steps = 3
 """
-KEYS = [
-    "prm.api.body_seconds",
-    "prm.api.keys",
-    "prm.api.max_body_mib",
-    "prm.api.max_candidates",
-    "prm.api.max_tokens",
-    "prm.api.max_waiting",
-    "prm.api.model_id",
-    "prm.api.open_metrics",
-    "prm.api.require_key",
-    "prm.balance",
-    "prm.best_of_n.best_of",
-    "prm.best_of_n.continuation",
-    "prm.best_of_n.engine",
-    "prm.best_of_n.engine_model",
-    "prm.best_of_n.engine_seconds",
-    "prm.best_of_n.max_best_of",
-    "prm.best_of_n.selection",
-    "prm.best_of_n.verifier",
-    "prm.best_of_n.votes",
-    "prm.beta",
-    "prm.compute.compile",
-    "prm.compute.dtype",
-    "prm.compute.lora_rank",
-    "prm.compute.offload",
-    "prm.compute.recompute",
-    "prm.device",
-    "prm.dtype",
-    "prm.frozen",
-    "prm.gpus",
-    "prm.grace_seconds",
-    "prm.grad_clip",
-    "prm.listen",
-    "prm.loss",
-    "prm.lr",
-    "prm.margin",
-    "prm.mini_batches",
-    "prm.model",
-    "prm.ops_listen",
-    "prm.prefix_emphasis",
-    "prm.processes",
-    "prm.reference",
-    "prm.reference_cache_mib",
-    "prm.reference_mode",
-    "prm.shift",
-    "prm.threads",
-    "prm.token_budget",
-    "prm.watch_frozen",
-    "rollout.device",
-    "rollout.dtype",
-    "rollout.engine",
-    "rollout.gpus",
-    "rollout.grace_seconds",
-    "rollout.kv_cache_gib",
-    "rollout.lease_seconds",
-    "rollout.listen",
-    "rollout.lora_rank",
-    "rollout.max_context",
-    "rollout.max_groups",
-    "rollout.memory_share",
-    "rollout.ops_listen",
-    "rollout.tensor_parallel",
-    "rollout.threads",
-    "run.folder",
-    "run.model",
-    "run.name",
-    "run.preset",
-    "run.redis_url",
-    "run.seed",
-    "run.tls_folder",
-    "trainer.advantage.bound",
-    "trainer.advantage.bound_at",
-    "trainer.advantage.combine",
-    "trainer.advantage.credit",
-    "trainer.advantage.estimator",
-    "trainer.advantage.gamma",
-    "trainer.advantage.granularity",
-    "trainer.advantage.min_temperature",
-    "trainer.advantage.outcome_coef",
-    "trainer.advantage.overlong_window",
-    "trainer.advantage.process_coef",
-    "trainer.advantage.process_on",
-    "trainer.advantage.reward_norm",
-    "trainer.advantage.shared_prefix_correction",
-    "trainer.advantage.source",
-    "trainer.advantage.step_delimiter",
-    "trainer.advantage.step_worth",
-    "trainer.advantage.trust.ceiling",
-    "trainer.advantage.trust.enabled",
-    "trainer.advantage.trust.floor",
-    "trainer.advantage.trust.full_at",
-    "trainer.advantage.trust.memory",
-    "trainer.advantage.whiten",
-    "trainer.alarm.behind_frozen",
-    "trainer.alarm.entropy",
-    "trainer.alarm.sampler_kl",
-    "trainer.alarm.truncated_share",
-    "trainer.checkpoint_every",
-    "trainer.code_score",
-    "trainer.compute.compile",
-    "trainer.compute.dtype",
-    "trainer.compute.lora_rank",
-    "trainer.compute.offload",
-    "trainer.compute.recompute",
-    "trainer.evaluation.data",
-    "trainer.evaluation.every",
-    "trainer.evaluation.limit",
-    "trainer.evaluation.problems",
-    "trainer.evaluation.samples",
-    "trainer.evaluation.sets",
-    "trainer.filter.high",
-    "trainer.filter.low",
-    "trainer.filter.max_attempts",
-    "trainer.filter.max_oversample",
-    "trainer.filter.max_rounds",
-    "trainer.filter.on_short",
-    "trainer.filter.rest_epochs",
-    "trainer.gpus",
-    "trainer.grace_seconds",
-    "trainer.keep_checkpoints",
-    "trainer.keep_every",
-    "trainer.listen",
-    "trainer.long_prompts",
-    "trainer.loss.clip",
-    "trainer.loss.clip_high",
-    "trainer.loss.dual_clip",
-    "trainer.loss.entropy_coef",
-    "trainer.loss.importance",
-    "trainer.loss.importance_cap",
-    "trainer.loss.importance_kind",
-    "trainer.loss.kind",
-    "trainer.loss.kl_coef",
-    "trainer.loss.mean",
-    "trainer.loss.router_coef",
-    "trainer.max_lag",
-    "trainer.max_prompt_tokens",
-    "trainer.mode",
-    "trainer.ops_listen",
-    "trainer.optimiser.betas",
-    "trainer.optimiser.device",
-    "trainer.optimiser.final_lr_share",
-    "trainer.optimiser.grad_clip",
-    "trainer.optimiser.lr",
-    "trainer.optimiser.max_skipped",
-    "trainer.optimiser.mini_batches",
-    "trainer.optimiser.threads",
-    "trainer.optimiser.token_budget",
-    "trainer.optimiser.warmup_share",
-    "trainer.optimiser.weight_decay",
-    "trainer.peers.call_seconds",
-    "trainer.peers.patience_seconds",
-    "trainer.peers.prm",
-    "trainer.peers.rollout",
-    "trainer.peers.stall_seconds",
-    "trainer.peers.verifier",
-    "trainer.prm_max_lag",
-    "trainer.prm_update",
-    "trainer.prm_warmup_steps",
-    "trainer.probe_gap",
-    "trainer.problems",
-    "trainer.processes",
-    "trainer.prompts_per_step",
-    "trainer.push",
-    "trainer.record",
-    "trainer.recorded",
-    "trainer.reference_every",
-    "trainer.samples_per_prompt",
-    "trainer.sampling.max_tokens",
-    "trainer.sampling.min_p",
-    "trainer.sampling.stop",
-    "trainer.sampling.stop_token_ids",
-    "trainer.sampling.temperature",
-    "trainer.sampling.top_k",
-    "trainer.sampling.top_p",
-    "trainer.steps",
-    "trainer.trackers.entity",
-    "trainer.trackers.flush_seconds",
-    "trainer.trackers.mlflow_uri",
-    "trainer.trackers.offline",
-    "trainer.trackers.project",
-    "trainer.trackers.use",
-    "trainer.truncated",
-    "verifier.cache_entries",
-    "verifier.cpu_seconds",
-    "verifier.grace_seconds",
-    "verifier.idle_seconds",
-    "verifier.libraries",
-    "verifier.listen",
-    "verifier.math_options",
-    "verifier.math_seconds",
-    "verifier.max_queue",
-    "verifier.max_tests",
-    "verifier.memory_mib",
-    "verifier.min_tier",
-    "verifier.ops_listen",
-    "verifier.output_kib",
-    "verifier.program_seconds",
-    "verifier.testlib_path",
-    "verifier.wall_seconds",
-    "verifier.workers",
-]
 
 
 @pytest.fixture
@@ -237,45 +31,6 @@ def file(tmp_path: Path) -> Path:
 def _write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
-
-
-def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _dotted_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-# ---------------------------------------------------------------- the list of keys
-
-
-def test_the_settings_are_exactly_these() -> None:
-    assert sorted(_dotted_keys(RunConfig)) == KEYS
-
-
-def test_the_table_of_settings_names_every_key_once_and_no_other() -> None:
-    cells = re.findall(r"^\| *`([a-z_.]+)` *\|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
-    assert sorted(key for key in cells if key.partition(".")[0] in RunConfig.model_fields) == KEYS
-
-
-@pytest.mark.parametrize(
-    ("model", "heading"),
-    [
-        (SftSettings, "## Supervised fine-tuning"),
-        (ResponseSettings, "## Responses in actions"),
-        (CurateSettings, "## Curation"),
-        (EvaluateSettings, "## Evaluation"),
-    ],
-)
-def test_settings_of_jobs_are_explained_as_well(model: type[BaseModel], heading: str) -> None:
-    """Of models within models the name alone, or `name.*`."""
-    page = (ROOT / "docs" / "settings.md").read_text()
-    section = page.partition(heading)[2].partition("\n## ")[0]
-    for key in _dotted_keys(model):
-        name = key.partition(".")[0]
-        shown = {key, name, f"{name}.*", f"{key}.*", f"{key}[].*", f"{key}[].kind"}
-        assert any(f"`{each}`" in section for each in shown), key
 
 
 # ---------------------------------------------------------------- what is right
