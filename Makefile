@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean docs-pages
+.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean docs-pages fmt hooks lock package
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ proto: setup ## compile proto/ into prime/v1/ again
 
 docs-pages: setup ## write the generated parts of docs/: settings, command line, metrics
 	$(BIN)/python -m tools.docs_pages
+
+fmt: setup ## mend what lint can mend, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 check: setup ## lint, format, types, import contracts
 	$(BIN)/ruff check .
@@ -76,16 +80,41 @@ test-compose: setup ## build the images and run the whole stack in containers; n
 	.venv-deploy/bin/pip install $(PIP_FLAGS) -r deploy/requirements.txt
 	@touch $@
 
+# Builds and locks packages, and runs hooks. Not in .venv: users of the code need none of it.
+.venv-tools/ready: tools/requirements.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install $(PIP_FLAGS) -r tools/requirements.txt
+	@touch $@
+
+hooks: setup .venv-tools/ready ## run lint, format, types and contracts before each commit
+	.venv-tools/bin/pre-commit install
+
+# Which build of torch fits depends on the machine, so torch and its GPU libraries are not locked for development.
+TORCH_PARTS := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+	nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 \
+	nvidia-nvtx torch triton
+LOCK := .venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
+lock: .venv-tools/ready ## pin all packages with their hashes in requirements/; UPGRADE=--upgrade takes newer versions
+	$(LOCK) --extra verifier --extra libraries --output-file requirements/verifier.txt
+	$(LOCK) --extra dev $(addprefix --no-emit-package ,$(TORCH_PARTS)) --output-file requirements/development.txt
+
+package: .venv-tools/ready ## build sdist and wheel, check them, and install the wheel with each light extra; EXTRAS="prm trainer" takes others
+	.venv-tools/bin/python -m tools.check_package $(EXTRAS)
+
 # Its own: it wants other versions of what the others want.
 .venv-checkov/ready: deploy/checkov-requirements.txt
 	$(PYTHON) -m venv .venv-checkov
 	.venv-checkov/bin/pip install $(PIP_FLAGS) -r deploy/checkov-requirements.txt
 	@touch $@
 
-validate-deploy: .venv-deploy/ready .venv-checkov/ready ## check images, compose files, manifests and protos, without an engine or a cluster
-	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy
+validate-deploy: .venv-deploy/ready .venv-checkov/ready ## check images, compose files, manifests, protos and the forge's files, without an engine or a cluster
+	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy .github .pre-commit-config.yaml
 	.venv-deploy/bin/hadolint deploy/Dockerfile
 	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv-deploy/bin/buf lint proto
 	deploy/validate-protos
 	deploy/validate-k8s
