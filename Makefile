@@ -7,7 +7,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean docs-pages fmt hooks lock package
+.PHONY: help setup proto check test demo demo-real demo-real-short vllm test-vllm demo-vllm test-clients test-compose validate-deploy bench-verifier bench-verifier-load soak-verifier attack-verifier bench-differential bench-prm bench-prm-load bench-search bench-rollout bench-training bench-weights bench-loop bench-curate bench-evaluate gpu experiment experiment-small clean docs-pages fmt hooks lock package docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -26,6 +26,14 @@ proto: setup ## compile proto/ into prime/v1/ again
 
 docs-pages: setup ## write the generated parts of docs/: settings, command line, metrics
 	$(BIN)/python -m tools.docs_pages
+
+.venv-docs/ready: tools/docs-requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install $(PIP_FLAGS) -r tools/docs-requirements.txt
+	@touch $@
+
+docs: .venv-docs/ready ## build the site of the docs into site/; a broken link fails
+	.venv-docs/bin/mkdocs build --clean
 
 fmt: setup ## mend what lint can mend, and format
 	$(BIN)/ruff check --fix .
@@ -110,7 +118,7 @@ package: .venv-tools/ready ## build sdist and wheel, check them, and install the
 	@touch $@
 
 validate-deploy: .venv-deploy/ready .venv-checkov/ready ## check images, compose files, manifests, protos and the forge's files, without an engine or a cluster
-	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy .github .pre-commit-config.yaml
+	.venv-deploy/bin/yamllint --strict -c deploy/yamllint.yml docker-compose*.yml deploy .github .pre-commit-config.yaml mkdocs.yml
 	.venv-deploy/bin/hadolint deploy/Dockerfile
 	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
 	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -63,7 +63,7 @@ def _value(action: argparse.Action) -> str:
     """An argument's value as a usage line writes it: `FILE`, `FILE ...`, `[key=value ...]`; empty for a switch."""
     if action.nargs == 0:
         return ""
-    name = "|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+    name = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.metavar or action.dest.upper()
     match action.nargs:
         case "*":
             return f"[{name} ...]"
