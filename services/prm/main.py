@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -70,6 +72,7 @@ def main(run: RunSettings, settings: PrmSettings, token: str, *, open_grouper: G
 async def _serve(
     run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, token: str, open_grouper: GrouperOpener | None
 ) -> None:
+    _keep_pauses_short()
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge(metric_specs.VERSION).set_function(lambda: prm.version)
@@ -113,6 +116,15 @@ async def _serve(
                 gate=KeyedGate(keys),
             )
         )
+
+
+def _keep_pauses_short() -> None:
+    """Make the event loop wait less for the threads that compute, and for the garbage collector."""
+    # A thread may hold the interpreter for so long while others wait; the default is 5 ms, the time of a small request.
+    sys.setswitchinterval(0.0005)
+    # What is loaded by now stays. Without this, each full collection walks through all modules of torch.
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.asynccontextmanager
