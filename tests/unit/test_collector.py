@@ -76,7 +76,7 @@ def _tickets(groups: Sequence[GradedGroup]) -> list[str]:
 
 
 async def test_only_whole_groups_inside_the_band_make_the_batch_and_the_rest_is_refilled() -> None:
-    """Defect 12: failing prompts never fill the gap."""
+    """Failing prompts never fill the gap."""
     broker = MemoryBroker()
     collector = _collector(broker, _sometimes)
     groups = await _fill(collector, Fleet(broker))
@@ -164,7 +164,7 @@ async def test_a_failed_rollout_is_counted_and_its_prompt_asked_again() -> None:
 
 
 async def test_stale_groups_are_dropped_and_their_prompts_asked_again() -> None:
-    """Defect 16: strict mode never mixes policies."""
+    """Strict mode never mixes policies."""
     broker = MemoryBroker()
     collector, fleet = _collector(broker, _half), Fleet(broker, version=4)
     assert await _fill(collector, fleet, version=5) == []
@@ -276,7 +276,7 @@ async def test_every_request_differs_in_seed_and_says_which_version_it_needs() -
 
 
 async def test_a_resumed_collector_asks_for_what_the_other_one_would_have() -> None:
-    """Defect 15: the checkpoint holds a cursor, not a data loader."""
+    """The checkpoint holds a cursor, not a data loader."""
     broker = MemoryBroker()
     collector, fleet = _collector(broker, _sometimes), Fleet(broker)
     await _fill(collector, fleet)

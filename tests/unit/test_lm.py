@@ -63,7 +63,7 @@ def test_gradients_do_not_depend_on_the_packs(folder: Path) -> None:
 
 
 def test_equal_weights_give_equal_bits(folder: Path) -> None:
-    """Defect 7: reference and PRM use one code path, so the log-ratio starts at exactly 0."""
+    """Reference and PRM use one code path, so the log-ratio starts at exactly 0."""
     one, other = CausalLM(folder, device=CPU), CausalLM(folder, device=CPU)
     for mine, theirs in zip(
         one.score_rows(ROWS, token_budget=64), other.score_rows(ROWS, token_budget=64), strict=True

@@ -57,14 +57,14 @@ def test_a_prm_equal_to_its_reference_gives_rewards_of_exactly_zero() -> None:
 
 
 def test_token_rewards_sum_to_the_response_reward_with_the_end_token_included() -> None:
-    """Defect 4: the last response token has a reward."""
+    """The last response token has a reward."""
     rewards_T = token_rewards(torch.tensor([-1.0, -2.0, -0.5]), torch.tensor([-1.5, -1.0, -1.5]), beta=0.1)
     torch.testing.assert_close(rewards_T, torch.tensor([0.05, -0.1, 0.1]))
     assert float(rewards_T.sum()) == pytest.approx(0.1 * (-3.5 + 4.0))
 
 
 def test_whole_granularity_is_the_sum_of_the_token_rewards_on_the_last_token() -> None:
-    """Defect 5."""
+    """The response has one reward, and it is the sum."""
     rewards_BT, _, mask_BT, _ = _batch(0)
     whole_BT = rewards_at_ends(rewards_BT, torch.zeros_like(mask_BT), mask_BT)
     torch.testing.assert_close(whole_BT.sum(dim=1), rewards_BT.sum(dim=1))
@@ -107,14 +107,14 @@ def test_leave_one_out_by_hand() -> None:
 
 
 def test_process_advantages_by_hand_with_a_length_averaged_baseline() -> None:
-    """Defect 11: rewards (1, 2) and (3): baselines are 3 and 1.5, centred (-2, -1) and (1.5)."""
+    """Rewards (1, 2) and (3): baselines are 3 and 1.5, centred (-2, -1) and (1.5)."""
     rewards_BT, mask_BT = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), _mask([2, 1])
     out_BT = advantages.process_advantages(rewards_BT, mask_BT, torch.tensor([0, 0]), gamma=0.5)
     torch.testing.assert_close(out_BT, torch.tensor([[-2.5, -1.0], [1.5, 0.0]]))
 
 
 def test_one_sample_per_prompt_is_refused() -> None:
-    """Defect 11: K = 1 divides by zero."""
+    """K = 1 divides by zero."""
     with pytest.raises(ValueError, match="at least 2 samples"):
         advantages.leave_one_out_mean(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0, 0, 1]))
 
@@ -187,7 +187,7 @@ def test_cross_entropy_is_ln_two_at_logit_zero_for_any_label() -> None:
 
 @pytest.mark.parametrize(("logit", "label"), [(100.0, 0.0), (-100.0, 1.0)])
 def test_cross_entropy_still_pulls_where_the_prm_is_most_wrong(logit: float, label: float) -> None:
-    """Defect 10: sigmoid first, then BCE, has no gradient here."""
+    """Sigmoid first, then BCE, has no gradient here."""
     logit_1 = torch.tensor([logit], requires_grad=True)
     cross_entropy(logit_1, torch.tensor([label])).backward()  # type: ignore[no-untyped-call]
     assert logit_1.grad is not None
@@ -252,7 +252,7 @@ def test_a_higher_upper_clip_lets_gains_go_further_and_losses_no_further() -> No
 @given(st.integers(1, 7))
 @settings(deadline=None, max_examples=7)
 def test_any_split_into_micro_batches_adds_up_to_the_same_gradient(size: int) -> None:
-    """Defect 3: the denominator is the global token count."""
+    """The denominator is the global token count."""
     generator = torch.Generator().manual_seed(0)
     old_N, advantages_N, start_N = (torch.randn(7, generator=generator) for _ in range(3))
     whole_N, parts_N = start_N.clone().requires_grad_(), start_N.clone().requires_grad_()

@@ -83,7 +83,7 @@ def test_learning_raises_right_answers_above_wrong_ones(start: Path, loss: str) 
 
 @pytest.mark.parametrize("loss", ["ce", "dpo", "prefix"])
 def test_packs_change_nothing_about_what_is_learnt(start: Path, loss: str) -> None:
-    """Defect 3: the gradient equals the full batch's for any split."""
+    """The gradient equals the full batch's for any split."""
     scores = []
     for token_budget in (1, 6, 1000):
         prm = _prm(start, loss=loss, token_budget=token_budget)
@@ -95,7 +95,7 @@ def test_packs_change_nothing_about_what_is_learnt(start: Path, loss: str) -> No
 
 
 def test_row_order_changes_nothing(start: Path) -> None:
-    """Defect 2: rewards belong to the rows that were asked for, in that order."""
+    """Rewards belong to the rows that were asked for, in that order."""
     prm, swapped = _prm(start), _prm(start)
     prm.learn(GROUPS, OUTCOMES)
     swapped.learn(GROUPS[::-1], [*OUTCOMES[2:], *OUTCOMES[:2]])
@@ -122,7 +122,7 @@ def test_mini_batches_take_whole_groups(start: Path) -> None:
 
 
 def test_the_policy_can_be_the_reference(start: Path) -> None:
-    """Defect 8: no reference model is loaded, and the policy's log-probs are used."""
+    """No reference model is loaded, and the policy's log-probs are used."""
     prm = _prm(start, reference_mode="policy")
     assert prm.reference_id == "policy"
     with pytest.raises(InvalidInput, match="'a' must bring its reference log-probs"):

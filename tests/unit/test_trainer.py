@@ -102,7 +102,7 @@ def _batch(advantage_scale: float = 1.0) -> PolicyBatch:
 
 
 def test_packs_change_no_update(start: Path) -> None:
-    """Defect 3."""
+    """How rows are packed into passes does not change an update."""
     probes = []
     for token_budget in (1, 7, 1000):
         policy = Policy(start, _settings(optimiser={"token_budget": token_budget, "lr": 1e-4}))
@@ -289,7 +289,7 @@ def test_batch_norm_makes_the_scale_of_beta_irrelevant() -> None:
 
 
 def test_the_order_of_groups_changes_no_advantage() -> None:
-    """Defect 1 at the level of the batch."""
+    """Baselines are per prompt, wherever its samples are in the batch."""
     rewards = _rewards()
     swapped = replace(rewards, rows=(*rewards.rows[2:], *rewards.rows[:2]))
     ours, _ = CreditAssigner(AdvantageSettings(), tokenizer=None, longest=100).assign(GROUPS, rewards)
@@ -652,7 +652,7 @@ async def test_a_tracker_gets_every_step_and_evaluation_that_the_run_folder_gets
 async def test_every_update_mode_runs_in_its_order(
     start: Path, tmp_path: Path, prm_update: str, calls: list[str]
 ) -> None:
-    """Defect 9. Scoring before learning gives rewards of exactly 0 in the first step."""
+    """Scoring before learning gives rewards of exactly 0 in the first step."""
     loop, reward_model = _loop(start, tmp_path, prm_update=prm_update)
     await loop.run()
     assert reward_model.calls == calls * 2
@@ -672,7 +672,7 @@ async def test_a_save_that_is_long_on_its_way_is_not_overtaken_by_the_next_step(
 
 
 async def test_the_policy_as_reference_runs(start: Path, tmp_path: Path) -> None:
-    """Defect 8."""
+    """The log-probs of the policy serve as reference."""
     loop, _ = _loop(start, tmp_path, prm={"reference_mode": "policy"})
     await loop.run()
     first, second = _metrics(tmp_path)[1:]

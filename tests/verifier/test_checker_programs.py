@@ -1,4 +1,4 @@
-"""Programs that judge output of which several are right, after testlib's protocol. Row 61 for the hostile ones."""
+"""Programs that judge output of which several are right, after testlib's protocol. Some are hostile."""
 
 from collections.abc import Mapping
 

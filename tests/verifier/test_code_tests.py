@@ -1,4 +1,4 @@
-"""What is no usable ground truth of a programming problem. Row 62: never a pass, and never a zero."""
+"""What is no usable ground truth of a programming problem. Never a pass, and never a zero."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""C++ that attacks the compiler, and compiled programs that attack the rest. Rows 58 and 59. Tier A only."""
+"""C++ that attacks the compiler, and compiled programs that attack the rest. Tier A only."""
 
 import pytest
 

@@ -70,7 +70,7 @@ async def test_the_next_program_finds_nothing(judge: Judge) -> None:
     await judge.is_as_before()
 
 
-# Row 47. The first holds what it can get hold of for a while; the second looks for it meanwhile.
+# The first holds what it can get hold of for a while; the second looks for it meanwhile.
 _HOLD = _MARKS.replace("else:", "    import time; time.sleep(0.6)\nelse:", 1)
 _MEET = """
 import ctypes, fcntl, os, socket, struct

@@ -182,7 +182,7 @@ async def test_a_program_reaches_no_file_no_network_and_no_limit(judge: Judge, c
     await judge.expect(case)
 
 
-# Row 38 and parts of 28, 36, 40 and 45. Each is called with arguments that would bring another error, or success.
+# Each is called with arguments that would bring another error, or success.
 _CALLS = """
 ptrace:101 process_vm_readv:310 process_vm_writev:311 kcmp:312 pidfd_open:434 pidfd_getfd:438 pidfd_send_signal:424
 tkill:200 rt_sigqueueinfo:129 rt_tgsigqueueinfo:297 setpgid:109 setsid:112 setpriority:141 ioprio_set:251
@@ -243,7 +243,7 @@ async def test_the_kernel_refuses_the_options_of_calls_that_programs_do_need(jud
     await judge.is_as_before()
 
 
-# Row 39: `mov eax, 20; int 0x80; ret`, which is getpid of the 32-bit kernel.
+# `mov eax, 20; int 0x80; ret`, which is getpid of the 32-bit kernel.
 _FOREIGN = """
 import ctypes, mmap
 code = mmap.mmap(-1, 4096, prot=7)
