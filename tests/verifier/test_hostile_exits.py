@@ -1,7 +1,4 @@
-"""Programs that leave early, claim success, look for the answer, or break their own process.
-
-Rows 1 to 3, 7 to 15, 20, 41, 43, 44, 56 and 57.
-"""
+"""Programs that leave early, claim success, look for the answer, or break their own process."""
 
 import pytest
 

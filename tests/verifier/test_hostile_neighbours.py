@@ -1,4 +1,4 @@
-"""Programs that leave something for the next test or job, or look for one that runs beside them. Rows 46 to 49."""
+"""Programs that leave something for the next test or job, or look for one that runs beside them."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Programs that take time, memory, threads, output or disk without end. Rows 16 to 19, 21, 23, 26 to 32."""
+"""Programs that take time, memory, threads, output or disk without end."""
 
 import asyncio
 

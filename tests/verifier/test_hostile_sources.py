@@ -1,4 +1,4 @@
-"""Sources, inputs and outputs that are odd, huge or no text at all. Rows 50 to 52."""
+"""Sources, inputs and outputs that are odd, huge or no text at all."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Programs that reach for other processes, files, the network and the kernel. Rows 22, 25, 33 to 40 and 45."""
+"""Programs that reach for other processes, files, the network and the kernel."""
 
 import os
 import socket
