@@ -39,6 +39,7 @@ from prime.prm_api import (
     ScoreOptions,
     ScoreReply,
     error_of,
+    explain,
 )
 
 _GRACE_S = 5.0
@@ -256,6 +257,8 @@ def _score_body(
     return_tokens: bool,
     options: ScoreOptions | None,
 ) -> ScoreBody:
+    if isinstance(responses, str):
+        raise InvalidInput("responses is a list of responses, and a text was given; put it into a list: [text]")
     question: dict[str, Any] = {"prompt": prompt} if messages is None else {"messages": list(messages)}
     if prompt is not None and messages is not None:
         raise InvalidInput("give either prompt or messages")
@@ -264,7 +267,7 @@ def _score_body(
         chosen = options.model_dump(exclude_unset=True) if options else {}
         return ScoreBody(inputs=inputs, return_tokens=return_tokens, **chosen)
     except ValidationError as error:
-        raise InvalidInput(_explain(error)) from None
+        raise InvalidInput(explain(error.errors())) from None
 
 
 def _chat_body(
@@ -279,13 +282,7 @@ def _chat_body(
     try:
         return ChatBody(messages=turns, **ours, **fields)
     except ValidationError as error:
-        raise InvalidInput(_explain(error)) from None
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}"
+        raise InvalidInput(explain(error.errors())) from None
 
 
 # ---------------------------------------------------------------- how both wait and read
@@ -338,7 +335,10 @@ class _Peer:
         """Why there is no answer. What took its whole time is not tried again."""
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             return TookTooLong(f"the scoring service at {self.url} did not answer in time ({type(error).__name__})")
-        return PeerUnavailable(f"the scoring service at {self.url} cannot be reached ({type(error).__name__})")
+        return PeerUnavailable(
+            f"the scoring service at {self.url} cannot be reached ({type(error).__name__}): is it running, and is the "
+            f"port right? `curl {self.url}/health` answers when it is"
+        )
 
     def refusal(self, path: str, response: httpx.Response) -> PrimeError | None:
         """The error that an answer stands for; None if it is a reply."""
@@ -369,7 +369,8 @@ class _Peer:
             return call.shape.model_validate_json(response.content)
         except ValidationError as error:
             raise EngineError(
-                f"{self.url} is no scoring service, or of another version: {call.path} answers {_explain(error)}"
+                f"{self.url} is no scoring service, or of another version: {call.path} answers "
+                f"{explain(error.errors())}"
             ) from None
 
 

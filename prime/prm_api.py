@@ -11,8 +11,10 @@ without fastapi.
 """
 
 import base64
+import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt
@@ -475,3 +477,53 @@ class OpenAIRefusal(BaseModel):
 def error_of(error_type: str) -> type[PrimeError]:
     """The class that a service raised, by what it wrote; EngineError for types that are not known here."""
     return next((kind for kind, _, name in REFUSALS if name == error_type), EngineError)
+
+
+# ---------------------------------------------------------------- what is wrong with a body, in words
+
+Fault = Mapping[str, Any]
+"""One of pydantic's: its `type`, `loc` and `msg`."""
+_BRANCH = re.compile(r"\[|^[A-Z]|^(str|int|float|bool|constrained-str)$")
+"""What pydantic puts into a place for a branch of a union; no field is named so."""
+
+
+def explain(faults: Sequence[Fault]) -> str:
+    """What is wrong with a body, in one sentence with the place: `inputs.1.responses.0: unknown field 'txt'`.
+
+    Of a union pydantic reports every branch. The branch that the input was meant for is the one that was read furthest:
+    a fault other than a wrong type, or else the deepest.
+    """
+    chosen = max(faults, key=lambda each: (not _is_of_type(each), len(each["loc"])))
+    place = _place(chosen)
+    if chosen["type"] == "missing" and place:
+        # A misspelt field is both missing and unknown; the latter says what was written.
+        chosen = next((each for each in faults if _is_misspelt(each, chosen)), chosen)
+        place = _place(chosen)
+    if chosen["type"] == "extra_forbidden":
+        words = _unknown_field(chosen, faults)
+        place = place[:-1]
+    else:
+        alike = [each for each in faults if _place(each) == place and _is_of_type(each) == _is_of_type(chosen)]
+        words = " or ".join(dict.fromkeys(each["msg"] for each in alike))
+    return f"{'.'.join(map(str, place))}: {words}" if place else words
+
+
+def _is_of_type(fault: Fault) -> bool:
+    return str(fault["type"]).endswith("_type")
+
+
+def _place(fault: Fault) -> tuple[int | str, ...]:
+    return tuple(part for part in fault["loc"] if not (isinstance(part, str) and _BRANCH.search(part)))
+
+
+def _is_misspelt(fault: Fault, missing: Fault) -> bool:
+    if fault["type"] != "extra_forbidden":
+        return False
+    return bool(get_close_matches(str(fault["loc"][-1]), [str(missing["loc"][-1])]))
+
+
+def _unknown_field(fault: Fault, faults: Sequence[Fault]) -> str:
+    name = str(fault["loc"][-1])
+    missing = [str(each["loc"][-1]) for each in faults if each["type"] == "missing"]
+    meant = get_close_matches(name, missing, n=1)
+    return f"unknown field {name!r}" + (f"; did you mean {meant[0]!r}?" if meant else "")

@@ -247,8 +247,10 @@ def read_token(token_file: Path | None) -> str:
         token = token_file.read_text().strip()
         if token:
             return token
+    place = f", or write it into {token_file} (`primectl up` makes this file)" if token_file is not None else ""
     raise SettingsError(
-        f"no bearer token: set {TOKEN_VARIABLE}, or write one into {token_file} (`primectl up` makes it by itself)"
+        f"no token: set {TOKEN_VARIABLE} to the token that the service uses (`primectl serve-prm` prints its key at "
+        f"the start), or name a file with --token-file{place}"
     )
 
 

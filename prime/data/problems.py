@@ -151,7 +151,7 @@ def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.strip())
             except (ValueError, RecursionError) as error:
                 yield f"{path}, row {number}: not JSON: {error}"
                 continue

@@ -362,6 +362,8 @@ def require_model_folder(folder: Path) -> None:
     Raises:
         CheckpointError: it does not exist, has no `config.json`, or has files that this user may not read.
     """
+    if not folder.exists():
+        raise CheckpointError(f"the model folder {folder} does not exist (seen from {Path.cwd()})")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json")
     # safetensors would say that there is no such file.

@@ -38,6 +38,7 @@ from services.prm.search import Reading, Search, Searched, SearchPlan
 from services.prm.settings import BestOfNSettings
 
 _PATIENCE_S = 60.0
+_NO_ANSWERS = "no candidate holds an answer that the verifier finds, such as \\boxed{...}, so the best score chose"
 _CUT = "length"
 """The reason with which an engine ends an answer at its longest."""
 
@@ -204,9 +205,9 @@ class BestOfN:
         if found.selection is not Selection.BEST and self._grouper is not None:
             try:
                 found.classes = await self._grouper.group_answers(found.texts)
+                found.fallback = "" if max(found.classes.classes, default=-1) >= 0 else _NO_ANSWERS
             except PrimeError as error:
                 # The answers are paid for: without a vote there is still the best of them.
-                found.selection = Selection.BEST
                 found.fallback = f"the verifier could not say which answers are equal: {error}"
                 found.classes = None
 
@@ -309,7 +310,9 @@ class _Found:
             more=self.samples[0].more if self.samples else {},
             failed=self.failed,
         )
-        order = _order(self.scores, self.classes, self.selection, self.cut)
+        if self.fallback:
+            self.selection = Selection.BEST
+        order = _order(self.scores, None if self.fallback else self.classes, self.selection, self.cut)
         return BestOfReply(
             samples=samples,
             scores=tuple(self.scores),

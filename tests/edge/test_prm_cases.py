@@ -77,6 +77,24 @@ async def test_of_a_list_of_wrong_items_one_is_told(api: Api, route: str, body: 
     assert "more)" not in response.text or int(response.text.rpartition("(and ")[2].split()[0]) < 10
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"inputs": [_scoring()["inputs"], {"prompt": "q", "responses": ["a", 3]}]}, "inputs.1.responses.1: Input"),
+        ({"inputs": {"prompt": "q", "response": ["a"]}}, "inputs: unknown field 'response'; did you mean 'responses'?"),
+        ({"inputs": {"prompt": "q", "responses": [{"txt": "a"}]}}, "inputs.responses.0: unknown field 'txt'"),
+        (_scoring(step_separator=["a"] * 17), "step_separator: List should have at most 16 items"),
+        (_scoring(step_separator="a" * 201), "step_separator: String should have at most 200 characters"),
+        (_scoring(aggregation="median"), "aggregation: Input should be 'sum', 'mean', 'min', 'last' or 'prod'"),
+        (_scoring(agregation="sum"), "unknown field 'agregation'"),
+        ({}, "inputs: Field required"),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_with_a_body_is_said_with_its_place(api: Api, body: Any, words: str) -> None:
+    said = (await _post(api, "/v1/prm/score", body)).json()["error"]
+    assert said.startswith(words), said
+
+
 async def test_text_may_hold_as_many_commas_and_brackets_as_it_likes(api: Api) -> None:
     text = "[{," * MOST_VALUES
     response = await _post(api, "/v1/prm/score", {"inputs": {"prompt": "q", "responses": [text]}})
@@ -330,6 +348,19 @@ async def test_a_call_that_fails_once_is_repeated(prm_pair: tuple[Path, Path]) -
     response = await _ask(prm_pair, Engine(_said(*"abcdefgh"), failures={3: 1}))
     assert (response.status_code, response.json()["prime"]["candidates"]) == (200, 8)
     assert "failed" not in response.json()["prime"]
+
+
+class NoAnswers:
+    async def group_answers(self, responses: Sequence[str]) -> AnswerClasses:
+        return AnswerClasses(answers=("",) * len(responses), classes=(-1,) * len(responses))
+
+
+async def test_a_vote_over_texts_without_answers_is_the_best_and_says_so(prm_pair: tuple[Path, Path]) -> None:
+    options = {"selection": "weighted", "adaptive": {"first": 2}}
+    found = (await _ask(prm_pair, Engine(_said(*"abcd")), grouper=NoAnswers(), prime=options)).json()["prime"]
+    assert (found["selection"], found["candidates"]) == ("best", 4)
+    assert "no candidate holds an answer" in found["fallback"]
+    assert found["selected"] == [max(range(4), key=lambda number: found["scores"][number])]
 
 
 async def test_one_call_that_fails_costs_itself_alone_unless_all_are_wanted(prm_pair: tuple[Path, Path]) -> None:

@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from prime.errors import EngineError, PrimeError
-from prime.prm_api import REFUSALS, OpenAIRefusal, PlainRefusal
+from prime.prm_api import REFUSALS, OpenAIRefusal, PlainRefusal, explain
 from services.prm.http.bodies import BoundedRequest
 
 _MEANINGS = {
@@ -206,6 +206,5 @@ def _explain(error: RequestValidationError) -> str:
         return f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
     if isinstance(first.get("input"), bytes):
         return "the body is not read as JSON: send `Content-Type: application/json`"
-    place = ".".join(str(part) for part in first["loc"][1:])
-    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    return f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}"
+    # Places begin with where the value came from: the body.
+    return explain([{**each, "loc": each["loc"][1:]} for each in error.errors()])
