@@ -36,7 +36,7 @@ from prime.errors import (
     Unauthenticated,
     VersionConflict,
 )
-from prime.scoring import Activation, Aggregation, StepValue, Truncation
+from prime.scoring import Activation, Aggregation, PrmKind, StepValue, Truncation
 from prime.types import ReferenceSource
 
 # ---------------------------------------------------------------- limits
@@ -273,6 +273,7 @@ class InfoReply(_Reply):
     """Which PRM answers, how it reads, and the limits."""
 
     model_id: str
+    kind: PrmKind = PrmKind.IMPLICIT
     prm_version: int
     reference: ReferenceSource
     reference_id: str
@@ -284,11 +285,15 @@ class InfoReply(_Reply):
     activation: Activation
     step_separators: list[str]
     end_token: bool
+    step_mark: str = Field(default="", description="Written after every step, where a step head is read; else empty.")
+    closing: str = Field(
+        default="", description="What closes an answer for a sequence head, in place of the end token; else empty."
+    )
     generation_prompt: str = Field(description="What the chat template writes before a response.")
     generation_prompt_ids: list[int]
     end_text: str = Field(description="The end token, as text.")
     relevance_score: str = Field(
-        "sigmoid(score); the score itself with raw_scores or use_activation false",
+        "sigmoid(score), or a score that is a probability; the score itself with raw_scores or use_activation false",
         description="What rerankers' clients are told, in words.",
     )
     max_input_length: int = Field(description="Tokens of a prompt with one response.")

@@ -36,6 +36,17 @@ class Activation(StrEnum):
     SIGMOID = "sigmoid"
 
 
+class PrmKind(StrEnum):
+    """Where a PRM's rewards come from; read off its folder."""
+
+    IMPLICIT = "implicit"
+    """A causal LM: the log-ratio of each token to a reference."""
+    STEP_HEAD = "step_head"
+    """A head over the tokens, read at the mark that ends each step: the log-odds that the step is right."""
+    SEQUENCE_HEAD = "sequence_head"
+    """A head read once, at the end of the conversation."""
+
+
 class Truncation(StrEnum):
     """What to do with a prompt and response longer than the model reads."""
 
@@ -194,6 +205,11 @@ class ScoringReply:
     usage: ScoringUsage
     seconds: ScoringSeconds
 
+    @property
+    def is_probability(self) -> bool:
+        """Whether the scores lie between 0 and 1: one step's sigmoid, their mean or their product."""
+        return self.activation is Activation.SIGMOID and self.aggregation is not Aggregation.SUM
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrmConfig:
@@ -211,6 +227,10 @@ class PrmConfig:
     prompt_pattern: str = ""
     """A regular expression of a whole prompt, for a chat template that writes nothing before an answer: where one text
     holds both, the answer begins after its first match at the text's start."""
+    step_mark: str = ""
+    """With a step head: the text that is written after every step, where the head is read, e.g. `<extra_0>`."""
+    closing: str = ""
+    """With a sequence head: what closes an answer in place of the end token, e.g. `<|im_end|>\n`."""
     trained_with: Mapping[str, Any] = field(default_factory=dict)
     """Loss, data and reference of its training, for people."""
 
@@ -240,3 +260,4 @@ class ScorerInfo:
     """Requests that are accepted and not yet answered; more are refused."""
     token_budget: int
     """Per forward pass."""
+    kind: PrmKind = PrmKind.IMPLICIT

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from prime.adapters.settings import RunSettings, given_token, load_settings, read_token
 from prime.errors import SettingsError
+from prime.lm.heads import kind_of
 from prime.lm.model import require_model_folder
+from prime.scoring import PrmKind
 from primectl.verifiers import open_verifier_of
 from services.prm.settings import PrmSettings
 from services.verifier.settings import VerifierSettings
@@ -15,13 +17,20 @@ NO_REFERENCE = "none"
 
 
 def prm_settings(model: Path, reference: str | None, overrides: Sequence[str]) -> PrmSettings:
-    """Settings of a frozen PRM; `reference` is a folder, or "none".
+    """Settings of a frozen PRM; `reference` is a folder, or "none". One with a reward head has none.
 
     Raises:
         CheckpointError: a folder holds no model.
-        SettingsError: there is no word on the reference, or an override does not fit.
+        SettingsError: there is no word on the reference of an implicit PRM, or one on a head's, or an override does not
+            fit.
     """
-    require_model_folder(model)
+    kind = kind_of(model)
+    if kind is not PrmKind.IMPLICIT and reference not in (None, NO_REFERENCE):
+        raise SettingsError(
+            f"--reference {reference}: {model} holds a {kind.value}, whose rewards are no log-ratios; leave it out"
+        )
+    if kind is not PrmKind.IMPLICIT:
+        reference = NO_REFERENCE
     if reference is None:
         raise SettingsError(
             "--reference is missing: rewards are log-ratios to the model that the PRM was trained from (`run.model` of "

@@ -158,6 +158,8 @@ def _info(about: InfoReply) -> ScorerInfo:
             activation=about.activation,
             separators=tuple(about.step_separators),
             end_token=about.end_token,
+            step_mark=about.step_mark,
+            closing=about.closing,
         ),
         generation_prompt=about.generation_prompt,
         generation_prompt_ids=tuple(about.generation_prompt_ids),
@@ -166,4 +168,5 @@ def _info(about: InfoReply) -> ScorerInfo:
         max_candidates=about.max_client_batch_size,
         max_waiting=about.max_concurrent_requests,
         token_budget=about.max_batch_tokens,
+        kind=about.kind,
     )

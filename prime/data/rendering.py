@@ -9,7 +9,7 @@ and what is scored are rendered alike.
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -25,7 +25,7 @@ _PATTERN_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedResponse:
-    """A response as tokens. `spans` tile both the text and the tokens; a response of token ids has no text.
+    """A response as tokens. `spans` tile both the text and the tokens; one of token ids or with step marks has no text.
 
     Example: "7 * 8 = 56\\n\\nSo it is 56." in ten tokens and an end token: `EncodedResponse(token_ids=(...),
     text="7 * 8...", spans=(StepSpan(char_start=0, char_end=12, token_start=0, token_end=6), StepSpan(12, 24, 6, 11)))`.
@@ -34,6 +34,21 @@ class EncodedResponse:
     token_ids: tuple[int, ...]
     text: str
     spans: tuple[StepSpan, ...]
+    marks: tuple[int, ...] = ()
+    """With step marks: of each step the token at which its head is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Markup:
+    """What is written into a response besides its own text: `Markup(step_mark="<extra_0>")`."""
+
+    step_mark: str = ""
+    """Ends every step, in place of the separator there; empty: nothing does."""
+    closing: str = ""
+    """Closes a text in place of the end token; empty: the end token does."""
+
+
+_PLAIN = Markup()
 
 
 def encode_scoring_prompt(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
@@ -68,23 +83,38 @@ def generation_prompt(tokenizer: Any) -> str:
     return str(opened.removeprefix(closed)) if opened.startswith(closed) else ""
 
 
+def closing_of(tokenizer: Any) -> str:
+    """What the chat template writes after an answer, e.g. `<|im_end|>\n`; empty if it has none, or rewrites it."""
+    if not tokenizer.chat_template:
+        return ""
+    question, answer = {"role": "user", "content": "?"}, "7 * 8 = 56"
+    asked = tokenizer.apply_chat_template([question], add_generation_prompt=True, tokenize=False)
+    answered = tokenizer.apply_chat_template([question, {"role": "assistant", "content": answer}], tokenize=False)
+    return str(answered.removeprefix(asked + answer)) if answered.startswith(asked + answer) else ""
+
+
 def encode_candidate(tokenizer: Any, candidate: Candidate, *, split: StepSplit, end_token: bool) -> EncodedResponse:
     """One response; see `encode_candidates`."""
     return encode_candidates(tokenizer, [candidate], split=split, end_token=end_token)[0]
 
 
 def encode_candidates(
-    tokenizer: Any, candidates: Sequence[Candidate], *, split: StepSplit, end_token: bool
+    tokenizer: Any, candidates: Sequence[Candidate], *, split: StepSplit, end_token: bool, markup: Markup = _PLAIN
 ) -> list[EncodedResponse]:
     """Responses as tokens with their steps; with `end_token` the tokenizer's end token closes a text.
 
     A token belongs to the step in which its first character lies; a step that owns no token, or nothing but blanks,
-    joins its neighbour.
+    joins its neighbour. With step marks each step is encoded alone, and its mark after it: a text that holds marks
+    already is cut at them and nowhere else.
 
     Raises:
         EmptyInput: a response holds no token.
-        InvalidInput: not exactly one of text, steps and ids is given, or ids, ends or log-probs do not fit.
+        InvalidInput: not exactly one of text, steps and ids is given, or ids, ends or log-probs do not fit, or ids hold
+            a step without its mark.
     """
+    ending = ending_of(tokenizer, markup) if end_token else ()
+    if markup.step_mark:
+        return _encode_marked(tokenizer, candidates, split, ending, markup.step_mark)
     texts = [_text_and_ends(candidate, split) for candidate in candidates]
     by_text = [found for found in texts if found is not None]
     # One call for all: most of what encoding short texts costs is the call.
@@ -94,11 +124,107 @@ def encode_candidates(
         else {}
     )
     tokens = zip(encoding.get("input_ids", ()), encoding.get("offset_mapping", ()), strict=True)
-    eos = tokenizer.eos_token_id if end_token else None
     return [
-        _from_ids(tokenizer, candidate, split) if found is None else _from_text(*found, *next(tokens), eos)
+        _from_ids(tokenizer, candidate, split) if found is None else _from_text(*found, *next(tokens), ending)
         for candidate, found in zip(candidates, texts, strict=True)
     ]
+
+
+def ending_of(tokenizer: Any, markup: Markup) -> tuple[int, ...]:
+    """The token ids that close a text."""
+    return _encode(tokenizer, markup.closing) if markup.closing else (tokenizer.eos_token_id,)
+
+
+def _encode_marked(
+    tokenizer: Any, candidates: Sequence[Candidate], split: StepSplit, ending: tuple[int, ...], mark: str
+) -> list[EncodedResponse]:
+    mark_ids = _encode(tokenizer, mark)
+    found = [_marked_steps(tokenizer, candidate, split, mark) for candidate in candidates]
+    own = [text for steps in found if steps is not None for text, _ in steps]
+    encoded = iter(tokenizer(own, add_special_tokens=False)["input_ids"] if own else ())
+    return [
+        _from_marked_ids(tokenizer, candidate, mark_ids)
+        if steps is None
+        else _from_marked_steps([(next(encoded), end) for _, end in steps], mark_ids, ending)
+        for candidate, steps in zip(candidates, found, strict=True)
+    ]
+
+
+def _marked_steps(tokenizer: Any, candidate: Candidate, split: StepSplit, mark: str) -> list[tuple[str, int]] | None:
+    """Each step's own text, without what the mark stands for, and where it ends in the text; None for token ids."""
+    if candidate.text is not None and mark in candidate.text:
+        split = StepSplit(separators=(mark,))
+    found = _text_and_ends(candidate, split)
+    if found is None:
+        return None
+    text, ends = found
+    marks = (mark,) if split.pattern else (mark, *filter(None, split.separators))
+    at_end = re.compile(f"(?:{'|'.join(map(re.escape, marks))})+\\Z")
+    if candidate.steps is not None:
+        return [(at_end.sub("", step), end) for step, end in zip(candidate.steps, ends, strict=True)]
+    # Blanks before the first step belong to it.
+    ends = [end for end in ends if text[:end].strip()] or [len(text)]
+    own = [at_end.sub("", text[start:end]) for start, end in pairwise([0, *ends])]
+    # What a chat template wrote after an answer is no step.
+    own[-1] = _without_specials_at_end(tokenizer, own[-1])
+    if not own[-1].strip() and len(own) > 1:
+        own.pop()
+        del ends[-2]
+    return list(zip(own, ends, strict=True))
+
+
+def _without_specials_at_end(tokenizer: Any, text: str) -> str:
+    specials = "|".join(map(re.escape, tokenizer.all_special_tokens))
+    return re.sub(rf"(?:\s*(?:{specials}))+\s*\Z", "", text)
+
+
+def _from_marked_steps(
+    steps: Sequence[tuple[Sequence[int], int]], mark_ids: tuple[int, ...], ending: tuple[int, ...]
+) -> EncodedResponse:
+    ids: list[int] = []
+    spans: list[StepSpan] = []
+    marks: list[int] = []
+    char_start = 0
+    for own_ids, end in steps:
+        token_start = len(ids)
+        ids += (*own_ids, *mark_ids)
+        marks.append(len(ids) - 1)
+        spans.append(StepSpan(char_start=char_start, char_end=end, token_start=token_start, token_end=len(ids)))
+        char_start = end
+    ids += ending
+    spans[-1] = replace(spans[-1], token_end=len(ids))
+    return EncodedResponse(token_ids=tuple(ids), text="", spans=tuple(spans), marks=tuple(marks))
+
+
+def _from_marked_ids(tokenizer: Any, candidate: Candidate, mark_ids: tuple[int, ...]) -> EncodedResponse:
+    ids = _checked_ids(tokenizer, candidate.token_ids or (), "a response")
+    if not ids:
+        raise EmptyInput("a response is empty")
+    last_of_marks = places_of(ids, mark_ids)
+    if candidate.step_ends is not None:
+        ends = _checked_ends(candidate.step_ends, len(ids))
+    else:
+        ends = [place + 1 for place in last_of_marks[:-1]] + [len(ids)]
+    spans = [
+        StepSpan(char_start=0, char_end=0, token_start=start, token_end=end) for start, end in pairwise([0, *ends])
+    ]
+    marks = [
+        max((place for place in last_of_marks if span.token_start <= place < span.token_end), default=None)
+        for span in spans
+    ]
+    if None in marks:
+        raise InvalidInput(
+            f"step {marks.index(None)} of a response in token ids holds no step mark {list(mark_ids)}, where the PRM's "
+            "head is read; put one after every step, or send the response as text or steps"
+        )
+    read = tuple(place for place in marks if place is not None)
+    return EncodedResponse(token_ids=ids, text="", spans=tuple(spans), marks=read)
+
+
+def places_of(ids: Sequence[int], mark_ids: Sequence[int]) -> list[int]:
+    """Where the last token of each mark lies: `places_of((5, 9, 6, 9), (9,))` is `[1, 3]`."""
+    length = len(mark_ids)
+    return [end - 1 for end in range(length, len(ids) + 1) if tuple(ids[end - length : end]) == tuple(mark_ids)]
 
 
 def _text_and_ends(candidate: Candidate, split: StepSplit) -> tuple[str, list[int]] | None:
@@ -186,16 +312,17 @@ def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _from_text(
-    text: str, ends: Sequence[int], ids: Sequence[int], offsets: Sequence[tuple[int, int]], eos: int | None
+    text: str, ends: Sequence[int], ids: Sequence[int], offsets: Sequence[tuple[int, int]], ending: tuple[int, ...]
 ) -> EncodedResponse:
     ids = list(ids)
     if not ids:
         raise EmptyInput("a response is empty")
     # Never shrinking: pieces of one character share its place, and some tokenizers give (0, 0) to special tokens.
     starts = list(accumulate((start for start, _ in offsets), max))
-    if eos is not None and ids[-1] != eos:
-        ids.append(eos)
-        starts.append(max(starts[-1], len(text) - 1))
+    # An answer that was sampled to its end has the end token already.
+    more = ending[1:] if ending and ids[-1] == ending[0] else ending
+    ids += more
+    starts += [max(starts[-1], len(text) - 1)] * len(more)
     return EncodedResponse(token_ids=tuple(ids), text=text, spans=tuple(_spans(ends, starts, len(text))))
 
 

@@ -23,12 +23,10 @@ from prime.lm.adapters import adapters_of, add_adapters, merged_tensors, stored_
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
-from prime.lm.proof import LEAST_GAP, MOST_NOISE, NOT_COMPUTED, Found, describe_layers, disturbed, fault_of, proof_rows
+from prime.lm.proof import PROOF_TOKENS, describe_layers, fault_of_packing, proof_rows
 from prime.lm.world import World
 from prime.maths.logprobs import ChosenLogprobs, Tiles, chosen_logprobs, logprobs_of_logits, scored_logprobs
 
-# Of a pass that holds all of a proof's rows.
-_PROOF_TOKENS = 1024
 # A tile of logits stays in a CPU's cache; a GPU wants large matrix products instead.
 TILES = {"cpu": Tiles(), "cuda": Tiles(tokens=8192, vocab=16384)}
 
@@ -112,14 +110,13 @@ class CausalLM:
 
     @property
     def changes_as_it_reads(self) -> bool:
-        """Whether a pass changes the module: rotary frequencies that follow the length of what is read."""
-        scaling = getattr(self.module.config.get_text_config(), "rope_scaling", None) or {}
-        return any("dynamic" in str(each) or "longrope" in str(each) for each in scaling.values())
+        """Whether a pass changes the module."""
+        return follows_length(self.module.config)
 
     @property
     def max_positions(self) -> int:
         """Tokens of the longest sequence that the model was made for."""
-        return int(getattr(self.module.config, "max_position_embeddings", 0)) or sys.maxsize
+        return positions_of(self.module.config)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -140,7 +137,7 @@ class CausalLM:
     @property
     def experts_per_token(self) -> int:
         """Of a mixture of experts; 0 of any other model."""
-        return int(getattr(self.module.config.get_text_config(), "num_experts_per_tok", 0) or 0)
+        return experts_per_token(self.module.config)
 
     def packs(self, rows: Sequence[TokenRow], *, token_budget: int) -> Iterator[Pack]:
         """This rank's share of the rows as micro-batches for passes with a gradient.
@@ -191,40 +188,28 @@ class CausalLM:
 
     def _choose_layout(self) -> str:
         """Packed rows where they give what transformers gives for each alone; says why where they do not."""
-        rows = proof_rows(self.module.get_output_embeddings().weight.shape[0])
+        vocabulary = self.module.get_output_embeddings().weight.shape[0]
+        rows = proof_rows(vocabulary)
         self._packed.is_alone = True
         expected = self.score_rows(rows, token_budget=1)
         why = head_beyond_linear(self.module)
         if not why:
             self._packed.is_alone = False
             self.module.set_attn_implementation(PACKED)
-            why = self._fault_of_packing(rows, expected)
+            is_exact = self.compute.dtype == "float32" and next(self.module.parameters()).dtype == torch.float32
+            why = fault_of_packing(
+                lambda rows: self.score_rows(rows, token_budget=PROOF_TOKENS),
+                rows,
+                expected,
+                vocabulary=vocabulary,
+                noise="float32" if is_exact else "bfloat16",
+                has_experts=bool(self.experts_per_token),
+                parts=describe_layers(self.module),
+            )
         if why:
             self._packed.is_alone = True
             self.module.set_attn_implementation(self._packed.own_attention)
         return why
-
-    def _fault_of_packing(self, rows: Sequence[TokenRow], expected: Sequence[Tensor]) -> str:
-        try:
-            packed = self.score_rows(rows, token_budget=_PROOF_TOKENS)
-        except NOT_COMPUTED as error:
-            return f"{type(error).__name__}: {error}"
-        beside_others = []
-        for others, kept in disturbed(rows, self.module.get_output_embeddings().weight.shape[0]):
-            after = self.score_rows(others, token_budget=_PROOF_TOKENS)
-            beside_others += [(packed[number], after[number]) for number in kept]
-        found = Found(
-            expected=expected,
-            # A row alone in its pack differs by the noise of other kernels, and by nothing else.
-            alone=[self.score_rows([row], token_budget=_PROOF_TOKENS)[0] for row in rows],
-            packed=packed,
-            beside_others=beside_others,
-        )
-        is_exact = self.compute.dtype == "float32" and next(self.module.parameters()).dtype == torch.float32
-        most = MOST_NOISE["float32" if is_exact else "bfloat16"]
-        # Other tokens go to other experts, whose products then have other shapes, and round otherwise.
-        least = most if self.experts_per_token and not is_exact else LEAST_GAP
-        return fault_of(found, most_noise=most, least_gap=least, parts=describe_layers(self.module))
 
     def _let_go(self) -> None:
         """Without a backward, gathered weights would stay, and be stale after the next update."""
@@ -313,6 +298,22 @@ def _routers(output: Any, pack: Pack, wanted: bool) -> tuple[Tensor, ...]:
             "set trainer.loss.router_coef to 0"
         )
     return tuple(each_NE.view(-1, each_NE.shape[-1]).index_select(0, pack.predictors_R) for each_NE in logits)
+
+
+def positions_of(config: Any) -> int:
+    """Tokens of the longest sequence that a model was made for."""
+    return int(getattr(config, "max_position_embeddings", 0)) or sys.maxsize
+
+
+def follows_length(config: Any) -> bool:
+    """Whether a pass changes the module: rotary frequencies that follow the length of what is read."""
+    scaling = getattr(config.get_text_config(), "rope_scaling", None) or {}
+    return any("dynamic" in str(each) or "longrope" in str(each) for each in scaling.values())
+
+
+def experts_per_token(config: Any) -> int:
+    """Of a mixture of experts; 0 of any other model."""
+    return int(getattr(config.get_text_config(), "num_experts_per_tok", 0) or 0)
 
 
 def load_module(folder: Path, *, dtype: torch.dtype, attention: str | None, empty: bool = False) -> Any:

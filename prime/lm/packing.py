@@ -84,6 +84,8 @@ class Pack:
     """Positions whose hidden state predicts a response token that the model wrote."""
     chosen_R: Tensor
     """These tokens."""
+    written_R: Tensor
+    """Where they lie: a head over tokens reads them, and not what predicts them."""
     rows: tuple[int, ...]
     """Which row of the batch each response is."""
     response_lengths: tuple[int, ...]
@@ -108,6 +110,7 @@ class Pack:
             segments=self.segments.to(device),
             predictors_R=self.predictors_R.to(device),
             chosen_R=self.chosen_R.to(device),
+            written_R=self.written_R.to(device),
         )
 
 
@@ -224,6 +227,7 @@ class _Layout:
         self._ids: list[int] = []
         self._positions: list[int] = []
         self._predictors: list[int] = []
+        self._written: list[int] = []
         self._stems: list[range] = []
         self._branches: list[tuple[range, range]] = []
         """(slots of the prompt, slots of the response)."""
@@ -235,6 +239,7 @@ class _Layout:
             response = self._lay(row.response_ids, position=len(prompt))
             before = (prompt[-1], *response[:-1])
             self._predictors.extend(before[place] for place in row.written)
+            self._written.extend(response[place] for place in row.written)
             if len(rows) > 1:
                 self._branches.append((prompt, response))
         self._stems.append(prompt if len(rows) > 1 else range(prompt.start, len(self._ids)))
@@ -258,6 +263,7 @@ class _Layout:
             longest=max((len(rows[number]) for number in numbers), default=1),
             predictors_R=torch.tensor(self._predictors, dtype=torch.long),
             chosen_R=torch.tensor([token for each in numbers for token in rows[each].written_ids], dtype=torch.long),
+            written_R=torch.tensor(self._written, dtype=torch.long),
             rows=tuple(numbers),
             response_lengths=tuple(len(rows[number].written) for number in numbers),
         )

@@ -7,9 +7,9 @@ half of its rows: the kernels and shapes are the same, and the rest has to stay 
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -23,6 +23,8 @@ NOT_COMPUTED = (EngineError, AttributeError, TypeError, ValueError, RuntimeError
 """What a model raises that was not written to be computed in some way."""
 LEAST_GAP = 1e-4
 """Nats on average, by which a right pack may move when other rows hold other tokens."""
+PROOF_TOKENS = 1024
+"""Of a pass that holds all of a proof's rows."""
 _LENGTHS = ((5, (7,)), (3, (5, 3)), (2, (6,)))
 """Of prompts and their responses."""
 _STRIDE = 7919
@@ -68,6 +70,48 @@ class Found:
     """The same, all rows in one pass."""
     beside_others: Sequence[tuple[Tensor, Tensor]]
     """Of rows in such a pass: as they were, and beside rows with other tokens."""
+
+
+def fault_of_packing(
+    score: Callable[[Sequence[TokenRow]], list[Tensor]],
+    rows: Sequence[TokenRow],
+    expected: Sequence[Tensor],
+    *,
+    vocabulary: int,
+    noise: Literal["float32", "bfloat16"],
+    has_experts: bool,
+    parts: str,
+) -> str:
+    """What is wrong with computing these rows in one pass, in words; empty if nothing.
+
+    Args:
+        score: computes rows, all in one pass.
+        rows: as of `proof_rows`.
+        expected: what transformers' own forward gives for them.
+        vocabulary: entries of the model's embedding.
+        noise: the dtype whose rounding is to be expected.
+        has_experts: whether the model is a mixture of experts.
+        parts: the model's layers, for the message.
+    """
+    try:
+        packed = score(rows)
+    except NOT_COMPUTED as error:
+        return f"{type(error).__name__}: {error}"
+    beside_others = []
+    for others, kept in disturbed(rows, vocabulary):
+        after = score(others)
+        beside_others += [(packed[number], after[number]) for number in kept]
+    found = Found(
+        expected=expected,
+        # A row alone in its pack differs by the noise of other kernels, and by nothing else.
+        alone=[score([row])[0] for row in rows],
+        packed=packed,
+        beside_others=beside_others,
+    )
+    most = MOST_NOISE[noise]
+    # Other tokens go to other experts, whose products then have other shapes, and round otherwise.
+    least = most if has_experts and noise != "float32" else LEAST_GAP
+    return fault_of(found, most_noise=most, least_gap=least, parts=parts)
 
 
 def fault_of(found: Found, *, most_noise: float, least_gap: float, parts: str) -> str:

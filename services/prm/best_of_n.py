@@ -288,6 +288,13 @@ class _Found:
         self.failed += samples.failed
         return numbers
 
+    @property
+    def log_odds(self) -> list[float | None]:
+        """Scores whose sigmoid is a candidate's weight in a vote: of scores that are probabilities, their logit."""
+        if not any(reply.is_probability for reply in self.replies):
+            return self.scores
+        return [None if score is None else _logit(score) for score in self.scores]
+
     def is_settled(self, adaptive: "Adaptive", *, remaining: int) -> bool:
         """Whether `remaining` candidates more would hardly change what is chosen."""
         complete = [(n, score) for n, score in enumerate(self.scores) if score is not None and n not in self.cut]
@@ -296,9 +303,11 @@ class _Found:
         if self.classes is None:
             return False
         votes: dict[int, float] = defaultdict(float)
-        for number, score in complete:
+        log_odds = self.log_odds
+        for number, _ in complete:
             if self.classes.classes[number] >= 0:
-                votes[self.classes.classes[number]] += _sigmoid(score) if self.selection is Selection.WEIGHTED else 1.0
+                weight = _sigmoid(log_odds[number] or 0.0) if self.selection is Selection.WEIGHTED else 1.0
+                votes[self.classes.classes[number]] += weight
         return is_settled(list(votes.values()), remaining, adaptive.confidence)
 
     def reply(self, best_of: int) -> BestOfReply:
@@ -312,7 +321,7 @@ class _Found:
         )
         if self.fallback:
             self.selection = Selection.BEST
-        order = _order(self.scores, None if self.fallback else self.classes, self.selection, self.cut)
+        order = _order(self.log_odds, None if self.fallback else self.classes, self.selection, self.cut)
         return BestOfReply(
             samples=samples,
             scores=tuple(self.scores),
@@ -330,6 +339,10 @@ class _Found:
 
 def _sigmoid(score: float) -> float:
     return float(torch.sigmoid(torch.tensor(score, dtype=torch.float64)))
+
+
+def _logit(probability: float) -> float:
+    return float(torch.logit(torch.tensor(probability, dtype=torch.float64)))
 
 
 def _with_seed(body: Mapping[str, Any], asked: int) -> Mapping[str, Any]:

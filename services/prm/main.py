@@ -20,14 +20,16 @@ from prime.adapters.telemetry import Meters, configure_telemetry
 from prime.adapters.tls import Tls
 from prime.data.rendering import generation_prompt
 from prime.errors import SettingsError
+from prime.lm.heads import kind_of
 from prime.lm.model import settle_torch
-from prime.lm.world import follow, join_world
+from prime.lm.world import World, follow, join_world
 from prime.ports import AnswerGrouper, CheckingScorer, Generator
-from prime.scoring import ScorerInfo
+from prime.scoring import PrmKind, ScorerInfo
 from prime.v1 import prm_pb2_grpc
 from services.prm import metric_specs
 from services.prm.batching import Batcher
 from services.prm.best_of_n import BestOfN
+from services.prm.head_model import HeadPrm
 from services.prm.http.app import add_prm_routes
 from services.prm.keys import Keys
 from services.prm.metrics import MeteredScorer
@@ -42,6 +44,7 @@ SHORT_TOKENS = 512
 _log = structlog.get_logger()
 
 
+ServedPrm = ImplicitPrm | HeadPrm
 GrouperOpener = Callable[[], contextlib.AbstractAsyncContextManager[AnswerGrouper]]
 
 
@@ -59,18 +62,24 @@ def main(run: RunSettings, settings: PrmSettings, token: str, *, open_grouper: G
     configure_telemetry("prm")
     settle_torch(device=settings.device, threads=settings.threads)
     world = join_world(settings.device)
-    prm = ImplicitPrm(settings, start=run.model, world=world)
+    prm = load_prm(settings, start=run.model, world=world)
     if world.is_leader:
         _warn_of_another_reference(prm)
         asyncio.run(_serve(run, settings, prm, token, open_grouper if best_of_n.votes else None))
         world.send(None)
-    else:
+    elif isinstance(prm, ImplicitPrm):  # one process holds a head, and leads
         follow(prm)
     world.leave()
 
 
+def load_prm(settings: PrmSettings, *, start: Path, world: World | None = None) -> ServedPrm:
+    """The PRM in `settings.model` or `start`, of whichever kind it is; raises as its kind does."""
+    is_implicit = kind_of(settings.model or start) is PrmKind.IMPLICIT
+    return (ImplicitPrm if is_implicit else HeadPrm)(settings, start=start, world=world)
+
+
 async def _serve(
-    run: RunSettings, settings: PrmSettings, prm: ImplicitPrm, token: str, open_grouper: GrouperOpener | None
+    run: RunSettings, settings: PrmSettings, prm: ServedPrm, token: str, open_grouper: GrouperOpener | None
 ) -> None:
     _keep_pauses_short()
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
@@ -131,7 +140,7 @@ def _keep_pauses_short() -> None:
 async def _open_best_of_n(
     settings: BestOfNSettings,
     scorer: CheckingScorer,
-    prm: ImplicitPrm,
+    prm: ServedPrm,
     token: str,
     tls: Tls | None,
     grouper: AnswerGrouper | None,
@@ -184,7 +193,7 @@ async def _open_grouper(
         yield None
 
 
-def _warn_of_another_reference(prm: ImplicitPrm) -> None:
+def _warn_of_another_reference(prm: ServedPrm) -> None:
     """Rewards against another reference than the PRM was trained with mean something else."""
     known = prm.config.trained_with.get("reference")
     if known is not None and known != prm.reference_id:
@@ -199,7 +208,7 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
         TokenizerMismatch: PRM and reference do not share a tokenizer.
     """
     settle_torch(device=settings.device, threads=settings.threads)
-    prm = ImplicitPrm(settings, start=model)
+    prm = load_prm(settings, start=model)
     _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=Path())
     batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
@@ -214,7 +223,7 @@ def _name_of(folder: Path) -> str:
     return folder.name
 
 
-def info_reader(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
+def info_reader(prm: ServedPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
     """What the service says of itself; everything but the version stays as it is."""
     opening = generation_prompt(prm.tokenizer)
     info = ScorerInfo(
@@ -232,5 +241,6 @@ def info_reader(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> Callabl
         max_candidates=settings.api.max_candidates,
         max_waiting=settings.api.max_waiting,
         token_budget=settings.token_budget,
+        kind=prm.kind,
     )
     return lambda: replace(info, prm_version=prm.version)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prime.data.prm_config import read_prm_config
-from prime.errors import InvalidInput, SettingsError, TokenizerMismatch
+from prime.errors import CheckpointError, InvalidInput, SettingsError, TokenizerMismatch
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
 from prime.lm.memory import give_back_freed
@@ -33,6 +33,7 @@ from prime.maths.prm_losses import (
     response_logits,
 )
 from prime.maths.rewards import token_rewards
+from prime.scoring import PrmKind
 from prime.types import PrmGroup, PrmMetrics, ReferenceSource
 from services.prm.recent_logprobs import RecentLogprobs
 from services.prm.reference_cache import ReferenceCache
@@ -55,6 +56,8 @@ class ImplicitPrm:
     """Weights, reference and optimiser, on every rank. Not safe for concurrent use: `reward.py` lets one call in at a
     time."""
 
+    kind = PrmKind.IMPLICIT
+
     def __init__(self, settings: PrmSettings, *, start: Path, world: World | None = None) -> None:
         """Load the PRM from `settings.model` or `start`, and its reference.
 
@@ -73,6 +76,10 @@ class ImplicitPrm:
         self.tokenizer = load_tokenizer(self._start)
         self.fingerprint = tokenizer_fingerprint(self.tokenizer)
         self.config = read_prm_config(self._start)
+        if self.config.step_mark or self.config.closing:
+            raise CheckpointError(
+                f"{self._start}: step_mark and closing in prm_config.json are of heads, and it is a causal LM"
+            )
         if settings.beta is not None:
             self.config = replace(self.config, beta=settings.beta)
         self.beta = self.config.beta

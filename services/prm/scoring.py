@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from prime.data.rendering import EncodedResponse, encode_candidates, encode_scoring_prompt
+from prime.data.rendering import EncodedResponse, Markup, encode_candidates, encode_scoring_prompt, ending_of
 from prime.errors import BatchTooLarge, EmptyInput, InputTooLong, InvalidInput, VersionConflict
 from prime.maths.aggregation import aggregates
 from prime.scoring import (
     Activation,
     Aggregation,
     CandidateScore,
+    PrmKind,
     ScorerInfo,
     ScoringReply,
     ScoringRequest,
@@ -118,26 +119,33 @@ class PrmScorer:
         _check_size(requests, info)
         readings = [_read(request, info) for request in requests]
         if _is_slow_to_encode(requests):
-            return await asyncio.to_thread(self._encode_all, requests, readings, info.max_tokens), readings
-        return self._encode_all(requests, readings, info.max_tokens), readings
+            return await asyncio.to_thread(self._encode_all, requests, readings, info), readings
+        return self._encode_all(requests, readings, info), readings
 
     def _encode_all(
-        self, requests: Sequence[ScoringRequest], readings: Sequence[_Reading], max_tokens: int
+        self, requests: Sequence[ScoringRequest], readings: Sequence[_Reading], info: ScorerInfo
     ) -> list[_Encoded]:
-        return [self._encode(request, reading, max_tokens) for request, reading in zip(requests, readings, strict=True)]
+        return [self._encode(request, reading, info) for request, reading in zip(requests, readings, strict=True)]
 
-    def _encode(self, request: ScoringRequest, reading: _Reading, max_tokens: int) -> _Encoded:
-        started = time.perf_counter()
+    def _encode(self, request: ScoringRequest, reading: _Reading, info: ScorerInfo) -> _Encoded:
+        started, max_tokens = time.perf_counter(), info.max_tokens
         if request.truncation is Truncation.ERROR:
             _refuse_hopeless(request, max_tokens, longest_token=self._longest_token)
+        markup = Markup(step_mark=info.config.step_mark, closing=info.config.closing)
         prompt_ids = encode_scoring_prompt(self._tokenizer, request.prompt)
         responses = encode_candidates(
-            self._tokenizer, request.candidates, split=reading.split, end_token=reading.end_token
+            self._tokenizer,
+            request.candidates,
+            split=reading.split,
+            end_token=reading.end_token,
+            markup=markup,
         )
+        if info.kind is PrmKind.SEQUENCE_HEAD:
+            responses = list(map(_as_one_step, responses))
         whole = [len(response.token_ids) for response in responses]
         if request.max_response_tokens is not None:
-            end = self._tokenizer.eos_token_id
-            responses = [_shortened(response, request.max_response_tokens, end) for response in responses]
+            ending = ending_of(self._tokenizer, markup)
+            responses = [_shortened(response, request.max_response_tokens, ending) for response in responses]
         longest = max(len(response.token_ids) for response in responses)
         if len(prompt_ids) + longest > max_tokens and request.truncation is Truncation.ERROR:
             raise InputTooLong(
@@ -230,8 +238,29 @@ def _require_version(request: ScoringRequest, version: int) -> None:
         raise VersionConflict(f"version {request.require_version} of the PRM is required; it is at {version}")
 
 
+def _refuse_what_heads_lack(request: ScoringRequest, info: ScorerInfo) -> None:
+    if request.reference not in (None, ReferenceSource.NONE):
+        raise InvalidInput(
+            f"reference {request.reference.value!r}: this PRM is a {info.kind.value}, whose rewards are no log-ratios "
+            "to a reference; leave the field out"
+        )
+    if request.beta not in (None, info.config.beta):
+        raise InvalidInput(
+            f"beta {request.beta}: this PRM is a {info.kind.value}, whose rewards are log-odds and have no scale to "
+            "choose; leave the field out"
+        )
+
+
+def _as_one_step(response: EncodedResponse) -> EncodedResponse:
+    """A head that is read once knows nothing of steps."""
+    first, last = response.spans[0], response.spans[-1]
+    return replace(response, spans=(replace(first, char_end=last.char_end, token_end=last.token_end),))
+
+
 def _read(request: ScoringRequest, info: ScorerInfo) -> _Reading:
     config = info.config
+    if info.kind is not PrmKind.IMPLICIT:
+        _refuse_what_heads_lack(request, info)
     reading = _Reading(
         split=request.split or StepSplit(separators=config.separators),
         step_value=request.step_value or config.step_value,
@@ -245,7 +274,7 @@ def _read(request: ScoringRequest, info: ScorerInfo) -> _Reading:
         raise InvalidInput(f"beta must be above 0; it is {reading.beta}")
     if reading.aggregation is Aggregation.PROD and reading.activation is Activation.NONE:
         raise InvalidInput(
-            "aggregation 'prod' multiplies probabilities, and implicit rewards are log-ratios of either sign; ask for "
+            "aggregation 'prod' multiplies probabilities, and rewards are log-ratios of either sign; ask for "
             "activation 'sigmoid' with it, or for another aggregation"
         )
     return reading
@@ -276,9 +305,9 @@ def _groups(request: ScoringRequest, encoded: _Encoded, reading: _Reading) -> It
         start = end
 
 
-def _shortened(response: EncodedResponse, limit: int, end: int | None) -> EncodedResponse:
-    """At most `limit` tokens of a response, not counting the token that ends it."""
-    ended = response.token_ids[-1] == end
+def _shortened(response: EncodedResponse, limit: int, ending: tuple[int, ...]) -> EncodedResponse:
+    """At most `limit` tokens of a response, not counting those that end it."""
+    ended = len(ending) if response.token_ids[-len(ending) :] == ending else 0
     return response if len(response.token_ids) - ended <= limit else _cut(response, limit)
 
 
@@ -286,6 +315,8 @@ def _cut(response: EncodedResponse, room: int) -> EncodedResponse:
     """The first tokens of a response; its spans still tile them, and the text as far as it was read."""
     if len(response.token_ids) <= room:
         return response
+    if response.marks:
+        return _cut_to_marks(response, room)
     spans: list[StepSpan] = []
     for span in response.spans:
         if span.token_start < room:
@@ -293,13 +324,43 @@ def _cut(response: EncodedResponse, room: int) -> EncodedResponse:
     return replace(response, token_ids=response.token_ids[:room], spans=tuple(spans))
 
 
+def _cut_to_marks(response: EncodedResponse, room: int) -> EncodedResponse:
+    """Whole steps alone: one without its mark has no reward."""
+    marks = tuple(mark for mark in response.marks if mark < room)
+    if not marks:
+        raise InputTooLong(
+            f"the first step of a response ends at its token {response.marks[0] + 1}, and there is room for {room}; "
+            "shorten it, let more tokens be read, or ask for truncation left"
+        )
+    spans = response.spans[: len(marks)]
+    end = min(spans[-1].token_end, room)
+    return replace(
+        response,
+        token_ids=response.token_ids[:end],
+        spans=(*spans[:-1], replace(spans[-1], token_end=end)),
+        marks=marks,
+    )
+
+
+def _at_marks(rewards: Sequence[float], response: EncodedResponse) -> list[float]:
+    """With step marks, 0 at every other token: a text may hold the mark's tokens within a step."""
+    if not response.marks:
+        return list(rewards)
+    read = set(response.marks)
+    return [reward if place in read else 0.0 for place, reward in enumerate(rewards)]
+
+
 def _reply(
     encoded: _Encoded, reading: _Reading, batched: BatchedRewards, rows: Sequence[tuple[Sequence[float], bool]]
 ) -> ScoringReply:
     rewards = batched.rewards
     scale = reading.beta / rewards.beta
+    found = [
+        [scale * each for each in _at_marks(row, response)]
+        for (row, _), response in zip(rows, encoded.responses, strict=True)
+    ]
     return ScoringReply(
-        candidates=_score_candidates(encoded, [[scale * each for each in row] for row, _ in rows], reading),
+        candidates=_score_candidates(encoded, found, reading),
         aggregation=reading.aggregation,
         step_value=reading.step_value,
         activation=reading.activation,

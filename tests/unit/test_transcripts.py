@@ -61,13 +61,13 @@ def test_without_an_opening_nothing_is_guessed() -> None:
 
 def test_a_conversation_must_end_with_an_answer_in_text() -> None:
     question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
-    assert split_messages([question, answer]) == (Prompt(messages=(question,)), Candidate(text="a"))
+    assert split_messages([question, answer], INFO) == (Prompt(messages=(question,)), Candidate(text="a"))
     unanswered: list[list[dict[str, Any]]] = [[], [question], [question, {"role": "assistant", "content": None}]]
     for wrong in unanswered:
         with pytest.raises(InvalidInput, match="assistant's answer"):
-            split_messages(wrong)
+            split_messages(wrong, INFO)
     with pytest.raises(EmptyInput, match="no question"):
-        split_messages([answer])
+        split_messages([answer], INFO)
 
 
 @pytest.mark.parametrize("text", ["3+5+8=3+5=8;8+8=6#6", "3+5+8=3+5=8;8+8=6#6<e>"])

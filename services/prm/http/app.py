@@ -77,6 +77,7 @@ def _about(scorer: Scorer) -> APIRouter:
         about = await scorer.info()
         return InfoReply(
             model_id=about.model_id,
+            kind=about.kind,
             prm_version=about.prm_version,
             reference=about.reference,
             reference_id=about.reference_id,
@@ -88,6 +89,8 @@ def _about(scorer: Scorer) -> APIRouter:
             activation=about.config.activation,
             step_separators=list(about.config.separators),
             end_token=about.config.end_token,
+            step_mark=about.config.step_mark,
+            closing=about.config.closing,
             generation_prompt=about.generation_prompt,
             generation_prompt_ids=list(about.generation_prompt_ids),
             end_text=about.end_text,

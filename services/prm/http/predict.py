@@ -11,7 +11,7 @@ from prime.ports import Scorer
 from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
 from services.prm.http.replies import Prediction
-from services.prm.http.rerank import TeiRoute, relevance
+from services.prm.http.rerank import TeiRoute, relevance_of
 from services.prm.http.scored import scored
 from services.prm.http.transcripts import split_text
 
@@ -62,9 +62,7 @@ def build_router(scorer: Scorer) -> APIRouter:
                 for prompt, candidate in pairs
             ],
         )
-        answers = [
-            [{"score": relevance(reply.candidates[0].score, raw=body.is_raw), "label": "reward"}] for reply in replies
-        ]
+        answers = [[{"score": relevance_of(reply, raw=body.is_raw), "label": "reward"}] for reply in replies]
         return scored(answers if is_batch else answers[0], replies)
 
     return router

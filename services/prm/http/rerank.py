@@ -114,13 +114,18 @@ def vllm_truncation(tokens: int | None, side: Literal["left", "right"]) -> Trunc
     return Truncation(side)
 
 
-def relevance(score: float, *, raw: bool) -> float:
-    """A score as these clients want it: `1 / (1 + exp(-score))`, or as it is."""
-    if raw:
+def relevance(score: float, *, raw: bool, is_probability: bool = False) -> float:
+    """A score as these clients want it: `1 / (1 + exp(-score))`, or as it is where it is a probability already."""
+    if raw or is_probability:
         return finite(score)
     # Of the two forms the one whose exponential cannot overflow.
     smaller = math.exp(-abs(finite(score)))
     return 1 / (1 + smaller) if score >= 0 else smaller / (1 + smaller)
+
+
+def relevance_of(reply: ScoringReply, *, raw: bool, number: int = 0) -> float:
+    """Of a candidate of a reply."""
+    return relevance(reply.candidates[number].score, raw=raw, is_probability=reply.is_probability)
 
 
 async def score_texts(
@@ -186,4 +191,4 @@ async def _texts(scorer: Scorer, body: TextsBody) -> JSONResponse:
 def _ranked(reply: ScoringReply, *, raw: bool, entry: Callable[[int, float], dict[str, Any]]) -> list[dict[str, Any]]:
     scores = [candidate.score for candidate in reply.candidates]
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
-    return [entry(index, relevance(scores[index], raw=raw)) for index in order]
+    return [entry(index, relevance_of(reply, raw=raw, number=index)) for index in order]

@@ -27,12 +27,12 @@ def split_text(text: str, info: ScorerInfo) -> tuple[Prompt, Candidate]:
         prompt = re.match(pattern, text)
         if prompt is None:
             raise InvalidInput(f"the text does not begin with a prompt ({pattern!r} in prm_config.json); {_HINT}")
-        return Prompt(text=prompt[0], rendered=True), _answer(_closed(text[prompt.end() :], info))
+        return Prompt(text=prompt[0], rendered=True), _answer(_closed(text[prompt.end() :], info), info)
     opening = _opening(info)
     before, found, answer = text.rpartition(opening)
     if not found:
         raise InvalidInput(f"the text holds no {opening!r}, so where the answer begins is not known; {_HINT}")
-    return Prompt(text=before + found, rendered=True), _answer(_closed(answer, info))
+    return Prompt(text=before + found, rendered=True), _answer(_closed(answer, info), info)
 
 
 def split_ids(ids: Sequence[int], info: ScorerInfo) -> tuple[Prompt, Candidate]:
@@ -50,7 +50,7 @@ def split_ids(ids: Sequence[int], info: ScorerInfo) -> tuple[Prompt, Candidate]:
     raise InvalidInput(f"the ids hold no {info.generation_prompt!r}, so where the answer begins is not known; {_HINT}")
 
 
-def split_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Prompt, Candidate]:
+def split_messages(messages: Sequence[Mapping[str, Any]], info: ScorerInfo) -> tuple[Prompt, Candidate]:
     """A conversation that ends with an answer.
 
     Raises:
@@ -63,12 +63,13 @@ def split_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Prompt, Candi
         raise InvalidInput("the last message must be the assistant's answer, as text: it is what is scored")
     if not before:
         raise EmptyInput("there is no question before the answer")
-    return Prompt(messages=tuple(before)), _answer(answer)
+    return Prompt(messages=tuple(before)), _answer(answer, info)
 
 
-def _answer(text: str) -> Candidate:
+def _answer(text: str, info: ScorerInfo) -> Candidate:
     """An answer, with its steps where they are marked."""
-    if _STEP_MARK not in text:
+    # A PRM's own marks are found when the answer is encoded.
+    if _STEP_MARK not in text or info.config.step_mark == _STEP_MARK:
         return Candidate(text=text)
     *steps, rest = text.split(_STEP_MARK)
     return Candidate(steps=tuple(step for step in (*steps, rest) if step.strip()))

@@ -26,6 +26,7 @@ from prime.prm_api import Listed, Numbers
 from prime.scoring import (
     Candidate,
     CandidateScore,
+    PrmKind,
     Prompt,
     ScorerInfo,
     ScoringReply,
@@ -42,7 +43,7 @@ from services.prm.http.replies import (
     PoolingReply,
     SglangClassification,
 )
-from services.prm.http.rerank import relevance, vllm_truncation
+from services.prm.http.rerank import relevance, relevance_of, vllm_truncation
 from services.prm.http.scored import scored, usage_of
 from services.prm.http.transcripts import split_ids, split_messages, split_text
 
@@ -109,9 +110,11 @@ def build_router(scorer: Scorer) -> APIRouter:
 
     @router.post("/pooling", response_model=PoolingReply)
     async def pooling(body: ConversationsBody) -> JSONResponse:
-        """`data[i].data` holds a row per step."""
+        """`data[i].data` holds a row per step: its value, or of a step head, as vLLM has it, wrong and right."""
         replies = await _score_conversations(scorer, body)
-        rows = [[[value] for value in _step_values(reply, body)] for reply in replies]
+        as_row = _wrong_and_right if (await scorer.info()).kind is PrmKind.STEP_HEAD else _value_alone
+        raw = body.use_activation is False
+        rows = [[as_row(value, raw=raw) for value in _step_values(reply)] for reply in replies]
         data = [
             {"index": index, "object": "pooling", "data": _base64(row) if body.encoding_format == "base64" else row}
             for index, row in enumerate(rows)
@@ -124,9 +127,9 @@ def build_router(scorer: Scorer) -> APIRouter:
         """`data[i].score`, in the order of the pairs."""
         replies = await scorer.score_all(_pair_requests(body))
         scores = [
-            relevance(candidate.score, raw=body.use_activation is False)
+            relevance_of(reply, raw=body.use_activation is False, number=number)
             for reply in replies
-            for candidate in reply.candidates
+            for number in range(len(reply.candidates))
         ]
         data = [{"index": index, "object": "score", "score": each} for index, each in enumerate(scores)]
         return await _listed(scorer, "score", body, data, replies)
@@ -136,7 +139,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     async def classify(body: ConversationsBody) -> JSONResponse:
         """`data[i].probs` holds one number; towards SGLang's `text` a list of `embedding`s."""
         replies = await _score_conversations(scorer, body)
-        values = [relevance(reply.candidates[0].score, raw=body.use_activation is False) for reply in replies]
+        values = [relevance_of(reply, raw=body.use_activation is False) for reply in replies]
         if body.text is not None:
             return scored([{"embedding": [value], "meta_info": {}} for value in values], replies)
         data = [
@@ -149,7 +152,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     async def embeddings(body: ConversationsBody) -> JSONResponse:
         """`data[i].embedding` holds one number: the raw score."""
         replies = await _score_conversations(scorer, body)
-        rows = [[relevance(reply.candidates[0].score, raw=True)] for reply in replies]
+        rows = [[relevance_of(reply, raw=True)] for reply in replies]
         data = [
             {
                 "index": index,
@@ -184,7 +187,7 @@ def _conversations(body: ConversationsBody, info: ScorerInfo) -> list[tuple[Prom
     if len(given) != 1:
         raise InvalidInput("exactly one of input and messages is needed")
     if body.messages is not None:
-        return [split_messages(body.messages)]
+        return [split_messages(body.messages, info)]
     conversations = body.text if body.input is None else body.input
     if not conversations:
         raise EmptyInput("input: there is nothing to score")
@@ -214,13 +217,21 @@ def _pair_requests(body: PairsBody) -> list[ScoringRequest]:
     ]
 
 
-def _step_values(reply: ScoringReply, body: _Options) -> list[float]:
+def _step_values(reply: ScoringReply) -> list[float]:
     candidate: CandidateScore = reply.candidates[0]
     cumulative = reply.step_value is StepValue.CUMULATIVE
-    return [
-        relevance(step.cumulative if cumulative else step.reward, raw=body.use_activation is False)
-        for step in candidate.steps
-    ]
+    return [step.cumulative if cumulative else step.reward for step in candidate.steps]
+
+
+def _value_alone(value: float, *, raw: bool) -> list[float]:
+    return [relevance(value, raw=raw)]
+
+
+def _wrong_and_right(log_odds: float, *, raw: bool) -> list[float]:
+    """Two probabilities; raw, two logits with this difference, whose softmax they are."""
+    return (
+        [0.0, relevance(log_odds, raw=True)] if raw else [relevance(each, raw=False) for each in (-log_odds, log_odds)]
+    )
 
 
 def _base64(rows: Sequence[Sequence[float]]) -> str:
