@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -107,13 +108,14 @@ class PrmClient:
         """
         return self._send(_Call("POST", _SCORE, ScoreReply, body), timeout_s)
 
-    def info(self, *, timeout_s: float | None = None) -> InfoReply:
-        """Which PRM answers, how it reads, and the limits.
+    def info(self, *, model: str = "", timeout_s: float | None = None) -> InfoReply:
+        """Which PRM answers, how it reads, and the limits; `model` names one where the service has several.
 
         Raises:
+            UnknownModel: it has several, and none of this name.
             PrimeError: as the service raised it.
         """
-        return self._send(_Call("GET", _INFO, InfoReply), timeout_s)
+        return self._send(_Call("GET", _info_path(model), InfoReply), timeout_s)
 
     def best_of_n(
         self,
@@ -187,9 +189,9 @@ class AsyncPrmClient:
         """As `PrmClient.score_body`."""
         return await self._send(_Call("POST", _SCORE, ScoreReply, body), timeout_s)
 
-    async def info(self, *, timeout_s: float | None = None) -> InfoReply:
+    async def info(self, *, model: str = "", timeout_s: float | None = None) -> InfoReply:
         """As `PrmClient.info`."""
-        return await self._send(_Call("GET", _INFO, InfoReply), timeout_s)
+        return await self._send(_Call("GET", _info_path(model), InfoReply), timeout_s)
 
     async def best_of_n(
         self,
@@ -248,6 +250,10 @@ def _checked(url: str) -> str:
 def _key_header(key: str) -> dict[str, str]:
     header = {"Content-Type": "application/json"}
     return header | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def _info_path(model: str) -> str:
+    return f"{_INFO}?{urlencode({'model': model})}" if model else _INFO
 
 
 def _score_body(

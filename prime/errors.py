@@ -6,7 +6,8 @@
     │   ├── DataError               INVALID_ARGUMENT     no      a row of a file cannot be used
     │   ├── EmptyInput              INVALID_ARGUMENT     no      there is nothing to score
     │   ├── InputTooLong            INVALID_ARGUMENT     no      prompt and response are longer than the model reads
-    │   └── BatchTooLarge           INVALID_ARGUMENT     no      one request holds more than may be asked at once
+    │   ├── BatchTooLarge           INVALID_ARGUMENT     no      one request holds more than may be asked at once
+    │   └── UnknownModel            INVALID_ARGUMENT     no      of several models, none has the name asked for
     ├── TokenizerMismatch           FAILED_PRECONDITION  no      two models do not share one tokenizer
     ├── VersionConflict             FAILED_PRECONDITION  no      a model is not at the version the caller counts on
     ├── CheckpointError             FAILED_PRECONDITION  no      a run folder or checkpoint is missing, foreign or torn
@@ -61,6 +62,10 @@ class InputTooLong(InvalidInput):
 
 class BatchTooLarge(InvalidInput):
     """One request holds more candidates or tokens than may be asked at once."""
+
+
+class UnknownModel(InvalidInput):
+    """A service holds several models, and none has the name that was asked for."""
 
 
 class TokenizerMismatch(PrimeError):

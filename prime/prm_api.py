@@ -34,6 +34,7 @@ from prime.errors import (
     PrimeError,
     TookTooLong,
     Unauthenticated,
+    UnknownModel,
     VersionConflict,
 )
 from prime.scoring import Activation, Aggregation, PrmKind, StepValue, Truncation
@@ -105,6 +106,7 @@ class ScoreOptions(_Body):
     Example: `ScoreOptions(aggregation=Aggregation.MIN, step_separator=";")`.
     """
 
+    model: str | None = Field(None, description="Which of several PRMs; not looked at where there is one.")
     step_separator: Separators | None = None
     step_pattern: str | None = Field(
         None, min_length=1, description="A regular expression after whose matches steps end."
@@ -143,7 +145,6 @@ class ScoreBody(ScoreOptions):
     )
 
     inputs: InputBody | Listed[InputBody]
-    model: str | None = Field(None, description="Not looked at: a service has one PRM.")
     return_tokens: StrictBool = Field(False, description="With token ids and the reward of every token.")
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: token_rewards as little-endian float32, token_ids as little-endian uint32."
@@ -272,6 +273,7 @@ def unpack(kind: Literal["I", "f"], values: Sequence[ItemT] | str) -> Sequence[I
 class InfoReply(_Reply):
     """Which PRM answers, how it reads, and the limits."""
 
+    models: list[str] = Field(default=[], description="All PRMs of this service by their names.")
     model_id: str
     kind: PrmKind = PrmKind.IMPLICIT
     prm_version: int
@@ -443,6 +445,7 @@ REFUSALS: tuple[tuple[type[PrimeError], int, str], ...] = (
     (EmptyInput, 400, "empty"),
     (InputTooLong, 400, "too_long"),
     (BatchTooLarge, 413, "batch_too_large"),
+    (UnknownModel, 404, "model_not_found"),
     (InvalidInput, 422, "validation"),
     (Unauthenticated, 401, "unauthenticated"),
     (Forbidden, 403, "forbidden"),

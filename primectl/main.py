@@ -211,6 +211,13 @@ def _add_prm_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     serve_prm.add_argument(
         "--token-file", type=Path, metavar="FILE", help="holds the API key; else PRIME_TOKEN, else new"
     )
+    serve_prm.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER[,reference=FOLDER]",
+        help="another PRM in the same service, chosen by a request's `model`; may be repeated",
+    )
     serve_prm.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
     new_key = _command(commands, "new-key", _new_key, "make an API key, and print its table for the file prm.api.keys")
@@ -509,7 +516,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _serve_prm(arguments: argparse.Namespace) -> int:
     from primectl.serve_prm import prm_settings, run_serve_prm
 
-    settings = prm_settings(arguments.model, arguments.reference, arguments.overrides)
+    also = [f"api.also={json.dumps(arguments.also)}"] if arguments.also else []
+    settings = prm_settings(arguments.model, arguments.reference, [*also, *arguments.overrides])
     if arguments.dry_run:
         print(settings.model_dump_json(indent=2))
         return 0

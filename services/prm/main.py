@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +65,8 @@ def main(run: RunSettings, settings: PrmSettings, token: str, *, open_grouper: G
     prm = load_prm(settings, start=run.model, world=world)
     if world.is_leader:
         _warn_of_another_reference(prm)
-        asyncio.run(_serve(run, settings, prm, token, open_grouper if best_of_n.votes else None))
+        also = load_others(settings, start=run.model)
+        asyncio.run(_serve(run, settings, prm, also, token, open_grouper if best_of_n.votes else None))
         world.send(None)
     elif isinstance(prm, ImplicitPrm):  # one process holds a head, and leads
         follow(prm)
@@ -78,26 +79,91 @@ def load_prm(settings: PrmSettings, *, start: Path, world: World | None = None) 
     return (ImplicitPrm if is_implicit else HeadPrm)(settings, start=start, world=world)
 
 
+def load_others(settings: PrmSettings, *, start: Path) -> dict[str, "Beside"]:
+    """The PRMs of `prm.api.also` by their names, frozen.
+
+    Raises:
+        SettingsError: an entry is not `NAME=FOLDER[,reference=FOLDER]`, two have one name, or a reference does not
+            fit the kind of PRM.
+        CheckpointError: a folder holds no model.
+    """
+    names = [_served_name(settings, start)]
+    found: dict[str, Beside] = {}
+    for entry in settings.api.also:
+        name, own = _settings_beside(settings, entry)
+        if name in names:
+            raise SettingsError(f"prm.api.also: two PRMs are named {name!r}; a request chooses by the name")
+        names.append(name)
+        prm = load_prm(own, start=start)
+        _warn_of_another_reference(prm)
+        found[name] = Beside(prm=prm, settings=own)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A PRM that is served beside the service's own, and what of the settings is its own."""
+
+    prm: ServedPrm
+    settings: PrmSettings
+
+    def scorer(self, *, start: Path) -> tuple[PrmScorer, Batcher]:
+        """With turns of its own."""
+        reward_service = RewardService(self.prm, checkpoints=Path())
+        return _scorer_of(self.prm, reward_service, self.settings, start, short_tokens=SHORT_TOKENS)
+
+
+def _settings_beside(settings: PrmSettings, entry: str) -> tuple[str, PrmSettings]:
+    name, _, rest = entry.partition("=")
+    folder, *options = rest.split(",")
+    given = [option.partition("=") for option in options]
+    if not name or not folder or any(key != "reference" or not value for key, _, value in given) or len(given) > 1:
+        raise SettingsError(f"prm.api.also: {entry!r} is not NAME=FOLDER or NAME=FOLDER,reference=FOLDER")
+    reference = given[0][2] if given else ""
+    is_implicit = kind_of(Path(folder)) is PrmKind.IMPLICIT
+    if is_implicit and not reference:
+        raise SettingsError(f"prm.api.also: {entry!r} is an implicit PRM: add ,reference=FOLDER, or ,reference=none")
+    has_reference = reference not in ("", "none")
+    own = {
+        "model": Path(folder),
+        "reference": Path(reference) if has_reference else None,
+        "reference_mode": "freeze" if has_reference else "none",
+        "beta": None,
+        "frozen": True,
+        "api": settings.api.model_copy(update={"model_id": name, "also": ()}),
+    }
+    return name, settings.model_copy(update=own)
+
+
+def _scorer_of(
+    prm: ServedPrm, reward_service: RewardService, settings: PrmSettings, start: Path, *, short_tokens: int = 0
+) -> tuple[PrmScorer, Batcher]:
+    batcher = Batcher(
+        reward_service,
+        token_budget=settings.token_budget,
+        max_waiting=settings.api.max_waiting,
+        short_tokens=short_tokens,
+    )
+    return PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, start)), batcher
+
+
 async def _serve(
-    run: RunSettings, settings: PrmSettings, prm: ServedPrm, token: str, open_grouper: GrouperOpener | None
+    run: RunSettings,
+    settings: PrmSettings,
+    prm: ServedPrm,
+    also: Mapping[str, Beside],
+    token: str,
+    open_grouper: GrouperOpener | None,
 ) -> None:
     _keep_pauses_short()
     reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
     meters = Meters()
     meters.gauge(metric_specs.VERSION).set_function(lambda: prm.version)
     keys = Keys(token, meters=meters, file=settings.api.keys)
-    batcher = Batcher(
-        reward_service,
-        token_budget=settings.token_budget,
-        max_waiting=settings.api.max_waiting,
-        short_tokens=SHORT_TOKENS,
-    )
-    scorer = MeteredScorer(
-        PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, run.model)),
-        meters,
-        waiting=lambda: batcher.unanswered,
-        charge=keys.charge,
-    )
+    own, batcher = _scorer_of(prm, reward_service, settings, run.model, short_tokens=SHORT_TOKENS)
+    others = {name: each.scorer(start=run.model) for name, each in also.items()}
+    batchers = [batcher, *(each for _, each in others.values())]
+    scorer = MeteredScorer(own, meters, waiting=lambda: sum(each.unanswered for each in batchers), charge=keys.charge)
     tls = Tls.of(run.tls_folder)
     async with contextlib.AsyncExitStack() as open_ones:
         grouper = await open_ones.enter_async_context(_open_grouper(settings.best_of_n, token, tls, open_grouper))
@@ -117,9 +183,10 @@ async def _serve(
                     add_prm_routes,
                     scorer=scorer,
                     keys=keys,
-                    settings=settings.api,
+                    settings=settings.api.model_copy(update={"model_id": _served_name(settings, run.model)}),
                     meters=meters,
                     best_of_n=best_of_n,
+                    also={name: scorer.over(each) for name, (each, _) in others.items()},
                 ),
                 tls=tls,
                 gate=KeyedGate(keys),
@@ -211,8 +278,11 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     prm = load_prm(settings, start=model)
     _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=Path())
-    batcher = Batcher(reward_service, token_budget=settings.token_budget, max_waiting=settings.api.max_waiting)
-    return PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, model))
+    return _scorer_of(prm, reward_service, settings, model)[0]
+
+
+def _served_name(settings: PrmSettings, start: Path) -> str:
+    return settings.api.model_id or _name_of((settings.model or start).resolve())
 
 
 def _name_of(folder: Path) -> str:
@@ -227,7 +297,7 @@ def info_reader(prm: ServedPrm, settings: PrmSettings, start: Path) -> Callable[
     """What the service says of itself; everything but the version stays as it is."""
     opening = generation_prompt(prm.tokenizer)
     info = ScorerInfo(
-        model_id=settings.api.model_id or _name_of((settings.model or start).resolve()),
+        model_id=_served_name(settings, start),
         prm_version=prm.version,
         reference_id=prm.reference_id,
         reference=REFERENCE_SOURCES[settings.reference_mode],

@@ -1,5 +1,6 @@
 """What the metrics say of scoring: where the time of a request goes, how many wait, how large they are."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 from prime.adapters.telemetry import Meters
@@ -21,6 +22,12 @@ class MeteredScorer:
         self._queue = meters.histogram(metric_specs.QUEUE_SECONDS)
         self._inference = meters.histogram(metric_specs.INFERENCE_SECONDS)
         self._tokens = meters.counter(metric_specs.TOKENS)
+
+    def over(self, scorer: CheckingScorer) -> "MeteredScorer":
+        """Another scorer of the same service, counted with this one."""
+        other = copy.copy(self)
+        other._scorer = scorer
+        return other
 
     async def score(self, request: ScoringRequest) -> ScoringReply:
         """A score per candidate."""

@@ -30,6 +30,9 @@ class ApiSettings(Settings):
     """Larger HTTP bodies are refused before they are read."""
     body_seconds: float = Field(60.0, gt=0)
     """How long an HTTP body may take to arrive."""
+    also: tuple[str, ...] = ()
+    """More PRMs in this service, chosen by a request's `model`: `NAME=FOLDER`, of an implicit PRM
+    `NAME=FOLDER,reference=FOLDER` (or `none`). Set by `primectl serve-prm --also`."""
 
     @model_validator(mode="after")
     def _keys_are_asked_for(self) -> "ApiSettings":

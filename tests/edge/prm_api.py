@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,11 +52,14 @@ async def running_app(
 
 
 @contextlib.asynccontextmanager
-async def running_api(scorer: Scorer, settings: ApiSettings | None = None) -> AsyncIterator[Api]:
-    """The whole API over a scorer."""
+async def running_api(
+    scorer: Scorer, settings: ApiSettings | None = None, *, also: Mapping[str, Scorer] | None = None
+) -> AsyncIterator[Api]:
+    """The whole API over a scorer, and others by their names."""
     meters = Meters()
+    settings = settings or ApiSettings()
     add_routes = partial(
-        add_prm_routes, scorer=scorer, keys=Keys(KEY, meters=meters), settings=settings or ApiSettings(), meters=meters
+        add_prm_routes, scorer=scorer, keys=Keys(KEY, meters=meters), settings=settings, meters=meters, also=also
     )
     async with (
         running_app(add_routes, meters) as url,

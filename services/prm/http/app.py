@@ -1,17 +1,30 @@
 """Puts the API on the service's HTTP app: the native route, those of other servers' clients, best-of-N."""
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from prime.adapters.telemetry import Meters
 from prime.ports import Scorer
-from prime.prm_api import InfoReply
+from prime.prm_api import InfoReply, OpenAIRefusal, PlainRefusal
 from services.prm.best_of_n import BestOfN
 from services.prm.http import chat, models, native, predict, rerank, training, vllm
 from services.prm.http.description import add_docs, describe
 from services.prm.http.edge import OPEN_PATHS, Edge
-from services.prm.http.errors import Dialect, OpenAIRoute, OpenRoute, PlainRoute, fault_of, openai_answer, plain_answer
+from services.prm.http.errors import (
+    Dialect,
+    OpenAIRoute,
+    OpenRoute,
+    PlainRoute,
+    fault_of,
+    openai_answer,
+    plain_answer,
+    refused,
+)
 from services.prm.http.replies import HealthReply
+from services.prm.http.scorers import Scorers
 from services.prm.keys import Keys
 from services.prm.settings import ApiSettings
 
@@ -27,27 +40,28 @@ def add_prm_routes(
     settings: ApiSettings,
     meters: Meters,
     best_of_n: BestOfN | None = None,
+    also: Mapping[str, Scorer] | None = None,
 ) -> None:
-    """Add all routes, behind the key check; those of best-of-N where there is an engine to sample from."""
+    """Add all routes, behind the key check; those of best-of-N where there is an engine to sample from.
+
+    `also`: more PRMs by their names; `scorer` has the name `settings.model_id`.
+    """
     app.title, app.description = "PRIME: PRM scoring API", _DESCRIPTION
 
-    async def own_name() -> list[str]:
-        return [(await scorer.info()).model_id]
+    async def own_names() -> Sequence[str]:
+        return scorers.names or [(await scorer.info()).model_id]
 
-    for router in (
-        native.build_router(scorer),
-        vllm.build_router(scorer),
-        rerank.build_router(scorer),
-        predict.build_router(scorer),
-        training.build_router(scorer),
-        _about(scorer),
-    ):
-        app.include_router(router)
+    scorers = Scorers(scorer, also, name=settings.model_id)
+    for routes in (native, rerank, predict, training):
+        app.include_router(routes.build_router(scorers), responses=refused(PlainRefusal, *_statuses(scorers)))
+    app.include_router(vllm.build_router(scorers), responses=refused(OpenAIRefusal, *_statuses(scorers)))
+    app.include_router(_about(scorers))
     if best_of_n is None:
-        app.include_router(models.build_router(own_name, owner="prime"))
+        app.include_router(models.build_router({"prime": own_names}))
     else:
         app.include_router(chat.build_router(best_of_n))
-        app.include_router(models.build_router(best_of_n.models, owner="engine"))
+        prms: dict[Literal["engine", "prime"], models.Names] = {"prime": own_names} if scorers.names else {}
+        app.include_router(models.build_router({"engine": best_of_n.models, **prms}))
     plain = {route.path for route in app.routes if isinstance(route, PlainRoute)}
     openai = {route.path for route in app.routes if isinstance(route, OpenAIRoute)}
 
@@ -68,14 +82,20 @@ def add_prm_routes(
     app.add_middleware(Edge, keys=keys, settings=settings, meters=meters, dialect_of=dialect_of)
 
 
-def _about(scorer: Scorer) -> APIRouter:
+def _statuses(scorers: Scorers) -> Sequence[int]:
+    """With which a request's `model` may be refused."""
+    return (404,) if scorers.names else ()
+
+
+def _about(scorers: Scorers) -> APIRouter:
     router = APIRouter(route_class=OpenRoute, tags=["about"])
 
-    @router.get("/info")
-    async def info() -> InfoReply:
-        """Which PRM answers, how it reads, and the limits."""
-        about = await scorer.info()
+    @router.get("/info", responses=refused(PlainRefusal, *_statuses(scorers)))
+    async def info(model: str = "") -> InfoReply:
+        """Which PRM answers, how it reads, and the limits; `model` names one where there are several."""
+        about = await scorers.of(model).info()
         return InfoReply(
+            models=list(scorers.names) or [about.model_id],
             model_id=about.model_id,
             kind=about.kind,
             prm_version=about.prm_version,
@@ -103,7 +123,7 @@ def _about(scorer: Scorer) -> APIRouter:
     @router.get("/health")
     async def health() -> HealthReply:
         """200 while scores are given: the port opens when the PRM is loaded."""
-        await scorer.info()
+        await scorers.default.info()
         return HealthReply(status="ok")
 
     return router

@@ -5,6 +5,7 @@
     InputTooLong       400     too_long            over the limit, and truncation was not asked for (422 towards TEI)
     Unauthenticated    401     unauthenticated     no key, or a wrong one
     Forbidden          403     forbidden           the key lacks the scope, or may not ask for priority
+    UnknownModel       404     model_not_found     several PRMs are served, and none has the name in `model`
     TookTooLong        408     timeout             X-Request-Timeout is over, or the body did not come in time
     VersionConflict    412     version             require_version is not the version that answers
     BatchTooLarge      413     batch_too_large     too many candidates, or too large a body

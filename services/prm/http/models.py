@@ -1,6 +1,9 @@
-"""`GET /v1/models`, which OpenAI's clients ask first: the engine's models, or without an engine the PRM itself."""
+"""`GET /v1/models`, which OpenAI's clients ask first: the engine's models, or the PRMs, or both.
 
-from collections.abc import Awaitable, Callable, Sequence
+PRMs are listed where there is no engine, and where there are several of them.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -13,23 +16,28 @@ from services.prm.http.replies import ModelCard, ModelsReply
 Names = Callable[[], Awaitable[Sequence[str]]]
 
 
-def build_router(names: Names, *, owner: Literal["engine", "prime"]) -> APIRouter:
-    """The routes; `names` are asked for anew each time."""
+def build_router(sources: Mapping[Literal["engine", "prime"], Names]) -> APIRouter:
+    """The routes; the names of every owner are asked for anew each time."""
     router = APIRouter(route_class=OpenAIRoute, tags=["about"])
 
     @router.get("/v1/models", response_model=ModelsReply)
     async def models() -> dict[str, Any]:
         """All of them."""
-        return {"object": "list", "data": [_page(name, owner) for name in await names()]}
+        return {"object": "list", "data": [_page(*each) for each in await _listed(sources)]}
 
     @router.get("/v1/models/{name:path}", response_model=ModelCard, responses=refused(OpenAIRefusal, 404))
     async def model(name: str) -> dict[str, Any]:
         """One by its name."""
-        if name not in await names():
-            raise HTTPException(404, f"there is no model {name!r}; GET /v1/models lists what there is")
-        return _page(name, owner)
+        for found, owner in await _listed(sources):
+            if found == name:
+                return _page(found, owner)
+        raise HTTPException(404, f"there is no model {name!r}; GET /v1/models lists what there is")
 
     return router
+
+
+async def _listed(sources: Mapping[Literal["engine", "prime"], Names]) -> list[tuple[str, str]]:
+    return [(name, owner) for owner, names in sources.items() for name in await names()]
 
 
 def _page(name: str, owner: str) -> dict[str, Any]:

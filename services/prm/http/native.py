@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Response
 
 from prime.errors import EmptyInput, InvalidInput
-from prime.ports import Scorer
 from prime.prm_api import (
     InputBody,
     InputReply,
@@ -22,15 +21,17 @@ from prime.prm_api import (
 from prime.scoring import Aggregation, Candidate, CandidateScore, Prompt, ScoringReply, ScoringRequest, StepSplit
 from services.prm.http.errors import PlainRoute, finite, refused
 from services.prm.http.scored import scored_shape
+from services.prm.http.scorers import Scorers
 
 
-def build_router(scorer: Scorer) -> APIRouter:
+def build_router(scorers: Scorers) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=PlainRoute, tags=["score"])
 
     @router.post("/v1/prm/score", response_model=ScoreReply, responses=refused(PlainRefusal, 412))
     async def score(body: ScoreBody) -> Response:
         """Token, step and response rewards of every candidate."""
+        scorer = scorers.of(body.model)
         inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
         if not inputs:
             raise EmptyInput("inputs: there is nothing to score")

@@ -7,12 +7,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, StrictBool
 
 from prime.errors import EmptyInput, InvalidInput
-from prime.ports import Scorer
 from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScorerInfo, ScoringRequest, Truncation
 from services.prm.http.replies import Prediction
 from services.prm.http.rerank import TeiRoute, relevance_of
 from services.prm.http.scored import scored
+from services.prm.http.scorers import Scorers
 from services.prm.http.transcripts import split_text
 
 
@@ -30,6 +30,7 @@ class PredictBody(BaseModel):
     )
 
     inputs: str | Listed[str] | Listed[Listed[str]]
+    model: str | None = None
     parameters: Parameters = Parameters()
     raw_scores: StrictBool = False
     truncate: StrictBool = False
@@ -42,13 +43,14 @@ class PredictBody(BaseModel):
         return self.raw_scores if function is None else function == "none"
 
 
-def build_router(scorer: Scorer) -> APIRouter:
+def build_router(scorers: Scorers) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=TeiRoute, tags=["other servers' clients"])
 
     @router.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
     async def predict(body: PredictBody) -> JSONResponse:
         """The one label `reward` with its score: of a pair, or of a text that the PRM's template rendered."""
+        scorer = scorers.of(body.model)
         info = await scorer.info()
         truncation = Truncation(body.truncation_direction.lower()) if body.truncate else Truncation.ERROR
         is_batch = isinstance(body.inputs, list) and all(isinstance(each, list) for each in body.inputs)

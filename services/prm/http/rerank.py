@@ -19,6 +19,7 @@ from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest, Trunc
 from services.prm.http.errors import Fault, PlainRoute, finite
 from services.prm.http.replies import RerankReply, TextRank
 from services.prm.http.scored import scored
+from services.prm.http.scorers import Scorers
 
 
 class Document(BaseModel):
@@ -59,6 +60,7 @@ class TextsBody(BaseModel):
         json_schema_extra={"examples": [{"query": "What is 7 * 8?", "texts": ["It is 54.", "It is 56."]}]}
     )
 
+    model: str | None = None
     query: str
     texts: Listed[str]
     raw_scores: StrictBool = False
@@ -89,7 +91,7 @@ class TeiRoute(PlainRoute):
         return super().render(fault)
 
 
-def build_router(scorer: Scorer) -> APIRouter:
+def build_router(scorers: Scorers) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=TeiRoute, tags=["other servers' clients"])
 
@@ -98,6 +100,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     @router.post("/v2/rerank", response_model=RerankReply | list[TextRank])
     async def rerank(request: Request, body: Body) -> JSONResponse:
         """Candidates by falling relevance, in the form that the request came in."""
+        scorer = scorers.of(body.model)
         if isinstance(body, TextsBody):
             return await _texts(scorer, body)
         return await _documents(scorer, body, shows_documents=not request.url.path.startswith("/v2"))

@@ -12,12 +12,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from prime.errors import EmptyInput, InvalidInput
-from prime.ports import Scorer
 from prime.prm_api import Listed
 from prime.scoring import Candidate, Prompt, ScoringReply, ScoringRequest
 from services.prm.http.errors import PlainRoute, finite
 from services.prm.http.replies import OpenRlhfReply, SlimeReply
 from services.prm.http.scored import scored
+from services.prm.http.scorers import Scorers
 from services.prm.http.transcripts import is_rendered
 
 _log = structlog.get_logger()
@@ -30,6 +30,7 @@ class OpenRlhfBody(BaseModel):
         json_schema_extra={"examples": [{"query": ["What is 7 * 8? It is 56."], "prompts": ["What is 7 * 8?"]}]}
     )
 
+    model: str | None = None
     query: Listed[str]
     prompts: Listed[str] | None = None
     labels: Listed[Any] | None = None
@@ -42,10 +43,11 @@ class SlimeBody(BaseModel):
 
     prompt: str | Listed[dict[str, Any]]
     response: str
+    model: str | None = None
     label: Any = None
 
 
-def build_router(scorer: Scorer) -> APIRouter:
+def build_router(scorers: Scorers) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=PlainRoute, tags=["reward clients of trainers"])
 
@@ -60,7 +62,7 @@ def build_router(scorer: Scorer) -> APIRouter:
             # OpenRLHF takes an error for an empty reward after five tries, and says so at a level that few read.
             _log.warning("refused a reward client of a trainer", detail=str(error))
             raise
-        replies = await scorer.score_all(requests)
+        replies = await scorers.of(body.model).score_all(requests)
         rewards = [finite(reply.candidates[0].score) for reply in replies]
         extra = {
             "response_reward": [reply.candidates[0].response_reward for reply in replies],
@@ -71,6 +73,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     @router.post("/reward", response_model=float | SlimeReply)
     async def slime(body: SlimeBody, form: Literal["number", "object"] = "number") -> JSONResponse:
         """A number; with `?form=object` an object for slime's reward key."""
+        scorer = scorers.of(body.model)
         info = await scorer.info()
         if isinstance(body.prompt, str):
             prompt = Prompt(text=body.prompt, rendered=is_rendered(body.prompt, info))

@@ -45,6 +45,7 @@ from services.prm.http.replies import (
 )
 from services.prm.http.rerank import relevance, relevance_of, vllm_truncation
 from services.prm.http.scored import scored, usage_of
+from services.prm.http.scorers import Scorers
 from services.prm.http.transcripts import split_ids, split_messages, split_text
 
 _Conversation = str | Numbers[StrictInt]
@@ -104,13 +105,14 @@ class PairsBody(_Options):
     second: str | Listed[str] = Field(validation_alias=AliasChoices("documents", "items", "data_2", "text_2"))
 
 
-def build_router(scorer: Scorer) -> APIRouter:
+def build_router(scorers: Scorers) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=OpenAIRoute, tags=["other servers' clients"])
 
     @router.post("/pooling", response_model=PoolingReply)
     async def pooling(body: ConversationsBody) -> JSONResponse:
         """`data[i].data` holds a row per step: its value, or of a step head, as vLLM has it, wrong and right."""
+        scorer = scorers.of(body.model)
         replies = await _score_conversations(scorer, body)
         as_row = _wrong_and_right if (await scorer.info()).kind is PrmKind.STEP_HEAD else _value_alone
         raw = body.use_activation is False
@@ -125,6 +127,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     @router.post("/v1/score", response_model=PairScoresReply)
     async def score(body: PairsBody) -> JSONResponse:
         """`data[i].score`, in the order of the pairs."""
+        scorer = scorers.of(body.model)
         replies = await scorer.score_all(_pair_requests(body))
         scores = [
             relevance_of(reply, raw=body.use_activation is False, number=number)
@@ -138,6 +141,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     @router.post("/v1/classify", response_model=ClassifyReply | list[SglangClassification])
     async def classify(body: ConversationsBody) -> JSONResponse:
         """`data[i].probs` holds one number; towards SGLang's `text` a list of `embedding`s."""
+        scorer = scorers.of(body.model)
         replies = await _score_conversations(scorer, body)
         values = [relevance_of(reply, raw=body.use_activation is False) for reply in replies]
         if body.text is not None:
@@ -151,6 +155,7 @@ def build_router(scorer: Scorer) -> APIRouter:
     @router.post("/v1/embeddings", response_model=EmbeddingsReply)
     async def embeddings(body: ConversationsBody) -> JSONResponse:
         """`data[i].embedding` holds one number: the raw score."""
+        scorer = scorers.of(body.model)
         replies = await _score_conversations(scorer, body)
         rows = [[relevance_of(reply, raw=True)] for reply in replies]
         data = [
