@@ -4,24 +4,100 @@ Adapters are kept in peft's form, so that whoever serves adapters beside a base 
 """
 
 import importlib.util
+import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prime.errors import SettingsError
+from prime.errors import CheckpointError, SettingsError
 from prime.lm.compute import whole
 
 _ADAPTER = "prime"
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
 
 
 def can_adapt() -> bool:
     """Whether the library is there."""
     return importlib.util.find_spec("peft") is not None
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether it holds adapters as peft saves them, and no model of its own."""
+    return (folder / _ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> Path:
+    """The model that adapters belong to: as their folder names it, else the folder itself where it is a model.
+
+    Raises:
+        CheckpointError: what is named is not a folder here. Nothing is downloaded.
+    """
+    if not is_adapter_folder(folder):
+        return folder
+    named = _adapter_config(folder).get("base_model_name_or_path")
+    candidates = [Path(str(named)), folder / str(named)] if named else []
+    found = next((each for each in candidates if (each / "config.json").is_file()), None)
+    if found is None:
+        raise CheckpointError(
+            f"{folder} holds adapters of the model {named!r}, which is not a model folder here: write its path as "
+            f"base_model_name_or_path into {_ADAPTER_CONFIG}"
+        )
+    return found
+
+
+def task_of(folder: Path) -> str:
+    """What adapters were trained for, in peft's words: `CAUSAL_LM`, `TOKEN_CLS`, `SEQ_CLS`; empty if it is not said."""
+    return str(_adapter_config(folder).get("task_type") or "")
+
+
+def adapter_shapes(folder: Path) -> dict[str, list[int]]:
+    """Of every tensor in a folder of adapters.
+
+    Raises:
+        CheckpointError: they are not there as safetensors.
+    """
+    path = folder / _ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {_ADAPTER_WEIGHTS}")
+    with safe_open(path, framework="pt") as tensors:
+        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  it is no mapping
+
+
+def merge_adapters(module: Any, folder: Path) -> Any:
+    """The module with the folder's adapters added into its weights.
+
+    Raises:
+        SettingsError: peft is not installed.
+        CheckpointError: the adapters are not those of this module.
+    """
+    if not can_adapt():
+        raise SettingsError(f"{folder} holds LoRA adapters, which need peft: pip install 'prime-services[lora]'")
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # Without them the model would be its base, and say nothing.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(module, folder, is_trainable=False).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, UserWarning) as error:
+        raise CheckpointError(f"the adapters in {folder} do not fit their model: {error}") from error
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    path = folder / _ADAPTER_CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config.get("task_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no configuration of adapters: {error}") from None
+    return config
 
 
 def add_adapters(module: Any, rank: int) -> None:
@@ -120,4 +196,4 @@ def save_adapters(tensors: dict[str, Tensor], folder: Path, *, rank: int, base: 
     config.base_model_name_or_path, config.inference_mode = base, True
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _ADAPTER_WEIGHTS)

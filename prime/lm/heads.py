@@ -18,12 +18,18 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from prime.data.prm_config import read_prm_config
 from prime.data.rendering import closing_of
 from prime.errors import CheckpointError, TookTooLong
+from prime.lm.adapters import adapter_shapes, base_of, is_adapter_folder, merge_adapters, task_of
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.model import experts_per_token, follows_length, positions_of, require_model_folder
 from prime.lm.packing import Pack, TokenRow, build_pack, plan_packs, split_rows
@@ -36,7 +42,9 @@ _KINDS = {
     "ForSequenceClassification": PrmKind.SEQUENCE_HEAD,
     "ForRewardModel": PrmKind.SEQUENCE_HEAD,
 }
+_KINDS_OF_TASKS = {"TOKEN_CLS": PrmKind.STEP_HEAD, "SEQ_CLS": PrmKind.SEQUENCE_HEAD}
 _HEAD_NAMES = ("score.", "classifier.")
+_TRAINED_HEADS = (".model.score.weight", ".model.classifier.weight")
 _LAYERED = frozenset(("0.weight", "0.bias", "2.weight", "2.bias"))
 _PLAIN = (frozenset(("weight",)), frozenset(("weight", "bias")))
 _MOST_LABELS = 2
@@ -46,11 +54,13 @@ _MOST_LEAK = 1e-4
 
 
 def kind_of(folder: Path) -> PrmKind:
-    """What kind of PRM a model folder holds, by the `architectures` in its `config.json`.
+    """What kind of PRM a model folder holds, by the `architectures` in its `config.json`; of adapters by their task.
 
     Raises:
         CheckpointError: the folder holds no model.
     """
+    if is_adapter_folder(folder):
+        return _KINDS_OF_TASKS.get(task_of(folder)) or kind_of(base_of(folder))
     require_model_folder(folder)
     try:
         architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
@@ -97,8 +107,8 @@ class HeadLM:
         """
         register_packed_attention()
         self.device = device
-        self.module = _load_decoder(folder, dtype).to(device).eval()
-        self._head = _load_head(folder, dtype).to(device).eval()
+        module, head = (_load_adapted if is_adapter_folder(folder) else _load_whole)(folder, dtype)
+        self.module, self._head = module.to(device).eval(), head.to(device).eval()
         self._is_alone = True
         self._own_attention = self.module.config._attn_implementation
         self._refuse_encoders(folder)
@@ -193,7 +203,27 @@ class HeadLM:
         return int(self.module.get_input_embeddings().weight.shape[0])
 
 
-def _load_decoder(folder: Path, dtype: torch.dtype) -> Any:
+def _load_whole(folder: Path, dtype: torch.dtype) -> tuple[Any, nn.Module]:
+    return _load(AutoModel, folder, dtype), _load_head(folder, dtype)
+
+
+def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[Any, nn.Module]:
+    """Decoder and head of adapters: peft saves a head that was trained beside them."""
+    trained = adapter_shapes(folder)
+    labels = [shape[0] for name, shape in trained.items() if name.endswith(_TRAINED_HEADS)]
+    if len(labels) != 1 or labels[0] > _MOST_LABELS:
+        raise CheckpointError(
+            f"{folder}: the adapters bring no head of 1 or 2 labels (`score` or `classifier`, which peft saves where "
+            "modules_to_save names it)"
+        )
+    is_read_once = kind_of(folder) is PrmKind.SEQUENCE_HEAD
+    auto = AutoModelForSequenceClassification if is_read_once else AutoModelForTokenClassification
+    module = merge_adapters(_load(auto, base_of(folder), dtype, num_labels=labels[0]), folder)
+    head: nn.Module = module.score if hasattr(module, "score") else module.classifier
+    return module.base_model, head
+
+
+def _load(auto: Any, folder: Path, dtype: torch.dtype, **more: Any) -> Any:
     require_model_folder(folder)
     logging.disable_progress_bar()
     loudness = logging.get_verbosity()
@@ -202,20 +232,21 @@ def _load_decoder(folder: Path, dtype: torch.dtype) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         attention = "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None
-        module, loaded = AutoModel.from_pretrained(
+        module, loaded = auto.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **more,
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no decoder that transformers can load: {error}") from error
     finally:
         logging.set_verbosity(loudness)
-    # Encoders have a pooler, which is not used here.
-    missing = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
+    # Encoders have a pooler, which is not used here, and adapters bring their own head.
+    missing = sorted(name for name in loaded["missing_keys"] if not name.startswith(("pooler.", *_HEAD_NAMES)))
     if missing:
         raise CheckpointError(f"{folder} lacks weights of the decoder in its config.json, {missing[0]} among them")
     return module

@@ -19,7 +19,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from prime.errors import CheckpointError, SettingsError, TookTooLong
-from prime.lm.adapters import adapters_of, add_adapters, merged_tensors, stored_tensors, whole_adapters
+from prime.lm.adapters import (
+    adapters_of,
+    add_adapters,
+    base_of,
+    is_adapter_folder,
+    merge_adapters,
+    merged_tensors,
+    stored_tensors,
+    whole_adapters,
+)
 from prime.lm.attention import PACKED, register_packed_attention
 from prime.lm.compute import Compute, set_up
 from prime.lm.packing import Pack, TokenRow, build_pack, deal_packs, idle_pack, plan_packs, split_rows
@@ -319,11 +328,15 @@ def experts_per_token(config: Any) -> int:
 def load_module(folder: Path, *, dtype: torch.dtype, attention: str | None, empty: bool = False) -> Any:
     """A `transformers` causal LM from a local folder; `empty`: its structure on the meta device, without weights.
 
-    `attention` None: what transformers picks for the model.
+    `attention` None: what transformers picks for the model. A folder of adapters is their base with them added in.
 
     Raises:
         CheckpointError: the folder holds no model.
+        SettingsError: it holds adapters, and peft is not installed.
     """
+    if is_adapter_folder(folder):
+        module = load_module(base_of(folder), dtype=dtype, attention=attention, empty=empty)
+        return module if empty else merge_adapters(module, folder)
     require_model_folder(folder)
     # Its bars would run through the logs and progress displays of whoever called us.
     logging.disable_progress_bar()
@@ -379,7 +392,10 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: the folder has no tokenizer, or one without an end token.
     """
-    require_model_folder(folder)
+    if is_adapter_folder(folder) and not (folder / "tokenizer_config.json").is_file():
+        folder = base_of(folder)
+    elif not is_adapter_folder(folder):
+        require_model_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

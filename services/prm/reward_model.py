@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prime.data.prm_config import read_prm_config
 from prime.errors import CheckpointError, InvalidInput, SettingsError, TokenizerMismatch
+from prime.lm.adapters import is_adapter_folder
 from prime.lm.checkpoint import Snapshot, load_training_state, load_weights
 from prime.lm.compute import Compute
 from prime.lm.memory import give_back_freed
@@ -66,10 +67,8 @@ class ImplicitPrm:
             TokenizerMismatch: PRM and reference do not share a tokenizer.
             SettingsError: weights in bfloat16 are to be trained.
         """
-        if settings.dtype != "float32" and not settings.frozen:
-            raise SettingsError(f"prm.dtype = {settings.dtype!r} is for serving: set prm.frozen, or keep float32")
-        if settings.reference_mode == "none" and not settings.frozen:
-            raise SettingsError("prm.reference_mode = 'none' is for serving: a PRM is learnt against a reference")
+        if not settings.frozen:
+            _refuse_what_is_only_served(settings, settings.model or start)
         self._settings = settings
         self.world = world or World()
         self._start = settings.model or start
@@ -358,6 +357,15 @@ class ImplicitPrm:
     def _load(self, folder: Path, compute: Compute) -> CausalLM:
         dtype = DTYPES[self._settings.dtype]
         return CausalLM(folder, device=self._device, dtype=dtype, compute=compute, world=self.world)
+
+
+def _refuse_what_is_only_served(settings: PrmSettings, folder: Path) -> None:
+    if settings.dtype != "float32":
+        raise SettingsError(f"prm.dtype = {settings.dtype!r} is for serving: set prm.frozen, or keep float32")
+    if settings.reference_mode == "none":
+        raise SettingsError("prm.reference_mode = 'none' is for serving: a PRM is learnt against a reference")
+    if is_adapter_folder(folder):
+        raise SettingsError(f"{folder} holds LoRA adapters, which are served and not trained on: set prm.frozen")
 
 
 def _always() -> bool:
