@@ -192,6 +192,7 @@ class BestOfN:
                 activation=config.activation,
                 aggregation=request.aggregation or config.aggregation,
                 beta=request.beta or config.beta,
+                kind=info.kind,
             ),
             form=self._settings.continuation,
         )

@@ -11,8 +11,9 @@
                 weights softmax(score)
 
 A beginning's steps are scored once: a round asks the PRM for the new step alone, with what came before as its prompt,
-which all continuations of a beginning share. Called by `best_of_n.py`, which at the end scores the answers as whole
-ones, and chooses.
+which all continuations of a beginning share. With a step head the marks are part of what came before, as they will be
+of the whole answer; a sequence head knows nothing of beginnings, and is refused. Called by `best_of_n.py`, which at
+the end scores the answers as whole ones, and chooses.
 """
 
 import asyncio
@@ -32,7 +33,17 @@ from prime.maths.aggregation import aggregates
 from prime.maths.search import highest, resample
 from prime.patience import patiently
 from prime.ports import Generator, Scorer
-from prime.scoring import Activation, Aggregation, Candidate, Prompt, ScoringRequest, StepValue, Truncation
+from prime.scoring import (
+    Activation,
+    Aggregation,
+    Candidate,
+    CandidateScore,
+    PrmKind,
+    Prompt,
+    ScoringRequest,
+    StepValue,
+    Truncation,
+)
 
 ContinuationForm = Literal["vllm", "sglang", "plain"]
 """How an engine is asked to go on with an answer, and to leave the end of a step in its text."""
@@ -135,6 +146,13 @@ class Reading:
     activation: Activation
     aggregation: Aggregation
     beta: float
+    kind: PrmKind = PrmKind.IMPLICIT
+
+    def rewards(self, grown: CandidateScore) -> tuple[float, ...]:
+        """Of what a beginning grew by. A log-ratio is one of all its tokens; log-odds are of each step by itself."""
+        if self.kind is PrmKind.STEP_HEAD:
+            return tuple(step.reward for step in grown.steps)
+        return (grown.response_reward,)
 
     def score(self, rewards: Sequence[float]) -> float:
         """Of a beginning with these steps."""
@@ -172,6 +190,11 @@ class Search:
             raise InvalidInput(
                 f"{refused[0]!r} cannot be had with strategy {plan.strategy.value!r}: the answer is sampled in steps, "
                 "each up to a delimiter"
+            )
+        if reading.kind is PrmKind.SEQUENCE_HEAD:
+            raise InvalidInput(
+                f"strategy {plan.strategy.value!r} goes by the scores of beginnings, and this PRM is a "
+                f"{reading.kind.value}, which is read at an answer's end; ask for 'best_of_n', or use a PRM with steps"
             )
         if not all(plan.delimiters):
             raise InvalidInput("a step delimiter must not be empty")
@@ -339,7 +362,7 @@ class Search:
                     child,
                     scored=len(child.text),
                     token_ids=branch.token_ids + scored.token_ids,
-                    rewards=(*branch.rewards, scored.response_reward),
+                    rewards=(*branch.rewards, *self._reading.rewards(scored)),
                 )
                 for child, scored in zip(kind, reply.candidates, strict=True)
             ]

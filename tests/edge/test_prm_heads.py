@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from prime.chat import ChatCandidate, ChatSamples, Selection
+from prime.chat import ChatCandidate, ChatSamples, Selection, Strategy
 from prime.data.rendering import closing_of
+from prime.errors import InvalidInput
+from prime.scoring import CandidateScore, ScorerInfo, ScoringReply, ScoringRequest
 from prime.types import AnswerClasses
-from services.prm.best_of_n import BestOfN, BestOfRequest
+from services.prm.best_of_n import BestOfN, BestOfRequest, SearchOptions
 from services.prm.main import open_scorer
+from services.prm.scoring import PrmScorer
 from services.prm.settings import BestOfNSettings, PrmSettings
 from tests.edge.prm_api import Api, running_api
 from tests.heads import MARK, chat_tokenizer, plain_probabilities, qwen_prm, sequence_classifier
@@ -153,3 +156,111 @@ async def test_best_of_n_chooses_by_the_least_probability(heads: Api, qwen: Path
     assert reply.scores == pytest.approx(least, abs=1e-5)
     assert list(reply.selected) == sorted(range(3), key=lambda number: -least[number])
     assert reply.selection is Selection.BEST
+
+
+class _Steps:
+    """An engine that writes three steps, a number in each."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def models(self) -> Sequence[str]:
+        return ["engine"]
+
+    async def sample(self, body: Mapping[str, Any], count: int) -> ChatSamples:
+        self.calls += 1
+        last = body["messages"][-1]
+        written = last["content"].count("\n\n") if last["role"] == "assistant" else 0
+        texts = [f"{10 * self.calls + number} apples" + ("\n\n" if written < 2 else "") for number in range(count)]
+        candidates = tuple(
+            ChatCandidate(message={"role": "assistant", "content": text}, finish_reason="stop") for text in texts
+        )
+        return ChatSamples(candidates=candidates, model="engine", usage=None)
+
+
+class _Recorded:
+    """A scorer, and what it was asked and said."""
+
+    def __init__(self, scorer: PrmScorer) -> None:
+        self._scorer = scorer
+        self.said: list[tuple[ScoringRequest, CandidateScore]] = []
+
+    async def info(self) -> ScorerInfo:
+        return await self._scorer.info()
+
+    async def check(self, request: ScoringRequest) -> None:
+        await self._scorer.check(request)
+
+    async def score(self, request: ScoringRequest) -> ScoringReply:
+        [reply] = await self.score_all([request])
+        return reply
+
+    async def score_all(self, requests: Sequence[ScoringRequest]) -> list[ScoringReply]:
+        replies = await self._scorer.score_all(requests)
+        for request, reply in zip(requests, replies, strict=True):
+            self.said += [(request, candidate) for candidate in reply.candidates]
+        return replies
+
+
+@pytest.mark.parametrize("strategy", [Strategy.BEAM, Strategy.DVTS, Strategy.PARTICLE])
+async def test_a_search_reads_each_step_as_the_whole_answer_does(qwen: Path, strategy: Strategy) -> None:
+    scorer = _Recorded(open_scorer(SERVED, model=qwen))
+    best_of_n = BestOfN(_Steps(), scorer, None, BestOfNSettings())
+    reply = await best_of_n.complete(
+        BestOfRequest(
+            body={"messages": [QUESTION], "seed": 1}, best_of=4, search=SearchOptions(strategy=strategy, width=2)
+        )
+    )
+    [found] = reply.replies
+    read = {
+        (*request.prompt.begun_ids, *said.token_ids): (said.steps[-1].reward, len(said.steps))
+        for request, said in scorer.said[: -len(found.candidates)]
+    }
+    for whole in found.candidates:
+        assert len(whole.steps) == 3
+        for step in whole.steps:
+            reward, steps = read[whole.token_ids[: step.span.token_end]]
+            assert steps == 1
+            assert reward == pytest.approx(step.reward, abs=1e-4)
+    texts = [str(each.message["content"]) for each in reply.samples.candidates]
+    assert reply.scores == pytest.approx([min(row) for row in _of_answers(qwen, texts)], abs=1e-5)
+
+
+async def test_a_step_that_is_several_of_the_prms_counts_each_of_them(qwen: Path) -> None:
+    best_of_n = BestOfN(_Lines(), open_scorer(SERVED, model=qwen), None, BestOfNSettings())
+    options = SearchOptions(strategy=Strategy.BEAM, width=4, delimiters=("END",))
+    body = {"messages": [QUESTION], "seed": 1}
+    reply = await best_of_n.complete(BestOfRequest(body=body, best_of=4, search=options))
+    texts = [begun + "END" for begun in _Lines.BEGUN]
+    least = [min(row) for row in _of_answers(qwen, texts)]
+    best = _Lines.BEGUN[least.index(max(least))]
+    assert all(str(each.message["content"]).startswith(f"{best}END") for each in reply.samples.candidates)
+
+
+class _Lines:
+    """An engine whose first step is one of these, and the second the end."""
+
+    BEGUN = ("8", "It is odd.\n\n8", "54\n\n7 * 8 = 56", "Bad.\n\nSo 54.")
+
+    async def models(self) -> Sequence[str]:
+        return ["engine"]
+
+    async def sample(self, body: Mapping[str, Any], count: int) -> ChatSamples:
+        begins = body["messages"][-1]["role"] == "user"
+        texts = [each + "END" for each in self.BEGUN] if begins else [f"{number}" for number in range(count)]
+        candidates = tuple(
+            ChatCandidate(message={"role": "assistant", "content": text}, finish_reason="stop") for text in texts
+        )
+        return ChatSamples(candidates=candidates, model="engine", usage=None)
+
+
+async def test_a_sequence_head_steers_no_search(tmp_path: Path) -> None:
+    engine = _Steps()
+    scorer = open_scorer(SERVED, model=sequence_classifier(tmp_path / "rm"))
+    best_of_n = BestOfN(engine, scorer, None, BestOfNSettings())
+    request = BestOfRequest(
+        body={"messages": [QUESTION]}, best_of=4, search=SearchOptions(strategy=Strategy.BEAM, width=2)
+    )
+    with pytest.raises(InvalidInput, match="sequence_head, which is read at an answer's end"):
+        await best_of_n.complete(request)
+    assert engine.calls == 0

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import BertConfig, BertForTokenClassification, LlamaForSequenc
 from transformers import LlamaForTokenClassification as TokenClassifier
 
 from prime.data.prm_config import write_prm_config
-from prime.errors import CheckpointError, InputTooLong, InvalidInput, SettingsError
+from prime.errors import CheckpointError, InputTooLong, InvalidInput, SettingsError, TookTooLong
 from prime.lm.heads import kind_of
 from prime.scoring import (
     Activation,
@@ -162,6 +163,18 @@ async def test_truncation_keeps_whole_steps_or_drops_the_prompts_beginning(qwen:
         await _score(narrow, Candidate(steps=steps), truncation=Truncation.RIGHT)
 
 
+async def test_of_a_long_response_whole_steps_are_read(qwen: Path, qwen_scorer: PrmScorer) -> None:
+    tokenizer = chat_tokenizer(MARK)
+    steps = ANSWERS[1]
+    two = len(tokenizer("".join(step + MARK for step in steps[:2]), add_special_tokens=False)["input_ids"])
+    reply = await _score(qwen_scorer, Candidate(steps=steps), Candidate(steps=("56",)), max_response_tokens=two + 1)
+    assert [each.truncated for each in reply.candidates] == [True, False]
+    assert len(reply.candidates[0].token_ids) == two
+    assert _values(reply)[0] == pytest.approx(plain_probabilities(qwen, tokenizer, _marked(steps))[:2], abs=1e-5)
+    with pytest.raises(InputTooLong, match=r"ends at its token 11, and there is room for 4; .* let more tokens"):
+        await _score(qwen_scorer, Candidate(steps=steps), max_response_tokens=4)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [({"reference": ReferenceSource.SUPPLIED}, "no log-ratios"), ({"beta": 0.5}, "no scale to choose")],
@@ -184,6 +197,37 @@ def test_a_head_is_neither_trained_nor_saved(qwen: Path, tmp_path: Path) -> None
         prm.restore(None)
     with pytest.raises(InvalidInput, match="no log-ratios"):
         prm.score([PrmGroup(group_id="", prompt_ids=(5,), responses=((6,),), reference=ReferenceSource.MODEL)])
+
+
+def test_what_nobody_waits_for_is_computed_no_further_than_the_pass_that_is_under_way(qwen: Path) -> None:
+    prm = HeadPrm(PrmSettings(frozen=True, reference_mode="none", device="cpu", token_budget=1), start=qwen)
+    passes = 0
+
+    def is_wanted() -> bool:
+        nonlocal passes
+        passes += 1
+        return passes <= 2
+
+    group = PrmGroup(group_id="", prompt_ids=(5,), responses=((6,), (7,), (8,), (9,)))
+    with pytest.raises(TookTooLong):
+        prm.score([group], is_wanted=is_wanted)
+    assert passes == 3
+
+
+def test_passes_side_by_side_give_what_they_give_alone(qwen: Path) -> None:
+    prm = HeadPrm(PrmSettings(frozen=True, reference_mode="none", device="cpu"), start=qwen)
+    assert prm.scores_side_by_side
+    mark = chat_tokenizer(MARK).convert_tokens_to_ids(MARK)
+    groups = [
+        PrmGroup(group_id="", prompt_ids=(5, 6, number), responses=((7, mark), (*range(9, 9 + 2 * number), mark)))
+        for number in range(1, 25)
+    ]
+    alone = [prm.score([group]).rewards for group in groups]
+    with ThreadPoolExecutor(4) as threads:
+        beside = list(threads.map(lambda group: prm.score([group]).rewards, groups))
+    for ours, theirs in zip(beside, alone, strict=True):
+        for row, expected in zip(ours, theirs, strict=True):
+            assert row == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +305,12 @@ async def test_a_sequence_classifier_reads_the_whole_conversation(tmp_path: Path
     assert not reply.is_probability
     sampled = await _score(scorer, Candidate(text=f"{texts[0]}<|im_end|>"))
     assert sampled.candidates[0].score == pytest.approx(rewards[0], abs=1e-5)
+    # What closes an answer is not counted: this many tokens are all of it.
+    length = len(texts[0])
+    whole, cut = [await _score(scorer, Candidate(text=texts[0]), max_response_tokens=most) for most in (length, 9)]
+    assert whole.candidates[0].score == pytest.approx(rewards[0], abs=1e-5)
+    assert (whole.candidates[0].truncated, cut.candidates[0].truncated) == (False, True)
+    assert len(cut.candidates[0].token_ids) == 9
     info = await scorer.info()
     assert (info.kind, info.config.closing) == (PrmKind.SEQUENCE_HEAD, "<|im_end|>\n")
 
