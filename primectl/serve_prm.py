@@ -49,7 +49,7 @@ def run_serve_prm(settings: PrmSettings, *, token_file: Path | None) -> int:
     from services.prm.main import main
 
     token, origin = _key(token_file)
-    print(f"PRM scoring API: http://{settings.ops_listen}   (what it takes: /docs; which PRM: /info)")
+    print(f"Loading. The PRM scoring API will be at http://{settings.ops_listen} (/docs: routes, /info: which PRM)")
     print(f"API key: {token}   ({origin})" if settings.api.require_key else "API key: none asked for", flush=True)
     if settings.api.keys is not None:
         print(f"API keys: also those of {settings.api.keys}", flush=True)

@@ -71,7 +71,8 @@ async def serve(service: Service) -> None:
             server.add_secure_port(service.settings.listen, service.tls.for_server())
     except RuntimeError:
         raise SettingsError(
-            f"cannot listen on {service.settings.listen} (setting `listen` of {service.name}): taken or not allowed"
+            f"cannot listen on {service.settings.listen} (setting `listen` of {service.name}): taken or not allowed; "
+            "set another"
         ) from None
     await health.set_ready(service.is_ready())
     await server.start()
@@ -130,4 +131,6 @@ async def _serve_http(ops: OpsServer, listen: str) -> None:
     try:
         await ops.serve()
     except SystemExit:  # uvicorn's way to say that it cannot bind
-        raise SettingsError(f"cannot listen on {listen} (setting `ops_listen`): taken or not allowed") from None
+        raise SettingsError(
+            f"cannot listen on {listen} (setting `ops_listen`): taken or not allowed; set another"
+        ) from None

@@ -305,7 +305,14 @@ class Search:
             body["max_tokens"] = max(1, int(self._limit) - len(branch.token_ids))
             body.pop("max_completion_tokens", None)
         async with self._places:
-            samples = await self._generator.sample(body, count)
+            try:
+                samples = await self._generator.sample(body, count)
+            except InvalidInput as error:
+                # Fields that the engine does not know may be ours, and not the client's.
+                raise InvalidInput(
+                    f"{error}. To continue an answer, the search sends the fields of {self._form!r}; if the engine does "
+                    "not know them, set `best_of_n.continuation` of the service to vllm, sglang or plain"
+                ) from None
         self._costs.calls += 1
         self._costs.failed += samples.failed
         self._costs.usages.append(samples.usage)

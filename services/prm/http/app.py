@@ -28,6 +28,9 @@ from services.prm.http.scorers import Scorers
 from services.prm.keys import Keys
 from services.prm.settings import ApiSettings
 
+_NO_ENGINE = (
+    "this service has no engine to sample from: start it with best_of_n.engine=http://HOST:PORT/v1 (docs/prm-api.md)"
+)
 _DESCRIPTION = """Implicit process rewards: `beta * (log pi_prm - log pi_ref)` of every token, summed to steps and
 responses. Rewards are log-ratios, unbounded and around 0; where a route promises 0..1 it gives their sigmoid."""
 
@@ -71,6 +74,8 @@ def add_prm_routes(
         return openai_answer if is_openai else plain_answer
 
     async def nowhere(request: Request, error: Exception) -> Response:
+        if best_of_n is None and request.url.path.startswith("/v1/chat/"):
+            error = HTTPException(404, _NO_ENGINE)
         answer = dialect_of(request.url.path)(fault_of(error))
         # Of a 405: the methods that there are.
         answer.headers.update(getattr(error, "headers", None) or {})
