@@ -310,8 +310,8 @@ class Search:
             except InvalidInput as error:
                 # Fields that the engine does not know may be ours, and not the client's.
                 raise InvalidInput(
-                    f"{error}. To continue an answer, the search sends the fields of {self._form!r}; if the engine does "
-                    "not know them, set `best_of_n.continuation` of the service to vllm, sglang or plain"
+                    f"{error}. To continue an answer, the search sends the fields of {self._form!r}; if the engine "
+                    "does not know them, set `best_of_n.continuation` of the service to vllm, sglang or plain"
                 ) from None
         self._costs.calls += 1
         self._costs.failed += samples.failed
