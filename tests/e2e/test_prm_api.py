@@ -194,7 +194,7 @@ def test_votes_need_one_setting_and_no_verifier(folder: Path, tmp_path: Path) ->
 def test_a_newcomers_mistakes_are_one_message_each(folder: Path) -> None:
     for arguments, text in (
         (("serve-prm", folder / "prm"), "--reference is missing"),
-        (("serve-prm", folder / "nowhere", "--reference", "none"), "is not a Hugging Face model folder"),
+        (("serve-prm", folder / "nowhere", "--reference", "none"), "nowhere does not exist"),
         (("serve-prm", folder / "prm", "--reference", "none", "prot=1"), "unknown setting 'prot'"),
         (("score", folder / "rows.jsonl"), "give either --model FOLDER"),
         (("score", folder / "rows.jsonl", "--address", "127.0.0.1:9152"), "begins with http:// or https://"),
