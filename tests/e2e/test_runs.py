@@ -380,7 +380,7 @@ def test_the_example_file_runs_with_real_grading_of_both_kinds(tmp_path: Path) -
     [
         (["trainer.problems=missing.jsonl"], "missing.jsonl does not exist"),
         (["trainer.problems=bad.jsonl"], "bad.jsonl, row 2: column 'prompt' is empty"),
-        (["run.model=nowhere"], "nowhere is not a Hugging Face model folder"),
+        (["run.model=nowhere"], "the model folder nowhere does not exist"),
         (["trainer.samples_per_prompt=1"], "'trainer.samples_per_prompt' = 1"),
         (["trainer.stepz=1"], "unknown setting 'trainer.stepz'"),
         (["trainer.max_prompt_tokens=2"], "over trainer.max_prompt_tokens = 2"),
