@@ -109,7 +109,7 @@ class Beside:
 
     def scorer(self, *, start: Path) -> tuple[PrmScorer, Batcher]:
         """With turns of its own."""
-        reward_service = RewardService(self.prm, checkpoints=Path())
+        reward_service = RewardService(self.prm, checkpoints=Path(), short_tokens=SHORT_TOKENS)
         return _scorer_of(self.prm, reward_service, self.settings, start, short_tokens=SHORT_TOKENS)
 
 
@@ -156,7 +156,7 @@ async def _serve(
     open_grouper: GrouperOpener | None,
 ) -> None:
     _keep_pauses_short()
-    reward_service = RewardService(prm, checkpoints=run.path / "checkpoints")
+    reward_service = RewardService(prm, checkpoints=run.path / "checkpoints", short_tokens=SHORT_TOKENS)
     meters = Meters()
     meters.gauge(metric_specs.VERSION).set_function(lambda: prm.version)
     keys = Keys(token, meters=meters, file=settings.api.keys)

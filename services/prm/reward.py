@@ -5,9 +5,13 @@ Implements `ports.RewardModel`, so a trainer may hold it in its own process too.
 
 import asyncio
 import contextlib
+import contextvars
+import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,6 +25,7 @@ from services.prm.shared_lock import SharedLock
 _log = structlog.get_logger()
 
 AnswerT = TypeVar("AnswerT")
+_NICE = 10
 IsWanted = Callable[[], bool]
 """Whether anybody still waits; asked from the thread that computes."""
 
@@ -64,12 +69,23 @@ class Prm(Protocol):
         """Go back to a checkpoint, or to the start."""
 
 
+def _give_way() -> None:
+    """Lower the priority of this thread, and of the threads that torch starts from it, to that of a background job.
+
+    On a machine without other work this costs nothing. With a core less than threads, a short score goes first.
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+
+
 class RewardService:
     """Serialises access to the PRM; its checkpoints lie beside the policy's in the run folder."""
 
-    def __init__(self, prm: Prm, *, checkpoints: Path) -> None:
+    def __init__(self, prm: Prm, *, checkpoints: Path, short_tokens: int = 0) -> None:
+        """`short_tokens`: scores of the API with more tokens give way to those with fewer; 0: all are alike."""
         self._prm = prm
         self._checkpoints = checkpoints
+        self._short_tokens = short_tokens
+        self._long_scores = ThreadPoolExecutor(1, "long-scores", initializer=_give_way) if short_tokens else None
         self._lock = SharedLock()
         self._learnt: tuple[int, PrmMetrics] | None = None
         self._saving: PendingCheckpoint | None = None
@@ -95,7 +111,11 @@ class RewardService:
             )
 
         try:
-            return await self._to_its_end(work, shared=reuse and self._prm.scores_side_by_side)
+            is_shared = reuse and self._prm.scores_side_by_side
+            is_long = sum(len(each.prompt_ids) + sum(map(len, each.responses)) for each in groups) > self._short_tokens
+            return await self._to_its_end(
+                work, shared=is_shared, executor=self._long_scores if is_shared and is_long else None
+            )
         except asyncio.CancelledError:
             has_gone.set()
             raise
@@ -151,7 +171,9 @@ class RewardService:
 
         return await self._to_its_end(work)
 
-    async def _to_its_end(self, work: Callable[[], AnswerT], *, shared: bool = False) -> AnswerT:
+    async def _to_its_end(
+        self, work: Callable[[], AnswerT], *, shared: bool = False, executor: Executor | None = None
+    ) -> AnswerT:
         """Run blocking work whole, even when its caller goes away once it has begun; alone, or `shared` with its like.
 
         A call that is cancelled (a deadline, a dead trainer) does not stop its thread; were the lock free by then, a
@@ -161,7 +183,8 @@ class RewardService:
 
         async def run() -> AnswerT:
             try:
-                return await asyncio.to_thread(work)
+                in_context = partial(contextvars.copy_context().run, work)
+                return await asyncio.get_running_loop().run_in_executor(executor, in_context)
             finally:
                 await self._lock.release(shared=shared)
 

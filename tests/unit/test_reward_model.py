@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -206,6 +207,27 @@ async def test_scores_of_the_api_are_computed_side_by_side_and_none_while_the_pr
     scores = await asyncio.gather(*(service.score(GROUPS, reuse=True) for _ in range(2)), service.score(GROUPS))
     assert [each.prm_version for each in scores] == [1, 1, 1]
     await learning
+
+
+async def test_long_scores_of_the_api_are_computed_at_a_lower_priority_than_short_ones(tmp_path: Path) -> None:
+    nice: dict[int, int] = {}
+
+    class Watched(SlowPrm):
+        def score(
+            self, groups: Sequence[PrmGroup], *, reuse: bool = False, is_wanted: IsWanted | None = None
+        ) -> ScoredRows:
+            nice[len(groups)] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            return ScoredRows(rewards=[], reference_cached=[])
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    # GROUPS have 13 tokens; the first of them has 7.
+    service = RewardService(Watched(), checkpoints=tmp_path, short_tokens=10)
+    await service.score(GROUPS, reuse=True)
+    await service.score(GROUPS[:1], reuse=True)
+    assert nice == {2: min(own + 10, 19), 1: own}
+    # A trainer's scores do not give way, whatever their length.
+    await service.score(GROUPS)
+    assert nice[2] == own
 
 
 async def test_a_caller_that_goes_away_and_repeats_has_its_step_learnt_once(tmp_path: Path) -> None:
