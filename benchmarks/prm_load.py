@@ -40,13 +40,12 @@ from prime.data.tiny import build_byte_tokenizer, write_tiny_model
 from prime.scoring import Prompt
 from prime.types import PrmGroup
 from primectl.places import free_port
-from services.prm.batching import Batcher, count_tokens
+from services.prm.batching import count_tokens
 from services.prm.http.app import add_prm_routes
 from services.prm.keys import Keys
-from services.prm.main import SHORT_TOKENS, info_reader
+from services.prm.main import SHORT_TOKENS, scorer_of
 from services.prm.reward import IsWanted, RewardService, ScoredRows
 from services.prm.reward_model import ImplicitPrm
-from services.prm.scoring import PrmScorer
 from services.prm.settings import PrmSettings
 
 _ROUTE = "/v1/prm/score"
@@ -285,26 +284,15 @@ async def _come_and_leave(url: str, tally: _Tally) -> dict[tuple[int, ...], floa
 @contextlib.asynccontextmanager
 async def _running(prm: ImplicitPrm, settings: PrmSettings, start: Path) -> AsyncIterator[str]:
     """The API of this process, over a PRM."""
-    batcher = Batcher(
-        RewardService(prm, checkpoints=Path()),
-        token_budget=settings.token_budget,
-        max_waiting=settings.api.max_waiting,
-        short_tokens=SHORT_TOKENS,
-    )
-    scorer = PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, start))
+    reward_service = RewardService(prm, checkpoints=Path(), short_tokens=SHORT_TOKENS)
+    scorer, _ = scorer_of(prm, reward_service, settings, start, short_tokens=SHORT_TOKENS)
     meters = Meters()
     keys = Keys(KEY, meters=meters)
     add_routes = partial(add_prm_routes, scorer=scorer, keys=keys, settings=settings.api, meters=meters)
     listen = f"127.0.0.1:{free_port()}"
     server = OpsServer(ops_app("bench", lambda: True, meters.registry, add_routes), listen, grace_seconds=1)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
+    async with server.running():
         yield f"http://{listen}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 def _client(url: str) -> httpx.AsyncClient:

@@ -378,6 +378,11 @@ class PrmGroup:
     """Per response, tokens that are read and have no reward; empty: none in any of them."""
 
     @property
+    def num_tokens(self) -> int:
+        """What has to be computed: the prompt once, and all responses."""
+        return len(self.prompt_ids) + sum(map(len, self.responses))
+
+    @property
     def observed_rows(self) -> tuple[tuple[TokenSpan, ...], ...]:
         """One entry per response."""
         return self.observed or ((),) * len(self.responses)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Literal
 
 import uvicorn
@@ -104,6 +104,18 @@ class OpsServer(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, int(grace_seconds)),
             )
         )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve for the time of the block, from when the port is open."""
+        serving = asyncio.create_task(self.serve())
+        while not self.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            self.should_exit = True
+            await serving
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -343,7 +343,7 @@ def _part(group: PrmGroup, start: int, end: int) -> PrmGroup:
 
 def count_tokens(groups: Sequence[PrmGroup]) -> int:
     """What has to be computed: every prompt once, and all responses."""
-    return sum(len(group.prompt_ids) + sum(map(len, group.responses)) for group in groups)
+    return sum(group.num_tokens for group in groups)
 
 
 def _own_rows(rewards: TokenRewards, turns: Sequence[_Turn]) -> Iterator[TokenRewards]:

@@ -110,7 +110,7 @@ class Beside:
     def scorer(self, *, start: Path) -> tuple[PrmScorer, Batcher]:
         """With turns of its own."""
         reward_service = RewardService(self.prm, checkpoints=Path(), short_tokens=SHORT_TOKENS)
-        return _scorer_of(self.prm, reward_service, self.settings, start, short_tokens=SHORT_TOKENS)
+        return scorer_of(self.prm, reward_service, self.settings, start, short_tokens=SHORT_TOKENS)
 
 
 def _settings_beside(settings: PrmSettings, entry: str) -> tuple[str, PrmSettings]:
@@ -135,16 +135,17 @@ def _settings_beside(settings: PrmSettings, entry: str) -> tuple[str, PrmSetting
     return name, settings.model_copy(update=own)
 
 
-def _scorer_of(
+def scorer_of(
     prm: ServedPrm, reward_service: RewardService, settings: PrmSettings, start: Path, *, short_tokens: int = 0
 ) -> tuple[PrmScorer, Batcher]:
+    """The scorer of a PRM, and the turns of its callers; requests of at most `short_tokens` have their own lane."""
     batcher = Batcher(
         reward_service,
         token_budget=settings.token_budget,
         max_waiting=settings.api.max_waiting,
         short_tokens=short_tokens,
     )
-    return PrmScorer(batcher, prm.tokenizer, info_reader(prm, settings, start)), batcher
+    return PrmScorer(batcher, prm.tokenizer, _info_reader(prm, settings, start)), batcher
 
 
 async def _serve(
@@ -160,7 +161,7 @@ async def _serve(
     meters = Meters()
     meters.gauge(metric_specs.VERSION).set_function(lambda: prm.version)
     keys = Keys(token, meters=meters, file=settings.api.keys)
-    own, batcher = _scorer_of(prm, reward_service, settings, run.model, short_tokens=SHORT_TOKENS)
+    own, batcher = scorer_of(prm, reward_service, settings, run.model, short_tokens=SHORT_TOKENS)
     others = {name: each.scorer(start=run.model) for name, each in also.items()}
     batchers = [batcher, *(each for _, each in others.values())]
     scorer = MeteredScorer(own, meters, waiting=lambda: sum(each.unanswered for each in batchers), charge=keys.charge)
@@ -278,7 +279,7 @@ def open_scorer(settings: PrmSettings, *, model: Path) -> PrmScorer:
     prm = load_prm(settings, start=model)
     _warn_of_another_reference(prm)
     reward_service = RewardService(prm, checkpoints=Path())
-    return _scorer_of(prm, reward_service, settings, model)[0]
+    return scorer_of(prm, reward_service, settings, model)[0]
 
 
 def _served_name(settings: PrmSettings, start: Path) -> str:
@@ -293,7 +294,7 @@ def _name_of(folder: Path) -> str:
     return folder.name
 
 
-def info_reader(prm: ServedPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
+def _info_reader(prm: ServedPrm, settings: PrmSettings, start: Path) -> Callable[[], ScorerInfo]:
     """What the service says of itself; everything but the version stays as it is."""
     opening = generation_prompt(prm.tokenizer)
     info = ScorerInfo(

@@ -112,7 +112,7 @@ class RewardService:
 
         try:
             is_shared = reuse and self._prm.scores_side_by_side
-            is_long = sum(len(each.prompt_ids) + sum(map(len, each.responses)) for each in groups) > self._short_tokens
+            is_long = sum(group.num_tokens for group in groups) > self._short_tokens
             return await self._to_its_end(
                 work, shared=is_shared, executor=self._long_scores if is_shared and is_long else None
             )

@@ -22,7 +22,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 import torch
@@ -44,9 +44,7 @@ from prime.scoring import (
     StepValue,
     Truncation,
 )
-
-ContinuationForm = Literal["vllm", "sglang", "plain"]
-"""How an engine is asked to go on with an answer, and to leave the end of a step in its text."""
+from services.prm.settings import ContinuationForm
 
 _CONTINUING: Mapping[ContinuationForm, Mapping[str, Any]] = {
     "vllm": {"continue_final_message": True, "add_generation_prompt": False},

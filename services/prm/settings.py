@@ -41,6 +41,10 @@ class ApiSettings(Settings):
         return self
 
 
+ContinuationForm = Literal["vllm", "sglang", "plain"]
+"""How an engine is asked to go on with an answer, and to leave the end of a step in its text."""
+
+
 class BestOfNSettings(Settings):
     """Chat completions chosen by the PRM, in front of an engine that samples (`/v1/chat/completions`)."""
 
@@ -60,7 +64,7 @@ class BestOfNSettings(Settings):
     """`host:port` of the verifier that decides which answers are equal. Empty: none."""
     votes: bool = False
     """Whether `primectl serve-prm` runs the verifier that votes need. A run has one already, which `verifier` names."""
-    continuation: Literal["vllm", "sglang", "plain"] = "vllm"
+    continuation: ContinuationForm = "vllm"
     """How a search asks the engine to continue an answer: in the way of `vllm` (our replicas too) or `sglang`, or
     `plain`: an assistant's message at the end, as llama.cpp takes it."""
     engine_seconds: float = Field(600.0, gt=0)

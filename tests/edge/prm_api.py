@@ -1,6 +1,5 @@
 """A scoring API as it ships, with tiny models, on a loopback socket of the tests' own."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -41,14 +40,8 @@ async def running_app(
     registry = (meters or Meters()).registry
     app = ops_app("test", lambda: True, registry, add_routes)
     server = OpsServer(app, listen, grace_seconds=1, header_seconds=header_seconds)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
+    async with server.running():
         yield f"http://{listen}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @contextlib.asynccontextmanager

@@ -24,8 +24,7 @@ from prime.scoring import (
 )
 from prime.types import ReferenceSource
 from services.prm.best_of_n import Adaptive, BestOfN, BestOfReply, BestOfRequest, SearchOptions
-from services.prm.search import ContinuationForm
-from services.prm.settings import BestOfNSettings
+from services.prm.settings import BestOfNSettings, ContinuationForm
 
 STEPS = 6
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "letters"}], "seed": 1}
