@@ -55,6 +55,8 @@ class HttpScorer:
 
 def _body(request: ScoringRequest) -> ScoreBody:
     prompt, split = request.prompt, request.split
+    if prompt.begun_ids:
+        raise InvalidInput("an answer that has begun cannot be sent to another service: its route has no field for it")
     inputs = {
         "messages": list(prompt.messages) or None,
         "tools": list(prompt.tools) or None,

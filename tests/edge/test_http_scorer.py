@@ -98,3 +98,8 @@ async def test_both_refuse_with_the_same_class(
 async def test_both_say_the_same_of_themselves(scorers: list[Scorer]) -> None:
     here, there = [await scorer.info() for scorer in scorers]
     assert here == there
+
+
+async def test_an_answer_that_has_begun_is_not_scored_as_if_it_had_not(scorers: list[Scorer]) -> None:
+    with pytest.raises(InvalidInput, match="begun"):
+        await scorers[1].score(ScoringRequest(prompt=Prompt(text="q", begun_ids=(5,)), candidates=(ANSWER,)))
